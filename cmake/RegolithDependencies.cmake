@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+# Finds what the core is built on. Defines the targets regolith_deps (client libraries) and
+# regolith_luajit (headers only), and RG_CLIENT (MARIADB or MYSQL).
+include(CheckCSourceCompiles)
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+
+if(NOT REGOLITH_CLIENT MATCHES "^(auto|mariadb|mysql)$")
+  message(FATAL_ERROR "REGOLITH_CLIENT is '${REGOLITH_CLIENT}'; it may be auto, mariadb or mysql")
+endif()
+if(NOT REGOLITH_CLIENT STREQUAL "mysql")
+  pkg_check_modules(MYSQL_CLIENT IMPORTED_TARGET libmariadb)
+  set(client_module libmariadb)
+endif()
+if(NOT MYSQL_CLIENT_FOUND AND NOT REGOLITH_CLIENT STREQUAL "mariadb")
+  unset(MYSQL_CLIENT_FOUND CACHE)
+  pkg_check_modules(MYSQL_CLIENT IMPORTED_TARGET mysqlclient)
+  set(client_module mysqlclient)
+endif()
+if(NOT MYSQL_CLIENT_FOUND)
+  message(FATAL_ERROR "no MySQL client library: install libmariadb-dev (or libmysqlclient-dev, with -DREGOLITH_CLIENT=mysql)")
+endif()
+
+pkg_check_modules(HIREDIS REQUIRED IMPORTED_TARGET hiredis)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET openssl)
+
+# Compatibility packages hand out MariaDB's library under MySQL's name, so the header decides.
+set(CMAKE_REQUIRED_LIBRARIES PkgConfig::MYSQL_CLIENT)
+check_c_source_compiles("
+  #include <mysql.h>
+  #ifndef MARIADB_PACKAGE_VERSION
+  #error MySQL
+  #endif
+  int main(void) { return 0; }" RG_CLIENT_IS_MARIADB)
+unset(CMAKE_REQUIRED_LIBRARIES)
+if(RG_CLIENT_IS_MARIADB)
+  set(RG_CLIENT MARIADB)
+else()
+  set(RG_CLIENT MYSQL)
+endif()
+message(STATUS "MySQL client: ${client_module} ${MYSQL_CLIENT_VERSION} (${RG_CLIENT}), hiredis ${HIREDIS_VERSION}")
+
+add_library(regolith_deps INTERFACE)
+target_link_libraries(regolith_deps INTERFACE
+  PkgConfig::MYSQL_CLIENT PkgConfig::HIREDIS PkgConfig::XXHASH PkgConfig::OPENSSL Threads::Threads m)
+# <hiredis/hiredis.h>, whose folder's parent pkg-config does not always give.
+target_include_directories(regolith_deps SYSTEM INTERFACE ${HIREDIS_INCLUDEDIR})
+
+if(REGOLITH_LUA)
+  # Headers only: a Lua C module must not bring a LuaJIT of its own into the process.
+  pkg_check_modules(LUAJIT REQUIRED luajit)
+  add_library(regolith_luajit INTERFACE)
+  target_include_directories(regolith_luajit SYSTEM INTERFACE ${LUAJIT_INCLUDE_DIRS})
+endif()

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* The engine: what one process opens once and shares between its threads and Lua states. */
+#ifndef REGOLITH_ENGINE_H
+#define REGOLITH_ENGINE_H
+
+#ifndef __RG_CDEF__
+#include <regolith/pool.h>
+#include <regolith/row.h>
+#include <regolith/schema.h>
+#endif
+
+typedef struct rg_config rg_config; /* what an engine will be made of; confined */
+typedef struct rg_engine rg_engine; /* shared; reference-counted */
+
+/* Zero takes the default in brackets. */
+typedef struct rg_engine_opts {
+    uint32_t size;                /* sizeof(rg_engine_opts) */
+    const char *prefix;           /* of all Redis keys ["rg"]; letters, digits, _ - . only */
+    uint64_t process_cache_bytes; /* bound of the process cache [64 MiB]; 1 byte: as good as none */
+    uint32_t operation_timeout_ms; /* default deadline of an operation [30000] */
+    uint32_t id_block;            /* ids reserved at a time [1000] */
+    uint32_t node;                /* snowflake node, 0-63 */
+    uint64_t queue_max_len;       /* stream entries before back-pressure [1,000,000] */
+    uint32_t backpressure_wait_ms; /* how long a flush waits for room before BACKPRESSURE [0] */
+    uint32_t workers;             /* threads for evented hosts [4] */
+    uint32_t max_queued;          /* operations waiting for a worker before LIMIT [10000] */
+    int32_t log_mask;             /* query log: 1 mysql, 2 redis, 4 process cache [0] */
+    int32_t log_values;           /* 1: values are shown in the query log */
+} rg_engine_opts;
+
+RG_API rg_config *rg_config_new(const rg_engine_opts *opts, rg_err *err);
+RG_API void rg_config_free(rg_config *config); /* with everything it took; not after rg_engine_new */
+/* Adds a pool. EINVALID names the option. */
+RG_API int rg_config_mysql(rg_config *config, const rg_pool_opts *opts, rg_err *err);
+RG_API int rg_config_redis(rg_config *config, const rg_pool_opts *opts, rg_err *err);
+/* Takes the type, whatever it returns. */
+RG_API int rg_config_type(rg_config *config, rg_type *type, rg_err *err);
+
+/* Takes the config, whatever it returns. Resolves references and pools; connects nothing (see
+ * rg_op_connect). ECONFIG lists every fault, one a line. */
+RG_API rg_engine *rg_engine_new(rg_config *config, rg_err *err);
+RG_API rg_engine *rg_engine_ref(rg_engine *engine);
+RG_API void rg_engine_unref(rg_engine *engine);
+/* Shuts connections down and stops threads, in bounded time; later operations fail with CLOSED.
+ * Idempotent; the memory goes with the last reference. */
+RG_API void rg_engine_close(rg_engine *engine);
+
+/* Types are addressed by number, in order of rg_config_type. */
+RG_API const rg_type *rg_engine_type(const rg_engine *engine, uint32_t type);
+RG_API int rg_engine_type_find(const rg_engine *engine, const char *name); /* number or -1 */
+
+/* The next id from the block in memory: 1 and *id, or 0 when the block is used up (run
+ * rg_op_reserve), or negative when ids of this type are not allotted by the engine. Shared. */
+RG_API int rg_engine_next_id(rg_engine *engine, uint32_t type, double *id, rg_err *err);
+
+/* Prometheus text of counters, histograms and gauges; the string is the caller's (rg_free). */
+RG_API char *rg_engine_metrics(rg_engine *engine, size_t *len);
+/* A counter by its Prometheus name, e.g. "regolith_redis_cache_hits_total"; -1 when unknown. */
+RG_API double rg_engine_counter(rg_engine *engine, const char *name);
+RG_API void rg_engine_cache_stats(rg_engine *engine, double *bytes, double *entries);
+RG_API int rg_engine_coherent(rg_engine *engine); /* 1: process caches are in use and coherent */
+RG_API void rg_free(void *p);
+/* ABI of this library; compare with RG_ABI of the header. */
+RG_API int rg_abi(void);
+RG_API const char *rg_version(void);
+RG_API uint32_t rg_sizeof_err(void);
+RG_API uint32_t rg_sizeof_pool_opts(void);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/* Operations: straight-line work over own inputs and outputs, run on the caller's thread or on one
+ * of the engine's workers.
+ *
+ * Life: NEW (inputs are filled in) -> QUEUED -> RUNNING -> DONE (results are taken) -> freed.
+ * rg_op_free may be called in any state: a queued or running one is abandoned and freed by the
+ * worker. Results are borrowed from the operation until it is freed, unless stated. Confined to one
+ * thread but for the hand-over to the worker. */
+#ifndef REGOLITH_OP_H
+#define REGOLITH_OP_H
+
+#ifndef __RG_CDEF__
+#include <regolith/session.h>
+#endif
+
+typedef struct rg_op rg_op;
+
+typedef enum rg_op_phase { RG_OP_NEW = 0, RG_OP_QUEUED, RG_OP_RUNNING, RG_OP_DONE } rg_op_phase;
+
+/* ---- running ---- */
+/* Runs it here and now; 0 or a negative code (details in rg_op_error). timeout_ms 0: the engine's
+ * default, bounded by the pools'. */
+RG_API int rg_op_run(rg_op *op, uint32_t timeout_ms);
+RG_API int rg_op_phase_of(const rg_op *op);
+RG_API int rg_op_code(const rg_op *op); /* of a DONE operation: 0 or negative */
+RG_API const rg_err *rg_op_error(const rg_op *op);
+RG_API void rg_op_free(rg_op *op);
+
+/* A notifier belongs to one Lua state. Completions go to its list; one byte is written to its
+ * descriptor when the list was empty. path: an abstract unix socket that one client connects to
+ * (nginx cosockets: "unix:" .. path cannot be abstract, so it is a path in a private folder); fd: for
+ * hosts that poll descriptors themselves. */
+typedef struct rg_notifier rg_notifier;
+RG_API rg_notifier *rg_notifier_new(rg_engine *engine, int listen_socket, rg_err *err);
+RG_API void rg_notifier_free(rg_notifier *n); /* operations in flight are abandoned */
+RG_API const char *rg_notifier_path(const rg_notifier *n); /* when listening */
+RG_API int rg_notifier_fd(const rg_notifier *n);           /* read end, when not listening */
+/* Hands the operation to a worker; ELIMIT when too many wait. tag comes back with the completion. */
+RG_API int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err);
+/* Tags of completed operations, oldest first: how many were written (at most cap). Call until 0. */
+RG_API int rg_notifier_drain(rg_notifier *n, uint32_t *tags, uint32_t cap);
+RG_API uint32_t rg_notifier_in_flight(const rg_notifier *n);
+
+/* ---- values for parameters ---- */
+RG_API int rg_op_param_null(rg_op *op, rg_err *err);
+RG_API int rg_op_param_number(rg_op *op, double v, rg_err *err); /* integral ones travel as integers */
+RG_API int rg_op_param_i64(rg_op *op, int64_t v, rg_err *err);
+RG_API int rg_op_param_u64(rg_op *op, uint64_t v, rg_err *err);
+RG_API int rg_op_param_string(rg_op *op, const char *p, size_t len, rg_err *err);
+
+/* ---- reading entities ---- */
+/* Rows by id, in order of rg_op_add_id; duplicates are fine. fresh: past all caches, from MySQL.
+ * lock: 1 SHARE, 2 UPDATE (only on a lease of a connection). */
+RG_API rg_op *rg_op_get(rg_engine *engine, uint32_t type, int fresh, rg_err *err);
+RG_API int rg_op_add_id(rg_op *op, double id, rg_err *err);
+/* Rows by the values of an index: key holds the index's columns (copied). Unique ones give at most
+ * one row; ordered by id. Answers from caches where the index is cached. */
+RG_API rg_op *rg_op_lookup(rg_engine *engine, uint32_t type, uint32_t index, rg_builder *key,
+                           rg_err *err);
+/* Rows by a WHERE text with ? parameters; never from a cache. mode 0 rows, 1 ids, 2 count.
+ * limit 0: all. */
+RG_API rg_op *rg_op_search(rg_engine *engine, uint32_t type, const char *where, size_t len, int mode,
+                           double offset, double limit, rg_err *err);
+/* Results: number of rows; row i pinned in the session (RG_GET_HIT or RG_GET_ABSENT). */
+RG_API uint32_t rg_op_rows(const rg_op *op);
+RG_API int rg_op_row(rg_op *op, uint32_t i, rg_session *s, rg_view *out);
+RG_API double rg_op_id(const rg_op *op, uint32_t i);    /* id i of an ids search */
+RG_API double rg_op_number(const rg_op *op);            /* count, affected rows, ... by operation */
+
+/* ---- writing entities ---- */
+/* A flush of what the items say, in one transaction per MySQL pool; or, async, one entry in the
+ * queue of each pool. Items keep their order of addition as their number. */
+RG_API rg_op *rg_op_flush(rg_engine *engine, rg_session *s, int async, rg_err *err);
+/* Adds an item; the builder's values are taken as the new row (insert, update; checked now), the
+ * session's row in slot is what it was (update, delete). The number of the item, -1000 when an
+ * update changes nothing (no item), or a negative code. */
+RG_API int rg_op_flush_add(rg_op *op, int write, uint32_t type, rg_builder *b, int64_t slot,
+                           rg_err *err);
+/* After success: the row as it is now, pinned (inserts: a new slot, updates: the same slot). */
+RG_API int rg_op_flush_row(rg_op *op, uint32_t item, rg_session *s, rg_view *out);
+/* Names of the columns that an update item changes: column numbers into cols, how many. */
+RG_API int rg_op_flush_changed(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t cap);
+/* The stream id given to the queued flush ("ms-seq"), NULL when none. */
+RG_API const char *rg_op_stream_id(const rg_op *op);
+/* Reserves n ids (0: a block) so that rg_engine_next_id has some. */
+RG_API rg_op *rg_op_reserve(rg_engine *engine, uint32_t type, double n, rg_err *err);
+
+/* ---- raw SQL ---- */
+/* A statement or CALL with ? parameters (rg_op_param_*) on a pool's connection. */
+RG_API rg_op *rg_op_query(rg_engine *engine, const char *pool, const char *sql, size_t len,
+                          rg_err *err);
+/* Borrows a connection (number of the lease in rg_op_number); queries on it; gives it back. */
+typedef struct rg_lease rg_lease;
+RG_API rg_op *rg_op_borrow(rg_engine *engine, const char *pool, rg_err *err);
+RG_API rg_lease *rg_op_lease(rg_op *op); /* takes it from a DONE borrow; once */
+RG_API rg_op *rg_op_lease_query(rg_lease *lease, const char *sql, size_t len, rg_err *err);
+/* Rolls back what is open, resets the session state and gives the connection back to its pool. */
+RG_API rg_op *rg_op_lease_return(rg_lease *lease, rg_err *err);
+/* Drops the handle; never waits: a connection that was not returned is closed (collector's path). */
+RG_API void rg_lease_free(rg_lease *lease);
+
+/* ---- tables: results of raw SQL and of administration ---- */
+typedef enum rg_cell { RG_CELL_NULL = 0, RG_CELL_I64, RG_CELL_U64, RG_CELL_DOUBLE, RG_CELL_TEXT,
+                       RG_CELL_BYTES, RG_CELL_DECIMAL, RG_CELL_JSON, RG_CELL_TIME } rg_cell;
+/* Result sets in order; sets without columns (plain statements) count too. */
+RG_API uint32_t rg_op_sets(const rg_op *op);
+RG_API uint32_t rg_op_set_rows(const rg_op *op, uint32_t set);
+RG_API uint32_t rg_op_set_columns(const rg_op *op, uint32_t set);
+RG_API const char *rg_op_column_name(const rg_op *op, uint32_t set, uint32_t col);
+/* Kind of the cell; numbers as their text; *p is borrowed. */
+RG_API int rg_op_cell(const rg_op *op, uint32_t set, uint32_t row, uint32_t col, const char **p,
+                      size_t *len);
+RG_API double rg_op_affected(const rg_op *op, uint32_t set);
+RG_API double rg_op_insert_id(const rg_op *op, uint32_t set);
+
+/* ---- administration ---- */
+/* Connects every pool once (health check). Fails with the first fault, naming the pool. */
+RG_API rg_op *rg_op_connect(rg_engine *engine, rg_err *err);
+/* Health of each pool, one row: kind, name, ok (0/1), busy, idle, error. Never fails as a whole. */
+RG_API rg_op *rg_op_health(rg_engine *engine, rg_err *err);
+/* Differences between the types and the live databases, one row each: pool, table, kind, safe
+ * (0/1), sql, reason. */
+RG_API rg_op *rg_op_schema_diff(rg_engine *engine, rg_err *err);
+/* Runs one statement of a diff on its pool. */
+RG_API rg_op *rg_op_schema_apply(rg_engine *engine, const char *pool, const char *sql, size_t len,
+                                 rg_err *err);
+/* Drops cached rows and lookups: of ids (rg_op_add_id), or of the whole type when none was added.
+ * rg_op_number: keys dropped. */
+RG_API rg_op *rg_op_invalidate(rg_engine *engine, uint32_t type, rg_err *err);
+
+/* ---- query log ---- */
+typedef struct rg_log_event {
+    int32_t source;      /* 1 mysql, 2 redis, 4 process cache */
+    const char *op;      /* borrowed from the operation */
+    const char *pool;
+    const char *text;
+    double started;      /* seconds since 1970 */
+    double duration;     /* seconds */
+    double rows;         /* -1: not known */
+    const char *error;   /* or NULL */
+} rg_log_event;
+/* Event i of the operation, 1, or 0 at the end. Only collected when the engine's log_mask asks. */
+RG_API int rg_op_event(const rg_op *op, uint32_t i, rg_log_event *out);
+RG_API void rg_engine_set_log(rg_engine *engine, int mask, int values);
+/* Events of rg_session_get and rg_session_peek since the last call, moved into a DONE operation
+ * (free it), or NULL. */
+RG_API rg_op *rg_session_events(rg_session *s);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* The consumer of queued flushes and the administration of queues. A queue belongs to a MySQL pool
+ * and bears its name. */
+#ifndef REGOLITH_QUEUE_H
+#define REGOLITH_QUEUE_H
+
+#ifndef __RG_CDEF__
+#include <regolith/op.h>
+#endif
+
+typedef struct rg_consumer rg_consumer;
+
+/* What a consumer does when a temporary error stops a batch. */
+typedef enum rg_on_error { RG_ON_ERROR_WAIT = 0, RG_ON_ERROR_STOP } rg_on_error;
+
+typedef struct rg_consumer_opts {
+    uint32_t size;          /* sizeof(rg_consumer_opts) */
+    const char *queue;      /* MySQL pool name; NULL: "default" */
+    uint32_t max_batch;     /* operations in one transaction [256] */
+    uint32_t max_hold_ms;   /* longest transaction aimed at [50] */
+    int32_t on_error;       /* rg_on_error: STOP returns the error, WAIT backs off and retries */
+    uint32_t max_backoff_ms; /* [5000] */
+    uint32_t max_tries;     /* retries of deadlocks and the like in one step [5] */
+} rg_consumer_opts;
+
+RG_API rg_consumer *rg_consumer_new(rg_engine *engine, const rg_consumer_opts *opts, rg_err *err);
+RG_API void rg_consumer_free(rg_consumer *c);
+/* One batch: waits up to max_wait_ms for entries, applies them in one transaction with the ledger,
+ * tells the caches, trims. rg_op_number: operations applied or dead-lettered. Temporary errors are
+ * returned as errors (the caller waits and steps again); nothing is lost by that. A bad operation
+ * becomes a dead letter, and the step goes on. */
+RG_API rg_op *rg_op_consume(rg_consumer *c, uint32_t max_wait_ms, rg_err *err);
+/* Totals since rg_consumer_new. */
+typedef struct rg_consumer_stats {
+    double applied, dead, batches, retries;
+    double lag; /* entries still in the stream after the last step */
+} rg_consumer_stats;
+RG_API void rg_consumer_stats_get(const rg_consumer *c, rg_consumer_stats *out);
+
+/* One row a queue: queue, stream, length, oldest_ms (age of the oldest entry), ledger (position),
+ * applied (operations ever), dead. */
+RG_API rg_op *rg_op_queue_status(rg_engine *engine, rg_err *err);
+/* Dead letters, oldest first: number, id, entity, entity_id, operation, errno, sqlstate, error, tries, at,
+ * state. limit 0: 100. */
+RG_API rg_op *rg_op_dead_list(rg_engine *engine, const char *queue, uint32_t limit, rg_err *err);
+/* One dead letter with its values: the columns of dead_list in one row, then a second set: column,
+ * value (sensitive values are not shown). */
+RG_API rg_op *rg_op_dead_show(rg_engine *engine, const char *queue, double number, rg_err *err);
+/* Applies it again now (0: all of them, in order); what fails stays. rg_op_number: how many left. */
+RG_API rg_op *rg_op_dead_retry(rg_engine *engine, const char *queue, double number, rg_err *err);
+/* Drops it (0: all) and mends the cache. */
+RG_API rg_op *rg_op_dead_drop(rg_engine *engine, const char *queue, double number, rg_err *err);
+/* DONE when everything queued before this call has been applied, or ETIMEOUT. */
+RG_API rg_op *rg_op_drained(rg_engine *engine, const char *queue, rg_err *err);
+
+#endif

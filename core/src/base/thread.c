@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads and condition variables. */
+#include "base/thread.h"
+
+#include "base/clock.h"
+#include "base/err.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+
+static void name_thread(pthread_t t, const char *name) {
+    char shortened[16]; /* the kernel's limit */
+    snprintf(shortened, sizeof shortened, "%s", name);
+    pthread_setname_np(t, shortened);
+}
+
+/* A new thread inherits the mask, so it never has a moment in which a signal could reach it. */
+int rg__thread_start(pthread_t *t, const char *name, void *(*fn)(void *), void *arg) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(t, NULL, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc != 0) return rc == ENOMEM ? RG_ENO_MEMORY : RG_ELIMIT;
+    if (name) name_thread(*t, name);
+    return RG_OK;
+}
+
+void rg__cond_init(pthread_cond_t *c) {
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+bool rg__cond_wait(pthread_cond_t *c, pthread_mutex_t *m, int64_t deadline_ms) {
+    if (deadline_ms == RG__NO_DEADLINE) return pthread_cond_wait(c, m) == 0;
+    if (deadline_ms < 0) deadline_ms = 0;
+    struct timespec until = {.tv_sec = deadline_ms / 1000, .tv_nsec = deadline_ms % 1000 * 1000000};
+    return pthread_cond_timedwait(c, m, &until) != ETIMEDOUT;
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/* The caches: process tier, Redis tier, their coherence. consistency.md 2.2 is the protocol.
+ *
+ * Keys. A row: "{P}:e:<table>:<id>"; a lookup: "{P}:l:<table>:<index>:<k>" where <k> is the encoded
+ * key itself when it has at most 40 bytes ('r' + bytes), else 'h' + the first 16 bytes of its
+ * SHA-256; P is the engine's prefix. In <table> and <index> ':' and '%' are written %3a and %25; a
+ * table of another MySQL pool than "default" is "<pool>/<table>". Besides: "{P}:ep" the epoch (8
+ * bytes: Redis' clock in us when it began), "{P}:mz" a sorted set of marked keys by deadline, "{P}:ps"
+ * a hash of what producers sent. One partition, one tag: a script over all of them is legal in a
+ * cluster.
+ *
+ * Entry: one Redis string. Numbers are little-endian; a stream id is 32 hex digits (ms, sequence).
+ *
+ *   byte 0      state
+ *   bytes 1-8   epoch when it was written; of another epoch V, N and L count as none
+ *   then by state
+ *   V  valid:           9 the packed row, or a lookup's ids (u64 each, ascending)
+ *   N  known absent:    nothing (rows only; a lookup without ids is V with no ids)
+ *   P  pending:         9 stream id of the entry that will write it; 41 '1' verified: may become V, or
+ *                       '0'; 42 as V
+ *   Q  pending delete:  9 and 41 as P
+ *   D  pending changes of a lookup whose ids are not known: 9 '1' when it was X, else '0'; 10 changes of
+ *                       41 bytes: '+' or '-', id (u64), stream id
+ *   L  leased:          9 token (16 bytes); 25 deadline (u64, ms of Redis' clock); 33 '1' when only a
+ *                       locking read may fill, else '0'
+ *   M  marked:          9 flags: 1 poison (a commit happened meanwhile), 2 a mark expired, 4 more than
+ *                       one transaction met here; 10 number of marks (u16); 12 marks of 24 bytes: txid
+ *                       (16), deadline (u64 ms); then the V or N entry that a rollback restores, whole,
+ *                       or nothing
+ *   X  a mark expired:  nothing; its writer may still commit, so only a locking read may fill
+ *   T  told:            nothing; written to announce a change of what only processes cache; reads as
+ *                       none. MARK leaves it for as long as marks last, so that its expiry announces the
+ *                       commit of a writer that died; PUBLISH for a second
+ *
+ * V, N, P, Q answer a plain GET without a script; everything else is decided by a script, on Redis'
+ * own clock. P, Q, D, M, X and an L that heals have no TTL; the rest have. X is dropped a day after its
+ * mark expired: no COMMIT is under way for that long.
+ */
+#ifndef RG_CACHE_CACHE_H
+#define RG_CACHE_CACHE_H
+
+#include "base/block.h"
+#include "base/ctx.h"
+#include "redis/redis.h"
+#include "schema/entity.h"
+
+/* ---- process tier (cache/process.c): bounded in bytes, S3-FIFO, sharded locks; shared ---- */
+typedef struct rg__process rg__process;
+
+rg__process *rg__process_new(size_t max_bytes, rg__metrics *m); /* 0 bytes: caches nothing */
+void rg__process_free(rg__process *p);
+/* A new reference, or NULL. A block with len 0 is a known absence (spaces of rows) or an empty list. */
+rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key);
+/* Before looking further, take the stamp; put refuses when the key was dropped (or everything was)
+ * since. Concurrent invalidations are thus never overtaken by an older value. */
+uint64_t rg__process_stamp(rg__process *p, uint32_t space, uint64_t key);
+/* Takes a reference of its own; an entry of the same key is replaced. ttl_s 0: none. A block that
+ * another cache slot holds already is copied. False when refused. */
+bool rg__process_put(rg__process *p, uint32_t space, uint64_t key, rg_block *b, uint32_t ttl_s,
+                     uint64_t stamp);
+void rg__process_drop(rg__process *p, uint32_t space, uint64_t key);
+void rg__process_clear(rg__process *p);
+/* While off, get answers NULL and put refuses; switching clears. Starts on. Calls nest: each false is
+ * taken back by one true, as several channels of coherence may serve one cache. */
+void rg__process_enable(rg__process *p, bool on);
+void rg__process_stats(rg__process *p, uint64_t *bytes, uint64_t *entries);
+/* In a forked child, before anything else: forgets the content and the locks of lost threads. */
+void rg__process_abandon(rg__process *p);
+
+/* ---- names ---- */
+typedef struct rg__key {
+    uint32_t space;   /* type->space, or + 1 + index number */
+    uint64_t hash;    /* id of a row; per-process keyed hash of a lookup */
+    char *text;       /* Redis key, owned */
+    uint32_t len;
+} rg__key;
+
+typedef struct rg__shared rg__shared; /* the Redis tier of one pool; shared */
+
+void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *out);
+/* encoded: from rg__key_encode. */
+void rg__key_lookup(const rg__shared *s, const rg_type *t, uint32_t index, rg__slice encoded,
+                    rg__key *out);
+void rg__key_deinit(rg__key *k);
+
+/* ---- Redis tier (cache/shared.c) ---- */
+/* pool is borrowed; prefix e.g. "rg". process may be NULL. */
+rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg__schema *schema,
+                           const char *prefix, rg__metrics *m, rg_err *err);
+void rg__shared_free(rg__shared *s);
+rg__redis_pool *rg__shared_pool(const rg__shared *s);
+const char *rg__shared_prefix(const rg__shared *s);
+/* How long leases and marks last, ms; 0: the default (3000, 30000). Before first use. */
+void rg__shared_timing(rg__shared *s, uint32_t lease_ms, uint32_t mark_ms);
+
+typedef enum rg__found {
+    RG__MISS = 0,    /* read the database; fill when lease.held */
+    RG__VALUE,       /* block holds it (rows: checked against the type) */
+    RG__ABSENT,      /* known absent */
+    RG__BYPASS,      /* read the database, fill nothing (marked, leased elsewhere, unreachable) */
+    RG__DELTAS       /* lookups: read the ids from the database, then apply deltas */
+} rg__found;
+
+typedef struct rg__delta {
+    uint64_t id;
+    bool add;
+} rg__delta;
+
+typedef struct rg__lease {
+    bool held;
+    bool heal;         /* the fill must come from a locking read */
+    uint8_t token[16];
+} rg__lease;
+
+typedef struct rg__entry {
+    rg__found found;
+    bool pending;      /* value comes from a queued write */
+    rg_block *block;   /* VALUE: one reference, the caller's */
+    rg__delta *deltas; /* DELTAS: owned */
+    uint32_t n_deltas;
+    rg__lease lease;
+} rg__entry;
+void rg__entry_deinit(rg__entry *e);
+
+/* Plain reads: one GET or MGET for all. type is for checking rows (is_row), else lookups. Entries
+ * that a plain read cannot answer come back as MISS without lease. Never fails: when Redis cannot
+ * answer within the bound, everything is BYPASS (and counted). */
+void rg__shared_get(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
+                    const rg__key *keys, size_t n, rg__entry *out);
+/* For those that are MISS in out: one script call: answers by now, or grants leases, or says who holds
+ * one. With leases held elsewhere and none granted it waits (short sleeps, at most 100 ms and the
+ * deadline), asking again, then BYPASS; who got one leads a load anyway and does not wait, so that
+ * nobody holds a lease while waiting for another. */
+void rg__shared_lease(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
+                      const rg__key *keys, size_t n, rg__entry *out);
+/* Fills under the leases: values[i] NULL: absent (rows) ; for lookups blocks of ids. Entries whose
+ * lease is not held are skipped, as are leases that heal when the values do not come from a locking
+ * read (locking). */
+void rg__shared_fill(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
+                     const rg__key *keys, size_t n, rg_block *const *values,
+                     const rg__entry *leases, bool locking);
+/* Gives leases back without a value (the load failed). */
+void rg__shared_unlease(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
+                        const rg__entry *leases);
+/* Drops entries whatever they hold, pending ones excepted (regolith invalidate; corrupt ones). */
+int rg__shared_drop(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n, rg_err *err);
+/* Begins a new epoch: every entry but pending and marked ones counts as none. For failovers of MySQL
+ * or Redis after which committed or acknowledged data may be gone. */
+int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err);
+/* Housekeeping, from time to time by anybody: turns marks past their deadline to X even if nobody reads
+ * them, drops X entries after a day and what producers silent for a day left. At most max keys; how
+ * many marked entries expired, or negative. */
+int rg__shared_sweep(rg__shared *s, const rg__ctx *ctx, uint32_t max, rg_err *err);
+/* Drops every row and lookup of a type by SCAN, pending ones excepted; *dropped counts. */
+int rg__shared_drop_type(rg__shared *s, const rg__ctx *ctx, const rg_type *t, uint64_t *dropped,
+                         rg_err *err);
+
+/* ---- write side ---- */
+/* What a transaction does to one key. */
+typedef struct rg__change {
+    rg__key key;
+    const rg_type *type;
+    bool is_row;
+    /* rows: the row as it will be (NULL: deleted) and as it was believed to be (NULL: insert) */
+    rg_block *after;        /* borrowed */
+    const void *before;     /* borrowed packed row */
+    /* lookups: the id that enters or leaves */
+    uint64_t id;
+    bool add;
+    /* set by rg__shared_mark: the entry held exactly `before` (rows), so `after` may be published */
+    bool verified;
+} rg__change;
+
+typedef struct rg__txid { uint8_t bytes[16]; } rg__txid;
+
+/* MARK: after the SQL, before COMMIT. Process-tier entries are dropped. EPENDING when a key has
+ * queued writes (err->message tells; *pending gets the stream id as text "ms-seq", may be NULL). */
+int rg__shared_mark(rg__shared *s, const rg__ctx *ctx, rg__txid tx, rg__change *changes, size_t n,
+                    char pending[48], rg_err *err);
+/* After COMMIT; never fails the caller: what cannot be told is healed when the marks expire.
+ * Rows: V(after) when verified or inserted, N when deleted, else dropped. Lookups: dropped. */
+void rg__shared_publish(rg__shared *s, const rg__ctx *ctx, rg__txid tx, const rg__change *changes,
+                        size_t n);
+/* After ROLLBACK: restores what MARK saved. */
+void rg__shared_unmark(rg__shared *s, const rg__ctx *ctx, rg__txid tx, const rg__change *changes,
+                       size_t n);
+
+/* ---- queue side: one atomic script for the stream entry and the cache (cache/overlay.c) ---- */
+typedef struct rg__enqueue {
+    const char *stream;    /* Redis key of the queue's stream, same tag */
+    rg__slice payload;     /* the stream entry, one field "d" */
+    uint64_t max_len;      /* entries in the stream: EBACKPRESSURE at or above */
+    const char *producer;  /* id of this process' producer */
+    uint64_t seq;          /* of this producer, rising: a retry with the same seq is not queued twice */
+    rg__change *changes;
+    size_t n_changes;
+} rg__enqueue;
+/* All checks before the first write. Rows with `before`: the entry must hold exactly that row (V or
+ * P); else nothing is queued, RG_ECONFLICT, and *stale (n_changes bytes) tells which: 1 the entry
+ * holds another row (current[i] gets it, one reference), 2 there is no entry (load it, try again).
+ * Uncached types (no row cache) skip that check and get an unverified pending entry. EPENDING is
+ * never returned; a row marked by an open transaction: ECONFLICT with stale 3 (wait and retry).
+ * *id gets "ms-seq" (48 bytes). A lost connection is retried with the same seq until the deadline,
+ * then EUNAVAILABLE with err->cls RG_CLASS_AMBIGUOUS. Calls of one producer may overtake each other:
+ * each (producer, seq) is remembered by itself, until a later call of this process says that its
+ * answer came, or for a day. */
+int rg__shared_enqueue(rg__shared *s, const rg__ctx *ctx, rg__enqueue *q, uint8_t *stale,
+                       rg_block **current, char id[48], rg_err *err);
+
+/* After the consumer's COMMIT. For each key: when its pending id is `id`, it becomes valid with a
+ * TTL again (verified ones) or is dropped (uncached types, dead letters: drop = true). Deltas with
+ * that id leave the list. */
+typedef struct rg__applied {
+    rg__key key;
+    const rg_type *type;
+    bool is_row;
+    char id[48];  /* stream id of the last operation on this key in the batch */
+    bool drop;
+} rg__applied;
+int rg__shared_applied(rg__shared *s, const rg__ctx *ctx, const rg__applied *keys, size_t n,
+                       rg_err *err);
+
+/* ---- coherence of the process tier (cache/coherence.c) ---- */
+/* A thread with two dedicated connections: CLIENT TRACKING ON BCAST REDIRECT, prefixes of rows and
+ * lookups, and __redis__:invalidate. Pings each second (time-out 500 ms). While it is not known to
+ * work the process tier is off. Started on first use, per process id. */
+typedef struct rg__coherence rg__coherence;
+rg__coherence *rg__coherence_new(rg__shared *s, rg__process *p, rg_err *err);
+int rg__coherence_start(rg__coherence *c, rg_err *err); /* idempotent; fast when it runs already */
+void rg__coherence_stop(rg__coherence *c);              /* stops and joins; idempotent */
+void rg__coherence_free(rg__coherence *c);              /* stops, joins, frees */
+bool rg__coherence_ok(const rg__coherence *c);
+
+#endif

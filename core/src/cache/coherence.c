@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: MIT */
+/* Coherence of the process tier: Redis tells which keys changed.
+ *
+ * Two connections, as RESP2 has no pushes: one is subscribed to the invalidation channel, the other
+ * asks for tracking and has its messages sent there. Both are pinged: an answer means that every
+ * invalidation sent before it has been read. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/err.h"
+#include "base/thread.h"
+#include "cache/shared.h"
+
+enum {
+    PING_MS = 1000,
+    PONG_MS = 500,
+    BACKOFF_MIN_MS = 50,
+    BACKOFF_MAX_MS = 1000,
+};
+
+struct rg__coherence {
+    rg__shared *shared;
+    rg__process *process;
+    rg__map *spaces;       /* "<table>:" and "<table>:<index>:" -> targets; read only */
+    pthread_mutex_t lock;  /* guards the four that follow; start and stop take it */
+    pthread_t thread;
+    int wake;              /* eventfd that ends waits; -1: none */
+    bool closed;           /* stopped for good */
+    bool held;             /* the process tier was held off by the first start */
+    atomic_uint home;      /* the fork generation whose thread runs; 0: none does */
+    atomic_bool stop;
+    atomic_bool ok;
+    /* the thread's own */
+    rg__redis *listener, *tracker;
+    int64_t ping_at_ms;    /* when to ping next */
+    int64_t pong_until_ms; /* 0: no ping is out */
+    int pongs;             /* that are still to come */
+};
+
+/* ---- names of keys back to places in the process tier ---- */
+
+/* Several types may live in one table. */
+typedef struct target {
+    uint32_t space;
+    struct target *next;
+} target;
+
+static int add_target(rg__map *m, const rg__buf *name, uint32_t space) {
+    target *t = rg__malloc(sizeof *t);
+    if (!t || name->failed) {
+        rg__free(t);
+        return RG_ENO_MEMORY;
+    }
+    *t = (target){space, rg__map_get(m, name->p, name->len)};
+    int rc = rg__map_put(m, name->p, name->len, t, NULL);
+    if (rc < 0) rg__free(t);
+    return rc;
+}
+
+static int add_type(rg__map *m, const rg_type *t) {
+    rg__buf name = {0};
+    rg__key_table(t, &name);
+    rg__buf_char(&name, ':');
+    size_t table_len = name.len;
+    int rc = add_target(m, &name, t->space);
+    for (uint32_t i = 0; rc == RG_OK && i < t->n_indexes; i++) {
+        name.len = table_len;
+        rg__key_escape(t->indexes[i].name, &name);
+        rg__buf_char(&name, ':');
+        rc = add_target(m, &name, t->space + 1 + i);
+    }
+    rg__buf_deinit(&name);
+    return rc;
+}
+
+static rg__map *map_spaces(const rg__schema *schema) {
+    rg__map *m = rg__map_new();
+    int rc = m ? RG_OK : RG_ENO_MEMORY;
+    for (uint32_t i = 0; rc == RG_OK && i < schema->n; i++) rc = add_type(m, schema->types[i]);
+    if (rc == RG_OK || !m) return m;
+    rg__map_free(m); /* out of memory at start-up: the few targets made are lost */
+    return NULL;
+}
+
+static void free_spaces(rg__map *m) {
+    size_t at = 0;
+    rg__slice name;
+    void *value;
+    while (m && rg__map_next(m, &at, &name, &value))
+        for (target *t = value, *next; t; t = next) {
+            next = t->next;
+            rg__free(t);
+        }
+    rg__map_free(m);
+}
+
+/* Length of the first n parts, their colons included; 0 when there are fewer. */
+static size_t parts_len(rg__slice s, int n) {
+    const char *p = s.p;
+    while (n-- > 0) {
+        p = memchr(p, ':', s.len - (size_t)(p - s.p));
+        if (!p) return 0;
+        p++;
+    }
+    return (size_t)(p - s.p);
+}
+
+static bool parse_id(rg__slice s, uint64_t *id) {
+    if (s.len == 0 || s.len > 20) return false;
+    *id = 0;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.p[i] < '0' || s.p[i] > '9') return false;
+        *id = *id * 10 + (uint64_t)(s.p[i] - '0');
+    }
+    return true;
+}
+
+static void drop_key(rg__coherence *c, rg__slice rest, bool is_row) {
+    size_t name_len = parts_len(rest, is_row ? 1 : 2);
+    const target *t = name_len ? rg__map_get(c->spaces, rest.p, name_len) : NULL;
+    if (!t) return;
+    rg__slice k = {rest.p + name_len, rest.len - name_len};
+    uint64_t key;
+    if (!is_row) key = rg__key_hash(c->shared, k);
+    else if (!parse_id(k, &key)) return;
+    for (; t; t = t->next) rg__process_drop(c->process, t->space, key);
+}
+
+static bool begins(rg__slice s, const rg__name *with) {
+    return s.len >= with->len && memcmp(s.p, with->text, with->len) == 0;
+}
+
+/* With another epoch everything that was read before counts for nothing. */
+static void forget_epoch(rg__coherence *c) {
+    atomic_store_explicit(&c->shared->epoch_at_ms, 0, memory_order_relaxed);
+    rg__process_clear(c->process);
+}
+
+static void invalidate(rg__coherence *c, rg__slice key) {
+    const rg__shared *s = c->shared;
+    if (begins(key, &s->rows))
+        drop_key(c, (rg__slice){key.p + s->rows.len, key.len - s->rows.len}, true);
+    else if (begins(key, &s->lookups))
+        drop_key(c, (rg__slice){key.p + s->lookups.len, key.len - s->lookups.len}, false);
+    else if (begins(key, &s->epoch_key))
+        forget_epoch(c);
+}
+
+/* ---- messages ---- */
+
+static bool is_text(const redisReply *r, const char *text) {
+    return (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS) &&
+           strcasecmp(r->str, text) == 0;
+}
+
+/* A list of keys, or nil: everything. */
+static void take_keys(rg__coherence *c, const redisReply *keys) {
+    if (keys->type != REDIS_REPLY_ARRAY) {
+        forget_epoch(c);
+        return;
+    }
+    for (size_t i = 0; i < keys->elements; i++) {
+        const redisReply *k = keys->element[i];
+        if (k->type == REDIS_REPLY_STRING) invalidate(c, (rg__slice){k->str, (size_t)k->len});
+    }
+}
+
+/* ["message", channel, keys], ["pong", ""], or +PONG before the subscription. */
+static void take_message(rg__coherence *c, const redisReply *r) {
+    if (r->type != REDIS_REPLY_ARRAY || r->elements < 2) return;
+    if (is_text(r->element[0], "message") && r->elements == 3) take_keys(c, r->element[2]);
+    else if (is_text(r->element[0], "pong") && c->pongs > 0) c->pongs--;
+}
+
+static int drain_listener(rg__coherence *c) {
+    for (;;) {
+        redisReply *r = NULL;
+        int rc = rg__redis_poll(c->listener, 0, &r, NULL);
+        if (rc <= 0) return rc;
+        take_message(c, r);
+        freeReplyObject(r);
+    }
+}
+
+/* The tracker hears nothing but the answers to its pings. */
+static int drain_tracker(rg__coherence *c) {
+    for (;;) {
+        redisReply *r = NULL;
+        int rc = rg__redis_poll(c->tracker, 0, &r, NULL);
+        if (rc <= 0) return rc;
+        bool pong = is_text(r, "PONG");
+        freeReplyObject(r);
+        if (!pong) return RG_EREDIS;
+        if (c->pongs > 0) c->pongs--;
+    }
+}
+
+/* ---- connecting ---- */
+
+static int command(rg__redis *r, const rg__ctx *ctx, redisReply **reply, int argc,
+                   const char *const *argv) {
+    return rg__redis_command(r, ctx, reply, NULL, argc, argv, NULL);
+}
+
+static int listen(rg__coherence *c, const rg__ctx *ctx, long long *id) {
+    const char *who[] = {"CLIENT", "ID"};
+    const char *subscribe[] = {"SUBSCRIBE", "__redis__:invalidate"};
+    redisReply *r = NULL;
+    int rc = rg__redis_dedicated_until(c->shared->pool, ctx, &c->stop, &c->listener, NULL);
+    if (rc == RG_OK) rc = command(c->listener, ctx, &r, 2, who);
+    if (rc == RG_OK) *id = r->integer;
+    freeReplyObject(r);
+    r = NULL;
+    if (rc == RG_OK) rc = command(c->listener, ctx, &r, 2, subscribe);
+    freeReplyObject(r);
+    return rc;
+}
+
+static int track(rg__coherence *c, const rg__ctx *ctx, long long listener_id) {
+    char id[24];
+    snprintf(id, sizeof id, "%lld", listener_id);
+    const rg__shared *s = c->shared;
+    const char *argv[] = {"CLIENT", "TRACKING",   "ON",     "REDIRECT",      id,       "BCAST",
+                          "PREFIX", s->rows.text, "PREFIX", s->lookups.text, "PREFIX", s->epoch_key.text};
+    redisReply *r = NULL;
+    int rc = rg__redis_dedicated_until(s->pool, ctx, &c->stop, &c->tracker, NULL);
+    if (rc == RG_OK) rc = command(c->tracker, ctx, &r, sizeof argv / sizeof *argv, argv);
+    freeReplyObject(r);
+    return rc;
+}
+
+static int connect_both(rg__coherence *c) {
+    const rg__ctx ctx = {.deadline_ms = rg__now_ms() + PING_MS};
+    long long id = 0;
+    int rc = listen(c, &ctx, &id);
+    return rc == RG_OK ? track(c, &ctx, id) : rc;
+}
+
+/* While not ok, the cache is held off once. */
+static void set_ok(rg__coherence *c, bool ok) {
+    bool before = atomic_exchange(&c->ok, ok);
+    if (before && !ok) rg__count(c->shared->metrics, RG__C_PROCESS_CLEARED, 1);
+    if (before != ok) rg__process_enable(c->process, ok);
+}
+
+static void disconnect(rg__coherence *c) {
+    set_ok(c, false);
+    rg__redis_release(c->listener);
+    rg__redis_release(c->tracker);
+    c->listener = c->tracker = NULL;
+    c->pongs = 0;
+    c->pong_until_ms = 0;
+}
+
+/* ---- the thread ---- */
+
+static bool stopping(const rg__coherence *c) { return atomic_load(&c->stop); }
+
+static int ping(rg__redis *r) {
+    const char *argv[] = {"PING"};
+    const rg__ctx ctx = {.deadline_ms = rg__now_ms() + PONG_MS};
+    int rc = rg__redis_append(r, 1, argv, NULL, NULL);
+    return rc == RG_OK ? rg__redis_send(r, &ctx, NULL) : rc;
+}
+
+static int ping_both(rg__coherence *c, int64_t now) {
+    c->pongs = 2;
+    c->pong_until_ms = now + PONG_MS;
+    c->ping_at_ms = now + PING_MS;
+    int rc = ping(c->listener);
+    return rc == RG_OK ? ping(c->tracker) : rc;
+}
+
+static int keep_time(rg__coherence *c) {
+    int64_t now = rg__now_ms();
+    if (c->pongs == 0) c->pong_until_ms = 0;
+    if (c->pong_until_ms && now >= c->pong_until_ms) return RG_ETIMEOUT;
+    return !c->pong_until_ms && now >= c->ping_at_ms ? ping_both(c, now) : RG_OK;
+}
+
+/* Waits for either connection, the next thing to do, or the end. */
+static int wait_some(rg__coherence *c) {
+    struct pollfd p[] = {{.fd = rg__redis_fd(c->listener), .events = POLLIN},
+                         {.fd = rg__redis_fd(c->tracker), .events = POLLIN},
+                         {.fd = c->wake, .events = POLLIN}};
+    int64_t next = c->pong_until_ms ? c->pong_until_ms : c->ping_at_ms;
+    if (poll(p, 3, rg__left_ms(next)) < 0 && errno != EINTR) return RG_EUNAVAILABLE;
+    int rc = p[0].revents ? drain_listener(c) : RG_OK;
+    if (rc >= 0 && p[1].revents) rc = drain_tracker(c);
+    return rc;
+}
+
+/* The first ping's answers open the cache; an overdue one closes it. */
+static void follow(rg__coherence *c) {
+    int rc = ping_both(c, rg__now_ms());
+    while (rc >= 0 && !stopping(c)) {
+        rc = wait_some(c);
+        if (rc >= 0 && c->pongs == 0) set_ok(c, true);
+        if (rc >= 0) rc = keep_time(c);
+    }
+}
+
+static void pause_for(const rg__coherence *c, int ms) {
+    struct pollfd p = {.fd = c->wake, .events = POLLIN};
+    if (!stopping(c)) poll(&p, 1, ms);
+}
+
+static void *run(void *arg) {
+    rg__coherence *c = arg;
+    int backoff = BACKOFF_MIN_MS;
+    while (!stopping(c)) {
+        if (connect_both(c) == RG_OK) {
+            backoff = BACKOFF_MIN_MS;
+            follow(c);
+        }
+        disconnect(c);
+        pause_for(c, backoff);
+        backoff = backoff * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff * 2;
+    }
+    return NULL;
+}
+
+/* ---- forks ---- */
+
+/* Counts the forks that led to this process, from 1: cheaper to ask than the process id. */
+static atomic_uint generation = 1;
+static pthread_once_t generation_once = PTHREAD_ONCE_INIT;
+
+static void count_fork(void) { atomic_fetch_add(&generation, 1); }
+static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
+
+static bool at_home(const rg__coherence *c) {
+    return atomic_load_explicit(&c->home, memory_order_acquire) ==
+           atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
+/* In a child: the thread and its connections stayed with the parent. */
+static void forget_fork(rg__coherence *c) {
+    pthread_mutex_init(&c->lock, NULL);
+    rg__redis_pool_abandon(c->shared->pool);
+    rg__process_abandon(c->process);
+    set_ok(c, false);
+    if (c->wake >= 0) close(c->wake);
+    c->wake = -1;
+    c->listener = c->tracker = NULL;
+    atomic_store(&c->home, 0);
+}
+
+/* ---- life ---- */
+
+rg__coherence *rg__coherence_new(rg__shared *s, rg__process *p, rg_err *err) {
+    rg__coherence *c = rg__calloc(1, sizeof *c);
+    if (c) c->spaces = map_spaces(s->schema);
+    if (!c || !c->spaces) {
+        rg__free(c);
+        rg__fail_memory(err);
+        return NULL;
+    }
+    pthread_once(&generation_once, watch_forks);
+    c->shared = s;
+    c->process = p;
+    c->wake = -1;
+    pthread_mutex_init(&c->lock, NULL);
+    return c;
+}
+
+bool rg__coherence_ok(const rg__coherence *c) { return atomic_load(&c->ok) && at_home(c); }
+
+/* Under the lock. The first start holds the cache off until the channel is known to work. */
+static int start(rg__coherence *c, rg_err *err) {
+    if (c->closed) return rg__fail(err, RG_ECLOSED, "the engine is closing");
+    c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (c->wake < 0) return rg__fail(err, RG_ELIMIT, "eventfd: %m");
+    if (!c->held) rg__process_enable(c->process, false);
+    c->held = true;
+    int rc = rg__thread_start(&c->thread, "rg-coherence", run, c);
+    if (rc == RG_OK) {
+        atomic_store_explicit(&c->home, atomic_load(&generation), memory_order_release);
+        return RG_OK;
+    }
+    close(c->wake);
+    c->wake = -1;
+    return rg__fail(err, rc, "no thread for the coherence of the process cache");
+}
+
+int rg__coherence_start(rg__coherence *c, rg_err *err) {
+    if (at_home(c)) return RG_OK;
+    if (atomic_load(&c->home)) forget_fork(c);
+    pthread_mutex_lock(&c->lock);
+    int rc = at_home(c) ? RG_OK : start(c, err);
+    pthread_mutex_unlock(&c->lock);
+    return rc;
+}
+
+/* Under the lock. */
+static void stop(rg__coherence *c) {
+    uint64_t one = 1;
+    atomic_store(&c->stop, true);
+    if (write(c->wake, &one, sizeof one) < 0) return; /* never: its counter is far from full */
+    pthread_join(c->thread, NULL);
+    close(c->wake);
+    c->wake = -1;
+    atomic_store(&c->home, 0);
+}
+
+void rg__coherence_stop(rg__coherence *c) {
+    if (!c) return;
+    if (atomic_load(&c->home) && !at_home(c)) forget_fork(c);
+    pthread_mutex_lock(&c->lock);
+    c->closed = true;
+    if (at_home(c)) stop(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void rg__coherence_free(rg__coherence *c) {
+    if (!c) return;
+    rg__coherence_stop(c);
+    free_spaces(c->spaces);
+    pthread_mutex_destroy(&c->lock);
+    rg__free(c);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/* Dropping entries on demand: by name, or all of a type. */
+#include "base/err.h"
+#include "cache/shared.h"
+
+RG__SCRIPT(drop, drop);
+
+enum { SCANNED = 1000 };
+
+/* ---- by name ---- */
+
+static int drop_chunk(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n, rg_err *err) {
+    rg__args a;
+    rg__args_init(&a);
+    rg__args_keys(&a, s, keys, n);
+    redisReply *r = NULL;
+    int rc = rg__shared_run(s, ctx, &drop, (int)n + 2, &a, &r, err);
+    int dropped = rc == RG_OK ? (int)r->integer : rc;
+    freeReplyObject(r);
+    rg__args_deinit(&a);
+    return dropped;
+}
+
+int rg__shared_drop(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n, rg_err *err) {
+    int dropped = 0;
+    for (size_t i = 0; i < n; i++) rg__shared_drop_process(s, &keys[i]);
+    for (size_t at = 0; at < n; at += RG__WRITE_CHUNK) {
+        size_t some = n - at < RG__WRITE_CHUNK ? n - at : RG__WRITE_CHUNK;
+        int rc = drop_chunk(s, ctx, keys + at, some, err);
+        if (rc < 0) return rc;
+        dropped += rc;
+    }
+    return dropped;
+}
+
+/* ---- by type ---- */
+
+/* What SCAN shall match: a name, its special characters escaped, and anything after it. */
+static void put_pattern(rg__buf *out, const rg__name *prefix, const rg_type *t) {
+    rg__buf name = {0};
+    rg__buf_add(&name, prefix->text, prefix->len);
+    rg__key_table(t, &name);
+    rg__buf_char(&name, ':');
+    for (size_t i = 0; i < name.len; i++) {
+        if (strchr("*?[]^\\-", name.p[i])) rg__buf_char(out, '\\');
+        rg__buf_char(out, name.p[i]);
+    }
+    rg__buf_char(out, '*');
+    out->failed |= name.failed;
+    rg__buf_deinit(&name);
+}
+
+static int drop_found(rg__shared *s, const rg__ctx *ctx, const redisReply *found, rg_err *err) {
+    if (found->elements == 0) return 0;
+    rg__args a;
+    rg__args_init(&a);
+    rg__args_keys(&a, s, NULL, 0);
+    for (size_t i = 0; i < found->elements; i++)
+        rg__args_add(&a, found->element[i]->str, (size_t)found->element[i]->len);
+    redisReply *r = NULL;
+    int rc = rg__shared_run(s, ctx, &drop, a.n, &a, &r, err);
+    int dropped = rc == RG_OK ? (int)r->integer : rc;
+    freeReplyObject(r);
+    rg__args_deinit(&a);
+    return dropped;
+}
+
+static int scan(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, const char *cursor,
+                redisReply **reply, rg_err *err) {
+    rg__redis *c = NULL;
+    rg__args a;
+    rg__args_init(&a);
+    rg__args_add(&a, "SCAN", 4);
+    rg__args_add(&a, cursor, strlen(cursor));
+    rg__args_add(&a, "MATCH", 5);
+    rg__args_buf(&a, pattern);
+    rg__args_add(&a, "COUNT", 5);
+    rg__args_u64(&a, SCANNED);
+    int rc = a.failed ? rg__fail_memory(err) : rg__redis_acquire(s->pool, ctx, &c, err);
+    if (rc == RG_OK) rc = rg__redis_command(c, ctx, reply, err, a.n, a.argv, a.lens);
+    rg__redis_release(c);
+    rg__args_deinit(&a);
+    if (rc == RG_OK && ((*reply)->type != REDIS_REPLY_ARRAY || (*reply)->elements != 2))
+        rc = rg__fail(err, RG_ECORRUPT, "SCAN answered something else");
+    return rc;
+}
+
+static int drop_matching(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, uint64_t *dropped,
+                         rg_err *err) {
+    char cursor[24] = "0";
+    do {
+        redisReply *r = NULL;
+        int rc = scan(s, ctx, pattern, cursor, &r, err);
+        if (rc == RG_OK) rc = drop_found(s, ctx, r->element[1], err);
+        if (rc >= 0) {
+            *dropped += (uint64_t)rc;
+            strncpy(cursor, r->element[0]->str, sizeof cursor - 1);
+        }
+        freeReplyObject(r);
+        if (rc < 0) return rc;
+    } while (strcmp(cursor, "0") != 0);
+    return RG_OK;
+}
+
+int rg__shared_drop_type(rg__shared *s, const rg__ctx *ctx, const rg_type *t, uint64_t *dropped,
+                         rg_err *err) {
+    const rg__name *const prefixes[] = {&s->rows, &s->lookups};
+    int rc = RG_OK;
+    *dropped = 0;
+    for (int i = 0; rc == RG_OK && i < 2; i++) {
+        rg__buf pattern = {0};
+        put_pattern(&pattern, prefixes[i], t);
+        rc = drop_matching(s, ctx, &pattern, dropped, err);
+        rg__buf_deinit(&pattern);
+    }
+    if (s->process) rg__process_clear(s->process);
+    return rc;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* Names of rows and lookups: as Redis keys and as keys of the process tier. */
+#include <openssl/sha.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "base/alloc.h"
+#include "cache/shared.h"
+
+enum { PLAIN_MAX = 40, DIGEST_LEN = 16 };
+
+void rg__key_escape(const char *name, rg__buf *out) {
+    for (; *name; name++) {
+        if (*name == ':') rg__buf_str(out, "%3a");
+        else if (*name == '%') rg__buf_str(out, "%25");
+        else rg__buf_char(out, *name);
+    }
+}
+
+void rg__key_table(const rg_type *t, rg__buf *out) {
+    if (t->mysql && strcmp(t->mysql, "default") != 0) {
+        rg__key_escape(t->mysql, out);
+        rg__buf_char(out, '/');
+    }
+    rg__key_escape(t->table, out);
+}
+
+uint64_t rg__key_hash(const rg__shared *s, rg__slice k) {
+    return XXH3_64bits_withSeed(k.p, k.len, s->seed);
+}
+
+/* Takes the buffer's bytes; without memory the key has no text, and reading it is a miss. */
+static void take_text(rg__buf *b, rg__key *out) {
+    rg__buf_cstr(b);
+    if (b->failed) {
+        rg__buf_deinit(b);
+        return;
+    }
+    out->text = b->p;
+    out->len = (uint32_t)b->len;
+}
+
+void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *out) {
+    *out = (rg__key){.space = t->space, .hash = id};
+    rg__buf b = {0};
+    rg__buf_reserve(&b, s->rows.len + 64);
+    rg__buf_add(&b, s->rows.text, s->rows.len);
+    rg__key_table(t, &b);
+    rg__buf_char(&b, ':');
+    rg__buf_u64(&b, id);
+    take_text(&b, out);
+}
+
+static void put_encoded(rg__buf *out, rg__slice encoded) {
+    if (encoded.len <= PLAIN_MAX) {
+        rg__buf_char(out, 'r');
+        rg__buf_add(out, encoded.p, encoded.len);
+        return;
+    }
+    unsigned char sum[SHA256_DIGEST_LENGTH];
+    SHA256((const unsigned char *)encoded.p, encoded.len, sum);
+    rg__buf_char(out, 'h');
+    rg__buf_add(out, sum, DIGEST_LEN);
+}
+
+void rg__key_lookup(const rg__shared *s, const rg_type *t, uint32_t index, rg__slice encoded,
+                    rg__key *out) {
+    *out = (rg__key){.space = t->space + 1 + index};
+    rg__buf b = {0};
+    rg__buf_reserve(&b, s->lookups.len + 128);
+    rg__buf_add(&b, s->lookups.text, s->lookups.len);
+    rg__key_table(t, &b);
+    rg__buf_char(&b, ':');
+    rg__key_escape(t->indexes[index].name, &b);
+    rg__buf_char(&b, ':');
+    size_t at = b.len;
+    put_encoded(&b, encoded);
+    take_text(&b, out);
+    if (out->text) out->hash = rg__key_hash(s, (rg__slice){out->text + at, out->len - at});
+}
+
+void rg__key_deinit(rg__key *k) {
+    rg__free(k->text);
+    k->text = NULL;
+    k->len = 0;
+}

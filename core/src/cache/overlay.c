@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+/* The queue's side: enqueue and overlay in one script, and settling what was applied. */
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "base/err.h"
+#include "cache/shared.h"
+#include "row/row.h"
+
+RG__SCRIPT(applied, applied);
+RG__SCRIPT(enqueue, enqueue);
+
+enum {
+    DELTA = 9,              /* + or -, id */
+    RETRY_MIN_MS = 5,
+    RETRY_MAX_MS = 100,
+    WITHOUT_DEADLINE_MS = 30000,
+    NONE = -1,
+    ANSWER_QUEUED = 0, /* what the script answers first */
+    ANSWER_FULL = 1,
+    ANSWER_STALE = 2,
+};
+
+/* All changes of one key: the script sees each key once. */
+typedef struct group {
+    int32_t first, last;
+    uint32_t n;
+} group;
+
+/* One rg__shared_enqueue. */
+typedef struct enqueueing {
+    rg__shared *s;
+    rg__enqueue *q;
+    group *groups;
+    size_t n;
+    int32_t *next;  /* by change: the next one of the same key, or NONE */
+    rg__args args;
+    rg__buf field, seq, kinds, sums, deltas;
+    rg__name forget[RG__FORGET];
+    uint32_t n_forget;
+    int nkeys;
+} enqueueing;
+
+/* ---- grouping ---- */
+
+static bool same_key(const rg__key *a, const rg__key *b) {
+    return a->hash == b->hash && a->space == b->space && a->len == b->len &&
+           memcmp(a->text, b->text, a->len) == 0;
+}
+
+static size_t slot_of(const enqueueing *e, const uint32_t *table, size_t mask, const rg__key *key) {
+    size_t at = ((key->hash ^ ((uint64_t)key->space << 40)) * 0x9e3779b97f4a7c15u >> 20) & mask;
+    while (table[at] && !same_key(&e->q->changes[e->groups[table[at] - 1].first].key, key))
+        at = (at + 1) & mask;
+    return at;
+}
+
+static void join(enqueueing *e, uint32_t *slot, int32_t i) {
+    e->next[i] = NONE;
+    if (*slot == 0) {
+        e->groups[e->n++] = (group){.first = i, .last = i, .n = 1};
+        *slot = (uint32_t)e->n;
+        return;
+    }
+    group *g = &e->groups[*slot - 1];
+    e->next[g->last] = i;
+    g->last = i;
+    g->n++;
+}
+
+static bool have_text(const rg__enqueue *q) {
+    for (size_t i = 0; i < q->n_changes; i++)
+        if (!q->changes[i].key.text) return false;
+    return true;
+}
+
+static int group_changes(enqueueing *e) {
+    size_t n = e->q->n_changes, size = 16;
+    while (size < n * 2) size *= 2;
+    uint32_t *table = rg__calloc(size, sizeof *table);
+    e->groups = rg__reallocarray(NULL, n + 1, sizeof *e->groups);
+    e->next = rg__reallocarray(NULL, n + 1, sizeof *e->next);
+    bool ok = table && e->groups && e->next && have_text(e->q);
+    for (size_t i = 0; ok && i < n; i++)
+        join(e, &table[slot_of(e, table, size - 1, &e->q->changes[i].key)], (int32_t)i);
+    rg__free(table);
+    return ok ? RG_OK : RG_ENO_MEMORY;
+}
+
+/* ---- arguments ---- */
+
+static char kind_of(const rg__change *first, const rg__change *last) {
+    if (!first->is_row) return 'l';
+    bool checked = first->type->cache_redis && (first->before || last->after);
+    if (!checked) return last->after ? 'U' : 'X';
+    if (!first->before) return 'i';
+    return last->after ? 'u' : 'x';
+}
+
+static void describe_group(enqueueing *e, const group *g) {
+    const rg__change *first = &e->q->changes[g->first], *last = &e->q->changes[g->last];
+    rg__buf_char(&e->kinds, kind_of(first, last));
+    rg__buf_le64(&e->sums, first->is_row && first->before ? rg__row_sum(first->before) : 0);
+}
+
+static void add_deltas(enqueueing *e, const group *g) {
+    size_t from = e->deltas.len;
+    for (int32_t i = g->first; i != NONE; i = e->next[i]) {
+        rg__buf_char(&e->deltas, e->q->changes[i].add ? '+' : '-');
+        rg__buf_le64(&e->deltas, e->q->changes[i].id);
+    }
+    rg__args_add(&e->args, e->deltas.p + from, e->deltas.len - from);
+}
+
+static void add_value(enqueueing *e, const group *g) {
+    const rg__change *first = &e->q->changes[g->first], *last = &e->q->changes[g->last];
+    if (!first->is_row) add_deltas(e, g);
+    else if (last->after) rg__args_add(&e->args, last->after->data, last->after->len);
+}
+
+static void add_keys(enqueueing *e) {
+    rg__args *a = &e->args;
+    rg__args_name(a, &e->s->epoch_key);
+    rg__args_name(a, &e->s->producers_key);
+    rg__args_add(a, e->q->stream, strlen(e->q->stream));
+    for (size_t i = 0; i < e->n; i++) {
+        const rg__key *key = &e->q->changes[e->groups[i].first].key;
+        rg__args_add(a, key->text, key->len);
+    }
+    e->nkeys = a->n;
+}
+
+/* Earlier calls whose answers came: nobody will send them again. */
+static void take_forget(enqueueing *e) {
+    pthread_mutex_lock(&e->s->forget_lock);
+    e->n_forget = e->s->n_forget;
+    memcpy(e->forget, e->s->forget, e->n_forget * sizeof *e->forget);
+    e->s->n_forget = 0;
+    pthread_mutex_unlock(&e->s->forget_lock);
+}
+
+static void add_header(enqueueing *e) {
+    rg__args *a = &e->args;
+    rg__buf_fmt(&e->field, "%s:%llu", e->q->producer, (unsigned long long)e->q->seq);
+    rg__buf_u64(&e->seq, e->q->seq);
+    rg__args_buf(a, &e->field);
+    rg__args_add(a, e->q->producer, strlen(e->q->producer));
+    rg__args_buf(a, &e->seq);
+    rg__args_u64(a, e->q->max_len);
+    rg__args_add(a, e->q->payload.p, e->q->payload.len);
+    rg__args_buf(a, &e->kinds);
+    rg__args_buf(a, &e->sums);
+    rg__args_u64(a, e->n_forget);
+    for (uint32_t i = 0; i < e->n_forget; i++) rg__args_name(a, &e->forget[i]);
+}
+
+static int prepare(enqueueing *e) {
+    rg__args_init(&e->args);
+    if (group_changes(e) < 0) return RG_ENO_MEMORY;
+    for (size_t i = 0; i < e->n; i++) describe_group(e, &e->groups[i]);
+    rg__buf_reserve(&e->deltas, e->q->n_changes * DELTA + 1); /* arguments point into it */
+    take_forget(e);
+    add_keys(e);
+    add_header(e);
+    for (size_t i = 0; !e->deltas.failed && i < e->n; i++) add_value(e, &e->groups[i]);
+    return e->args.failed || e->deltas.failed ? RG_ENO_MEMORY : RG_OK;
+}
+
+static void finish(enqueueing *e) {
+    for (uint32_t i = 0; i < e->n_forget; i++) rg__free(e->forget[i].text);
+    rg__args_deinit(&e->args);
+    rg__buf *const bufs[] = {&e->field, &e->seq, &e->kinds, &e->sums, &e->deltas};
+    for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) rg__buf_deinit(bufs[i]);
+    rg__free(e->groups);
+    rg__free(e->next);
+}
+
+/* ---- the call ---- */
+
+static bool is_answer(const redisReply *r) {
+    return r->type == REDIS_REPLY_ARRAY && r->elements > 0 &&
+           r->element[0]->type == REDIS_REPLY_INTEGER;
+}
+
+/* *sent: the script may have run although no answer came. */
+static int call(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sent, rg_err *err) {
+    rg__redis *c = NULL;
+    int rc = rg__redis_acquire(e->s->pool, ctx, &c, err);
+    if (rc < 0) return rc;
+    rc = rg__script_call(c, ctx, &enqueue, e->nkeys, e->args.n, e->args.argv, e->args.lens, reply, err);
+    rg__redis_release(c);
+    if (rc == RG_OK && !is_answer(*reply)) rc = rg__fail(err, RG_ECORRUPT, "ENQUEUE did not answer");
+    bool lost = rc == RG_EUNAVAILABLE || rc == RG_ETIMEOUT || rc == RG_ECLOSED || rc == RG_ECORRUPT;
+    *sent |= lost && err->cls != RG_CLASS_WAIT;
+    return rc;
+}
+
+static int ambiguous(rg_err *err) {
+    rg__err_prefix(err, "whether the operations were queued is not known: ");
+    err->code = RG_EUNAVAILABLE;
+    err->cls = RG_CLASS_AMBIGUOUS;
+    err->retriable = 0;
+    return RG_EUNAVAILABLE;
+}
+
+/* A call whose answer got lost is sent again until it is known: the script remembers it. */
+static int call_until(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sent, rg_err *err) {
+    int64_t pause = RETRY_MIN_MS;
+    for (;;) {
+        rg_err why = {0};
+        int rc = call(e, ctx, reply, sent, &why);
+        if (rc == RG_OK) return RG_OK;
+        bool over = rg__left_ms(ctx->deadline_ms) == 0 || rc == RG_ECLOSED || rc == RG_ENO_MEMORY;
+        if (!*sent || over) {
+            rc = *sent ? ambiguous(&why) : rc;
+            if (err) *err = why;
+            return rc;
+        }
+        rg__sleep_ms(pause < rg__left_ms(ctx->deadline_ms) ? pause : rg__left_ms(ctx->deadline_ms));
+        pause = pause * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : pause * 2;
+    }
+}
+
+/* ---- the answer ---- */
+
+/* Only when the first call was answered: of one that was sent twice a copy may still be under way. */
+static void remember_to_forget(enqueueing *e) {
+    rg__shared *s = e->s;
+    rg__name name = {rg__memdup0(e->field.p, e->field.len), (uint32_t)e->field.len};
+    pthread_mutex_lock(&s->forget_lock);
+    bool kept = name.text && s->n_forget < RG__FORGET;
+    if (kept) s->forget[s->n_forget++] = name;
+    pthread_mutex_unlock(&s->forget_lock);
+    if (!kept) rg__free(name.text);
+}
+
+static int queued(enqueueing *e, const redisReply *r, bool once, char id[48], rg_err *err) {
+    if (r->elements < 2 || r->element[1]->type != REDIS_REPLY_STRING || r->element[1]->len >= 48)
+        return rg__fail(err, RG_ECORRUPT, "ENQUEUE told no id");
+    memcpy(id, r->element[1]->str, (size_t)r->element[1]->len + 1);
+    if (once) remember_to_forget(e);
+    return RG_OK;
+}
+
+/* A row that cannot be read is to be loaded, which replaces it. */
+static void take_current(const rg__change *c, const redisReply *r, uint8_t *stale, rg_block **current) {
+    rg__slice bytes = {r->str, r->type == REDIS_REPLY_STRING ? (size_t)r->len : 0};
+    *current = rg__entry_row(c->type, c->key.hash, bytes);
+    if (!*current && bytes.len && (bytes.p[0] == 'V' || bytes.p[0] == 'P')) *stale = 2;
+}
+
+static int conflict(enqueueing *e, const redisReply *r, uint8_t *stale, rg_block **current,
+                    rg_err *err) {
+    if (r->elements < 2 || r->element[1]->type != REDIS_REPLY_STRING ||
+        (size_t)r->element[1]->len != e->n)
+        return rg__fail(err, RG_ECORRUPT, "ENQUEUE did not judge each key");
+    size_t at = 2;
+    for (size_t i = 0; i < e->n; i++) {
+        int32_t first = e->groups[i].first;
+        stale[first] = (uint8_t)(r->element[1]->str[i] - '0');
+        if (stale[first] == 1 && at < r->elements)
+            take_current(&e->q->changes[first], r->element[at++], &stale[first], &current[first]);
+    }
+    return rg__fail(err, RG_ECONFLICT, "rows changed since they were read");
+}
+
+static int conclude(enqueueing *e, const redisReply *r, bool once, uint8_t *stale,
+                    rg_block **current, char id[48], rg_err *err) {
+    switch (r->element[0]->integer) {
+    case ANSWER_QUEUED: return queued(e, r, once, id, err);
+    case ANSWER_FULL:
+        return rg__fail(err, RG_EBACKPRESSURE, "the queue holds %llu entries, its bound",
+                        (unsigned long long)e->q->max_len);
+    case ANSWER_STALE: return conflict(e, r, stale, current, err);
+    default: return rg__fail(err, RG_ECORRUPT, "ENQUEUE answered something else");
+    }
+}
+
+int rg__shared_enqueue(rg__shared *s, const rg__ctx *ctx, rg__enqueue *q, uint8_t *stale,
+                       rg_block **current, char id[48], rg_err *err) {
+    enqueueing e = {.s = s, .q = q};
+    rg__ctx within = *ctx;
+    redisReply *r = NULL;
+    bool sent = false;
+    if (ctx->deadline_ms == RG__NO_DEADLINE) within = rg__ctx_within(ctx, WITHOUT_DEADLINE_MS);
+    memset(stale, 0, q->n_changes);
+    memset(current, 0, q->n_changes * sizeof *current);
+    int rc = prepare(&e);
+    if (rc < 0) rg__fail_memory(err);
+    if (rc == RG_OK) rc = call_until(&e, &within, &r, &sent, err);
+    if (rc == RG_OK) rc = conclude(&e, r, !sent, stale, current, id, err);
+    for (size_t i = 0; i < q->n_changes; i++) rg__shared_drop_process(s, &q->changes[i].key);
+    freeReplyObject(r);
+    finish(&e);
+    return rc;
+}
+
+/* ---- applied ---- */
+
+static bool add_applied(const rg__applied *k, rg__args *a, rg__buf *ids, rg__buf *kinds, rg__buf *ttls) {
+    char hex[RG__ID_HEX];
+    if (!k->key.text || !rg__id_to_hex(k->id, hex)) return false;
+    rg__args_add(a, k->key.text, k->key.len);
+    rg__buf_add(ids, hex, sizeof hex);
+    rg__buf_char(kinds, k->drop ? 'd' : 'a');
+    rg__buf_le32(ttls, k->type->ttl_s);
+    rg__buf_le32(ttls, k->type->absent_ttl_s);
+    return true;
+}
+
+static int applied_chunk(rg__shared *s, const rg__ctx *ctx, const rg__applied *keys, size_t n,
+                         rg_err *err) {
+    rg__args a;
+    rg__buf ids = {0}, kinds = {0}, ttls = {0};
+    bool ok = true;
+    rg__args_init(&a);
+    rg__args_keys(&a, s, NULL, 0);
+    for (size_t i = 0; i < n; i++) ok &= add_applied(&keys[i], &a, &ids, &kinds, &ttls);
+    rg__args_buf(&a, &ids);
+    rg__args_buf(&a, &kinds);
+    rg__args_buf(&a, &ttls);
+    redisReply *r = NULL;
+    int rc = ok ? rg__shared_run(s, ctx, &applied, (int)n + 2, &a, &r, err)
+                : rg__fail(err, RG_EINVALID, "an applied key needs a name and a stream id");
+    freeReplyObject(r);
+    rg__args_deinit(&a);
+    rg__buf_deinit(&ids);
+    rg__buf_deinit(&kinds);
+    rg__buf_deinit(&ttls);
+    return rc;
+}
+
+int rg__shared_applied(rg__shared *s, const rg__ctx *ctx, const rg__applied *keys, size_t n,
+                       rg_err *err) {
+    int rc = RG_OK;
+    for (size_t at = 0; rc == RG_OK && at < n; at += RG__WRITE_CHUNK) {
+        size_t some = n - at < RG__WRITE_CHUNK ? n - at : RG__WRITE_CHUNK;
+        rc = applied_chunk(s, ctx, keys + at, some, err);
+    }
+    for (size_t i = 0; i < n; i++) rg__shared_drop_process(s, &keys[i].key);
+    return rc;
+}

@@ -1,0 +1,29 @@
+-- SPDX-License-Identifier: MIT
+-- DROP: forgets entries, so that every process does. KEYS: epoch, marked, entries. Well-formed
+-- pending ones stay; open transactions keep their marks but not the value they would restore.
+-- Returns how many values went.
+local function pending(e, s)
+  return s == 'D' or ((s == 'P' or s == 'Q') and string.find(sub(e, 10, 41), '^%x+$') ~= nil)
+end
+
+local function poison(key, e)
+  local m = open_marks(e)
+  m.poison, m.saved = true, ''
+  call('SET', key, close_marks(m))
+end
+
+local entries, dropped = read(3), 0
+for i = 1, #entries do
+  local key, e = KEYS[i + 2], entries[i]
+  local s = state(e)
+  if s == 'M' then
+    poison(key, e)
+  elseif s == 'X' or (s == 'L' and heals(e)) then
+    expose(key)
+  elseif not pending(e, s) then
+    -- a key that was not there is announced as well: types without a Redis cache have none
+    call('SET', key, 'T' .. epoch, 'PX', 1000)
+    if s == 'V' or s == 'N' then dropped = dropped + 1 end
+  end
+end
+return dropped

@@ -1,0 +1,35 @@
+-- SPDX-License-Identifier: MIT
+-- FILL: values read from the database under leases. KEYS: epoch, marked, entries. ARGV: 1 when the
+-- read was a locking one, ttl in ms, ttl of absences in ms, a character an entry (v value, n
+-- absent), tokens (16 bytes each), then the values. Returns how many were refused.
+local locking, ttl, absent = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
+local kinds, tokens = ARGV[4], ARGV[5]
+
+-- An epoch begins when Redis has lost its data, and maybe marks of transactions that were open
+-- then: what was read around that moment lives for a minute only.
+if now - from_bytes('<I8', epoch) / 1000 < 30000 then ttl = math.min(ttl, 60000) end
+
+local function held(e, token)
+  return state(e) == 'L' and sub(e, 10, 25) == token and sub(e, 2, 9) == epoch
+    and (locking or not heals(e))
+end
+
+local function fill(key, e, value)
+  if value then settle(key, 'V' .. epoch .. value, ttl) else settle(key, 'N' .. epoch, absent) end
+  if heals(e) then call('ZREM', KEYS[2], key) end
+end
+
+local entries, at, refused = read(3), 5, 0
+for i = 1, #entries do
+  local value
+  if byte(kinds, i) == 118 then
+    at = at + 1
+    value = ARGV[at]
+  end
+  if held(entries[i], sub(tokens, i * 16 - 15, i * 16)) then
+    fill(KEYS[i + 2], entries[i], value)
+  else
+    refused = refused + 1
+  end
+end
+return refused

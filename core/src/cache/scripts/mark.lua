@@ -1,0 +1,67 @@
+-- SPDX-License-Identifier: MIT
+-- MARK: after the SQL, before COMMIT. KEYS: epoch, marked, entries. ARGV: transaction (16 bytes),
+-- ms until the marks expire, a character an entry, checksums (8 bytes each).
+--   u  a row that was as the checksum says     i  a row that was not there     l  a lookup
+--   t  a row that only processes cache         c  a row that nobody caches
+-- Returns the pending ids that forbid it (nothing is written then), or a string of 1 (the entry
+-- held what the transaction started from: what it leaves may be published) and 0.
+local tx, ms, kinds, sums = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local entries, states, pending = read(3), {}, {}
+
+local function pending_id(e, s)
+  if s == 'D' then return sub(e, -32) end
+  return sub(e, 10, 41)
+end
+
+for i = 1, #entries do
+  local s = state(entries[i])
+  states[i] = s
+  if s == 'P' or s == 'Q' or (s == 'D' and #entries[i] > 10) then
+    pending[#pending + 1] = pending_id(entries[i], s)
+  end
+end
+if #pending > 0 then return pending end
+
+local function first_marks(e, s)
+  local lost = s == 'X' or (s == 'L' and heals(e)) or (s == 'D' and sub(e, 10, 10) == '1')
+  return { epoch = epoch, expired = lost, saved = (s == 'V' or s == 'N') and e or '' }
+end
+
+local function add_mark(m)
+  for i = 1, #m do
+    if m[i].tx == tx then
+      m[i].deadline = now + ms
+      return m
+    end
+  end
+  m.crowd = m.crowd or #m > 0
+  m[#m + 1] = { tx = tx, deadline = now + ms }
+  return m
+end
+
+local function verify(kind, i, e, s)
+  if kind == 117 then return s == 'V' and sub(e, 26, 33) == sub(sums, i * 8 - 7, i * 8) end
+  return kind == 105 and (s == nil or s == 'N' or s == 'T' or (s == 'L' and not heals(e)))
+end
+
+local values, scores, verified = {}, {}, {}
+for i = 1, #entries do
+  local kind, e, s, key = byte(kinds, i), entries[i], states[i], KEYS[i + 2]
+  verified[i] = '0'
+  if kind == 116 and s ~= 'M' then
+    call('SET', key, 'T' .. epoch, 'PX', ms)
+  elseif kind ~= 99 or s == 'M' then
+    local m = s == 'M' and expire(open_marks(e)) or first_marks(e, s)
+    if s ~= 'M' and verify(kind, i, e, s) then verified[i] = '1' end
+    local n = #values
+    values[n + 1], values[n + 2] = key, close_marks(add_mark(m))
+    scores[n + 1], scores[n + 2] = now + ms, key
+  end
+end
+
+for from = 1, #values, 2000 do
+  local to = math.min(from + 1999, #values)
+  call('MSET', unpack(values, from, to))
+  call('ZADD', KEYS[2], unpack(scores, from, to))
+end
+return table.concat(verified)

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT */
+/* The Redis tier: its names, its epoch, and plain reads. */
+#include "cache/shared.h"
+
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "base/err.h"
+
+RG__SCRIPT(renew, renew);
+
+/* ---- life ---- */
+
+static int check_prefix(const char *prefix, rg_err *err) {
+    size_t len = prefix ? strlen(prefix) : 0;
+    if (len == 0 || len > 64) return rg__fail_field(err, "prefix", "a prefix has 1 to 64 bytes");
+    for (const char *p = prefix; *p; p++)
+        if (*p <= ' ' || *p > '~' || strchr("{}", *p))
+            return rg__fail_field(err, "prefix", "a prefix is printable ASCII without { } and spaces");
+    return RG_OK;
+}
+
+static bool make_name(rg__name *out, const char *prefix, const char *rest) {
+    rg__buf b = {0};
+    rg__buf_fmt(&b, "{%s}%s", prefix, rest);
+    rg__buf_cstr(&b);
+    out->text = b.failed ? NULL : b.p;
+    out->len = (uint32_t)b.len;
+    if (b.failed) rg__buf_deinit(&b);
+    return out->text != NULL;
+}
+
+static bool make_names(rg__shared *s, const char *prefix) {
+    s->prefix = rg__strdup(prefix);
+    return s->prefix && make_name(&s->epoch_key, prefix, ":ep") &&
+           make_name(&s->marked_key, prefix, ":mz") && make_name(&s->producers_key, prefix, ":ps") &&
+           make_name(&s->rows, prefix, ":e:") && make_name(&s->lookups, prefix, ":l:");
+}
+
+rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg__schema *schema,
+                           const char *prefix, rg__metrics *m, rg_err *err) {
+    if (check_prefix(prefix, err) < 0) return NULL;
+    rg__shared *s = rg__calloc(1, sizeof *s);
+    if (!s) {
+        rg__fail_memory(err);
+        return NULL;
+    }
+    s->pool = pool;
+    s->process = process;
+    s->schema = schema;
+    s->metrics = m;
+    rg__random(&s->seed, sizeof s->seed);
+    rg__shared_timing(s, 0, 0);
+    pthread_mutex_init(&s->forget_lock, NULL);
+    if (make_names(s, prefix)) return s;
+    rg__fail_memory(err);
+    rg__shared_free(s);
+    return NULL;
+}
+
+void rg__shared_free(rg__shared *s) {
+    if (!s) return;
+    for (uint32_t i = 0; i < s->n_forget; i++) rg__free(s->forget[i].text);
+    char *const names[] = {s->prefix, s->epoch_key.text, s->marked_key.text, s->producers_key.text,
+                           s->rows.text, s->lookups.text};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) rg__free(names[i]);
+    pthread_mutex_destroy(&s->forget_lock);
+    rg__free(s);
+}
+
+rg__redis_pool *rg__shared_pool(const rg__shared *s) { return s->pool; }
+const char *rg__shared_prefix(const rg__shared *s) { return s->prefix; }
+
+void rg__shared_timing(rg__shared *s, uint32_t lease_ms, uint32_t mark_ms) {
+    s->lease_ms = lease_ms ? lease_ms : RG__LEASE_MS;
+    s->mark_ms = mark_ms ? mark_ms : RG__MARK_MS;
+}
+
+/* ---- what all calls share ---- */
+
+rg__ctx rg__ctx_within(const rg__ctx *ctx, int64_t ms) {
+    rg__ctx c = *ctx;
+    c.deadline_ms = rg__deadline_within(ctx->deadline_ms, ms);
+    return c;
+}
+
+rg__ctx rg__ctx_finish(const rg__ctx *ctx) {
+    rg__ctx c = *ctx;
+    int64_t now = rg__now_ms();
+    if (c.deadline_ms < now + RG__FINISH_MS) c.deadline_ms = now + RG__FINISH_MS;
+    if (c.deadline_ms > now + RG__WRITE_BOUND_MS) c.deadline_ms = now + RG__WRITE_BOUND_MS;
+    return c;
+}
+
+void rg__shared_drop_process(rg__shared *s, const rg__key *key) {
+    if (s->process) rg__process_drop(s->process, key->space, key->hash);
+}
+
+static void add_key(rg__args *a, const rg__key *key) {
+    a->failed |= key->text == NULL;
+    rg__args_add(a, key->text, key->len);
+}
+
+void rg__args_keys(rg__args *a, const rg__shared *s, const rg__key *keys, size_t n) {
+    rg__args_name(a, &s->epoch_key);
+    rg__args_name(a, &s->marked_key);
+    for (size_t i = 0; i < n; i++) add_key(a, &keys[i]);
+}
+
+/* A connection that broke may have been a left-over of a server that is back already. */
+static bool worth_another(const rg_err *err, int rc, int tries, const rg__ctx *ctx) {
+    return rc == RG_EUNAVAILABLE && err->cls == RG_CLASS_RECONNECT && tries < 2 &&
+           rg__left_ms(ctx->deadline_ms) > 0;
+}
+
+static int run_once(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
+                    const rg__args *a, redisReply **reply, rg_err *err) {
+    rg__redis *c = NULL;
+    int rc = rg__redis_acquire(s->pool, ctx, &c, err);
+    if (rc < 0) return rc;
+    rc = rg__script_call(c, ctx, script, nkeys, a->n, a->argv, a->lens, reply, err);
+    rg__redis_release(c);
+    return rc;
+}
+
+int rg__shared_run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
+                   const rg__args *a, redisReply **reply, rg_err *err) {
+    rg_err why = {0};
+    int rc = RG_ENO_MEMORY;
+    *reply = NULL;
+    if (a->failed) return rg__fail_memory(err);
+    for (int tries = 0;; tries++) {
+        rc = run_once(s, ctx, script, nkeys, a, reply, &why);
+        if (!worth_another(&why, rc, tries, ctx)) break;
+    }
+    if (rc < 0 && err) *err = why;
+    return rc;
+}
+
+/* ---- the epoch ---- */
+
+void rg__shared_learn(rg__shared *s, uint64_t epoch) {
+    atomic_store_explicit(&s->epoch, epoch, memory_order_relaxed);
+    atomic_store_explicit(&s->epoch_at_ms, rg__now_ms(), memory_order_relaxed);
+}
+
+/* A new connection may lead to another server than before. */
+static bool must_ask(rg__shared *s, const rg__redis *c) {
+    unsigned long long id = rg__redis_connection_id(c);
+    unsigned long long seen = atomic_load_explicit(&s->epoch_connection, memory_order_relaxed);
+    while (id > seen)
+        if (atomic_compare_exchange_weak(&s->epoch_connection, &seen, id)) return true;
+    int64_t at = atomic_load_explicit(&s->epoch_at_ms, memory_order_relaxed);
+    return at == 0 || rg__now_ms() - at > RG__EPOCH_AGE_MS;
+}
+
+static void learn_reply(rg__shared *s, const redisReply *r) {
+    bool known = r->type == REDIS_REPLY_STRING && r->len == 8;
+    rg__shared_learn(s, known ? rg__epoch_of(r->str) : 0);
+}
+
+int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err) {
+    rg__args a;
+    rg__args_init(&a);
+    rg__args_name(&a, &s->epoch_key);
+    redisReply *r = NULL;
+    int rc = rg__shared_run(s, ctx, &renew, 1, &a, &r, err);
+    if (rc == RG_OK) learn_reply(s, r);
+    freeReplyObject(r);
+    rg__args_deinit(&a);
+    if (s->process) rg__process_clear(s->process);
+    return rc;
+}
+
+/* ---- plain reads ---- */
+
+typedef struct reading {
+    rg__shared *s;
+    const rg_type *type;
+    bool is_row;
+    const rg__key *keys;
+    size_t n;
+    rg__entry *out;
+} reading;
+
+static void take(const reading *g, size_t i, const redisReply *r) {
+    rg__entry *e = &g->out[i];
+    if (r->type == REDIS_REPLY_NIL) return;
+    rg__slice bytes = {r->str, r->type == REDIS_REPLY_STRING ? (size_t)r->len : 0};
+    uint64_t epoch = atomic_load_explicit(&g->s->epoch, memory_order_relaxed);
+    if (!rg__entry_read(g->type, g->is_row, &g->keys[i], bytes, epoch, e))
+        rg__count(g->s->metrics, RG__C_CORRUPT_ENTRY, 1);
+}
+
+static int get_one(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
+    const char *argv[] = {"GET", g->keys[0].text};
+    const size_t lens[] = {3, g->keys[0].len};
+    redisReply *r = NULL;
+    int rc = rg__redis_append(c, 2, argv, lens, err);
+    if (rc == RG_OK) rc = rg__redis_reply(c, ctx, &r, err);
+    if (rc == RG_OK && r->type == REDIS_REPLY_ERROR && rg__redis_error(r, err) != RG_EREDIS)
+        rc = err->code;
+    if (rc == RG_OK) take(g, 0, r); /* WRONGTYPE: something else stands there, not well-formed */
+    freeReplyObject(r);
+    return rc;
+}
+
+static int get_many(const reading *g, rg__redis *c, const rg__ctx *ctx, bool ask, rg_err *err) {
+    rg__args a;
+    rg__args_init(&a);
+    rg__args_add(&a, "MGET", 4);
+    for (size_t i = 0; i < g->n; i++) add_key(&a, &g->keys[i]);
+    if (ask) rg__args_name(&a, &g->s->epoch_key);
+    redisReply *r = NULL;
+    int rc = a.failed ? rg__fail_memory(err)
+                      : rg__redis_command(c, ctx, &r, err, a.n, a.argv, a.lens);
+    rg__args_deinit(&a);
+    if (rc == RG_OK && (r->type != REDIS_REPLY_ARRAY || r->elements != g->n + ask))
+        rc = rg__fail(err, RG_ECORRUPT, "MGET did not answer for each key");
+    if (rc == RG_OK && ask) learn_reply(g->s, r->element[g->n]);
+    for (size_t i = 0; rc == RG_OK && i < g->n; i++) take(g, i, r->element[i]);
+    freeReplyObject(r);
+    return rc;
+}
+
+static int read_once(const reading *g, const rg__ctx *ctx, rg_err *err) {
+    rg__redis *c = NULL;
+    int rc = rg__redis_acquire(g->s->pool, ctx, &c, err);
+    if (rc < 0) return rc;
+    bool ask = must_ask(g->s, c);
+    if (g->n == 1 && !ask && g->keys[0].text) rc = get_one(g, c, ctx, err);
+    else rc = get_many(g, c, ctx, ask, err);
+    rg__redis_release(c);
+    return rc;
+}
+
+static void read_chunk(const reading *g, const rg__ctx *ctx) {
+    rg_err err = {0};
+    int rc = read_once(g, ctx, &err);
+    for (int tries = 0; worth_another(&err, rc, tries, ctx); tries++) rc = read_once(g, ctx, &err);
+    for (size_t i = 0; rc < 0 && i < g->n; i++) {
+        rg__entry_deinit(&g->out[i]);
+        g->out[i].found = RG__BYPASS;
+    }
+}
+
+static void count_found(rg__shared *s, const rg__entry *out, size_t n) {
+    size_t missed = 0, bypassed = 0;
+    for (size_t i = 0; i < n; i++) {
+        missed += out[i].found == RG__MISS;
+        bypassed += out[i].found == RG__BYPASS;
+    }
+    if (missed) rg__count(s->metrics, RG__C_REDIS_MISS, missed);
+    if (bypassed) rg__count(s->metrics, RG__C_REDIS_BYPASS, bypassed);
+    if (n > missed + bypassed) rg__count(s->metrics, RG__C_REDIS_HIT, n - missed - bypassed);
+}
+
+void rg__shared_get(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
+                    const rg__key *keys, size_t n, rg__entry *out) {
+    rg__ctx within = rg__ctx_within(ctx, RG__READ_BOUND_MS);
+    memset(out, 0, n * sizeof *out);
+    for (size_t at = 0; at < n; at += RG__READ_CHUNK) {
+        size_t some = n - at < RG__READ_CHUNK ? n - at : RG__READ_CHUNK;
+        const reading g = {s, t, is_row, keys + at, some, out + at};
+        read_chunk(&g, &within);
+    }
+    count_found(s, out, n);
+}

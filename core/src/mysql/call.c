@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/* Calls with a deadline: what goes around each exchange with a server. */
+#include "mysql/conn.h"
+
+#include <errno.h>
+#include <poll.h>
+
+/* ---- the deadline ---- */
+
+#if RG__WAIT_HOOK
+/* Of the call that this thread is in: the client library hands its hook no argument of ours. */
+static __thread struct { int64_t deadline_ms; bool fired; } waiting;
+
+static int wait_socket(my_socket fd, my_bool is_read, int timeout_ms) {
+    struct pollfd p = {.fd = fd, .events = is_read ? POLLIN : POLLOUT};
+    int rc;
+    do {
+        int left = waiting.deadline_ms ? rg__left_ms(waiting.deadline_ms) : timeout_ms;
+        rc = poll(&p, 1, left);
+    } while (rc < 0 && errno == EINTR);
+    if (rc == 0) {
+        waiting.fired = true;
+        errno = ETIMEDOUT;
+    }
+    return rc;
+}
+
+void rg__wait_begin(rg__mysql *c, int64_t deadline_ms) {
+    c->deadline_ms = deadline_ms;
+    waiting.deadline_ms = deadline_ms;
+    waiting.fired = false;
+}
+
+bool rg__wait_end(rg__mysql *c) {
+    (void)c;
+    waiting.deadline_ms = 0;
+    return waiting.fired;
+}
+
+static bool wait_fired(rg__mysql *c) {
+    (void)c;
+    return waiting.fired;
+}
+
+void rg__wait_install(MYSQL *my) {
+    mysql_optionsv(my, MARIADB_OPT_IO_WAIT, (void *)wait_socket);
+}
+#else
+void rg__wait_begin(rg__mysql *c, int64_t deadline_ms) {
+    c->deadline_ms = deadline_ms;
+    rg__watch_arm(&c->watch, c->fd, c->fd >= 0 ? deadline_ms : RG__NO_DEADLINE);
+}
+
+bool rg__wait_end(rg__mysql *c) { return rg__watch_disarm(&c->watch); }
+
+/* Read without the watchdog's lock, but only after a call has failed, which is what it caused. */
+static bool wait_fired(rg__mysql *c) { return rg__now_ms() >= c->deadline_ms; }
+
+void rg__wait_install(MYSQL *my) { (void)my; }
+#endif
+
+bool rg__call_overdue(rg__mysql *c) {
+    if (rg__now_ms() < c->deadline_ms) return false;
+    rg__conn_cut(c);
+    c->broken = c->late = true;
+    return true;
+}
+
+/* ---- begin and end ---- */
+
+static int refuse(const rg__mysql *c, const rg__call *call, rg_err *err) {
+    if (c->broken)
+        return rg__fail(err, RG_EUNAVAILABLE, "%s: the connection was lost before", call->what);
+    if (c->tx != RG__TXS_DOOMED || call->rollback) return 0;
+    return rg__fail(err, RG_EDEADLOCK, "%s: the server has rolled this transaction back", call->what);
+}
+
+int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err) {
+    int code = refuse(c, call, err);
+    if (code) return code;
+    int64_t deadline = call->ctx->deadline_ms;
+    call->started_us = rg__now_us();
+    call->autocommit = c->tx == RG__TXS_NONE;
+    call->rows = -1;
+    int64_t now = call->started_us / 1000;
+    if (deadline == RG__NO_DEADLINE) deadline = now + rg__pool_opts(c->pool)->timeout_ms;
+    if (now >= deadline)
+        return rg__fail(err, RG_ETIMEOUT, "%s: the deadline passed before anything was sent", call->what);
+    c->late = false;
+    rg__wait_begin(c, deadline);
+    return 0;
+}
+
+static void trace(rg__mysql *c, const rg__call *call, int code, const char *text, size_t len,
+                  int64_t took_us, const rg_err *err) {
+    const char *failed = code ? (err ? err->message : rg_code_name(code)) : NULL;
+    rg__trace_add(call->ctx, RG__SOURCE_MYSQL, call->op, rg__mysql_pool_name(c->pool), text, len,
+                  rg__wall_us() - took_us, took_us, call->rows, failed);
+}
+
+/* The status flags came with the answer's last packet; errors have none. */
+static void note_state(rg__mysql *c) {
+    c->warnings = mysql_warning_count(c->my);
+    if (c->my->server_status & SERVER_STATUS_IN_TRANS) {
+        if (c->tx == RG__TXS_NONE) c->tx = RG__TXS_OPEN;
+    } else if (c->tx != RG__TXS_DOOMED) {
+        c->tx = RG__TXS_NONE;
+    }
+}
+
+int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len, rg_err *err) {
+    if (rg__wait_end(c)) c->broken = true;
+    int64_t took_us = rg__now_us() - call->started_us;
+    rg__count(call->ctx->metrics, RG__C_MYSQL_QUERIES, 1);
+    rg__observe(call->ctx->metrics, RG__H_MYSQL_SECONDS, took_us);
+    if (code == 0 && call->rollback) c->tx = RG__TXS_NONE;
+    if (code == 0) note_state(c);
+    else rg__count(call->ctx->metrics, RG__C_MYSQL_ERRORS, 1);
+    if (rg__traced(call->ctx, RG__SOURCE_MYSQL)) trace(c, call, code, text, len, took_us, err);
+    return code;
+}
+
+/* ---- failures ---- */
+
+/* What was in flight may have been done although no answer came. */
+static bool may_be_done(const rg__call *call) {
+    return call->commit || (call->write && call->autocommit);
+}
+
+static int fail_unknown(const rg__call *call, const char *how, rg_err *err) {
+    unsigned number = err ? err->sql_errno : 0;
+    rg__fail(err, RG_ECOMMIT_UNKNOWN, "%s: %s before the answer; it may have been done", call->what, how);
+    if (!err) return RG_ECOMMIT_UNKNOWN;
+    err->domain = RG_DOMAIN_MYSQL;
+    err->cls = RG_CLASS_AMBIGUOUS;
+    err->sql_errno = number;
+    return err->code;
+}
+
+/* The server goes on with a statement whose client hung up, until it has something to send. */
+static int fail_overdue(rg__mysql *c, const rg__call *call, rg_err *err) {
+    unsigned long id = c->my->thread_id;
+    c->broken = true;
+    rg__conn_cut(c);
+    rg__wait_end(c);
+    rg__pool_stop_statement(c->pool, id);
+    if (may_be_done(call)) return fail_unknown(call, "the deadline passed", err);
+    rg__fail(err, RG_ETIMEOUT, "%s: the deadline passed", call->what);
+    if (err) {
+        err->domain = RG_DOMAIN_MYSQL;
+        err->cls = RG_CLASS_RECONNECT;
+    }
+    return RG_ETIMEOUT;
+}
+
+static int fail_too_large(const rg__mysql *c, const char *what, rg_err *err) {
+    rg__fail(err, RG_ELIMIT, "%s: larger than the server's max_allowed_packet of %zu bytes", what,
+             c->max_packet);
+    if (err) {
+        err->domain = RG_DOMAIN_MYSQL;
+        err->cls = RG_CLASS_PERMANENT;
+    }
+    return RG_ELIMIT;
+}
+
+static void note_effect(rg__mysql *c, const rg__sql_class *k) {
+    if (k->tx == RG__TX_LOST) c->broken = true;
+    if (c->tx == RG__TXS_NONE) return;
+    if (k->tx == RG__TX_GONE) c->tx = RG__TXS_DOOMED;
+    if (k->tx == RG__TX_OPEN_ROLLBACK && c->tx == RG__TXS_OPEN) c->tx = RG__TXS_MUST_ROLLBACK;
+}
+
+int rg__call_fail(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, rg_err *err) {
+    unsigned number = st && mysql_stmt_errno(st) ? mysql_stmt_errno(st) : mysql_errno(c->my);
+    const char *state = st ? mysql_stmt_sqlstate(st) : mysql_sqlstate(c->my);
+    const char *text = st ? mysql_stmt_error(st) : mysql_error(c->my);
+    const rg__sql_class *k = rg__sql_classify(c->flavour, number, state);
+    note_effect(c, k);
+    if (c->late || (k->tx == RG__TX_LOST && wait_fired(c))) return fail_overdue(c, call, err);
+    if ((number == RG__CR_GONE || number == RG__CR_LOST) && call->bytes > c->max_packet)
+        return fail_too_large(c, call->what, err);
+    int code = rg__sql_fail(c->flavour, number, state, text, call->what, err);
+    if (k->cls == RG_CLASS_RECONNECT && k->tx == RG__TX_LOST && may_be_done(call))
+        return fail_unknown(call, "the connection was lost", err);
+    return code;
+}
+
+int rg__call_fits(const rg__mysql *c, size_t bytes, const char *what, rg_err *err) {
+    return bytes > c->max_packet ? fail_too_large(c, what, err) : 0;
+}

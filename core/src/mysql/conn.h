@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/* The inside of a pool and of a connection, for the files of this folder only: state, calls with a
+ * deadline, cached statements. */
+#ifndef RG_MYSQL_CONN_H
+#define RG_MYSQL_CONN_H
+
+#include <mysql.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+#include "base/err.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/thread.h"
+#include "mysql/mysql.h"
+
+/* MariaDB's client library calls a function of ours wherever it would wait for the socket, so a
+ * deadline needs no second thread. Oracle's has nothing like it: there the watchdog shuts the socket
+ * down. RG_MYSQL_WATCHDOG tries that way with MariaDB's library, too. */
+#ifdef MARIADB_PACKAGE_VERSION
+#define RG__CLIENT_MARIADB 1
+typedef my_bool rg__flag;
+#else
+#define RG__CLIENT_MARIADB 0
+typedef bool rg__flag;
+#endif
+#if RG__CLIENT_MARIADB && !defined(RG_MYSQL_WATCHDOG)
+#define RG__WAIT_HOOK 1
+#else
+#define RG__WAIT_HOOK 0
+#endif
+
+/* Numbers of the client library that are acted on by name. */
+enum { RG__CR_GONE = 2006, RG__CR_LOST = 2013, RG__CR_TOO_LARGE = 2020 };
+
+/* What the connection knows of its transaction; changed by rg__call_end alone. */
+typedef enum rg__tx_state {
+    RG__TXS_NONE = 0,      /* autocommit */
+    RG__TXS_OPEN,          /* BEGIN was answered */
+    RG__TXS_MUST_ROLLBACK, /* the server undid a statement only; ROLLBACK before any retry */
+    RG__TXS_DOOMED         /* the server rolled all back and would autocommit what follows */
+} rg__tx_state;
+
+typedef struct rg__stmt rg__stmt;
+
+struct rg__mysql {
+    MYSQL *my;            /* NULL before connect */
+    rg__mysql_pool *pool;
+    rg__node node;        /* in pool->idle or pool->busy, under its lock */
+    int fd;               /* of the socket; -1: none */
+    pid_t pid;            /* process that connected */
+    rg__flavour flavour;
+    unsigned version;
+    size_t max_packet;    /* @@max_allowed_packet */
+    uint64_t id_step;     /* @@auto_increment_increment */
+    bool json_table;      /* the server knows JSON_TABLE */
+    rg__tx_state tx;
+    bool broken;          /* nothing more may be sent */
+    bool tainted;         /* session state unknown */
+    bool poisoned;        /* to be closed on release */
+    bool extra;           /* not of the pool's count */
+    unsigned warnings;    /* of the last statement */
+    int64_t idle_since_ms;
+    int64_t deadline_ms;  /* of the call in progress */
+    bool late;            /* rg__call_overdue cut it */
+    rg__watch watch;
+    rg__map *stmts;       /* key -> rg__stmt */
+    rg__node stmt_lru;    /* head: used last */
+    rg__buf text;         /* scratch of statement text; confined like the connection */
+    rg__buf key;          /* scratch of statement keys */
+};
+
+/* ---- calls ---- */
+
+/* One exchange with the server, which may be several calls of the client library. */
+typedef struct rg__call {
+    const rg__ctx *ctx;
+    const char *what;   /* "inserting": a few words for messages; static */
+    const char *op;     /* "INSERT": for the query log; static */
+    bool write;         /* changes data: lost in autocommit means outcome unknown */
+    bool commit;        /* COMMIT itself */
+    bool rollback;      /* allowed in a doomed transaction */
+    size_t bytes;       /* sent, about: tells a packet too large from a server gone */
+    int64_t started_us; /* set by rg__call_begin */
+    int64_t rows;       /* for the query log; -1 unknown */
+    bool autocommit;    /* set by rg__call_begin: no transaction was open */
+} rg__call;
+
+/* Arms the deadline. Refuses on a broken connection, in a doomed transaction, past the deadline. */
+int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err);
+/* Ends what begin began: disarms, notes the transaction state, counts, traces. code is what the work
+ * between returned, with *err filled by rg__call_fail; text is the statement as it may be shown. */
+int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len, rg_err *err);
+/* Turns the last error of the connection (st NULL) or of a statement into *err. Between begin and
+ * end. Returns the code. */
+int rg__call_fail(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, rg_err *err);
+/* True when the deadline of the call in progress has passed (checked where data comes without a
+ * wait); makes later calls of the client library fail. */
+bool rg__call_overdue(rg__mysql *c);
+/* RG_ELIMIT when bytes cannot fit the server's packet; nothing was sent then. */
+int rg__call_fits(const rg__mysql *c, size_t bytes, const char *what, rg_err *err);
+
+/* Around client library calls outside of an rg__call: the deadline of the calls until end, and
+ * whether it passed. One call a thread at a time. */
+void rg__wait_begin(rg__mysql *c, int64_t deadline_ms);
+bool rg__wait_end(rg__mysql *c);
+void rg__wait_install(MYSQL *my); /* before connect */
+
+/* ---- connections (conn.c) ---- */
+rg__mysql *rg__conn_open(rg__mysql_pool *pool, const rg__ctx *ctx, rg_err *err);
+/* Closes and frees; a connection of another process loses its descriptor without a word. */
+void rg__conn_close(rg__mysql *c);
+/* The socket has neither data nor an end waiting; costs one poll. */
+bool rg__conn_quiet(const rg__mysql *c);
+int rg__conn_ping(rg__mysql *c, const rg__ctx *ctx);
+/* Shuts the socket down: whoever waits on it returns. */
+void rg__conn_cut(rg__mysql *c);
+/* Session state as after connect. */
+int rg__conn_reset(rg__mysql *c, const rg__ctx *ctx, rg_err *err);
+/* Replaces the inherited descriptor by one that leads nowhere. */
+void rg__conn_abandon(rg__mysql *c);
+/* Stops what the thread of the server does, by an idle connection or a new one; does not wait long. */
+void rg__pool_stop_statement(rg__mysql_pool *pool, unsigned long thread_id);
+/* What the pool's options say, owned by the pool. */
+const rg_pool_opts *rg__pool_opts(const rg__mysql_pool *pool);
+
+/* ---- errors (error.c) ---- */
+/* Builds *err from a server's or client library's error. sqlstate and text may be NULL. */
+int rg__sql_fail(rg__flavour f, unsigned number, const char *sqlstate, const char *text,
+                 const char *what, rg_err *err);
+/* Names the entity, and its field instead of the SQL column. Returns err->code. */
+int rg__sql_fail_entity(rg_err *err, const rg_type *t);
+
+/* ---- cached prepared statements (stmt.c) ---- */
+struct rg__stmt {
+    rg__node lru;
+    MYSQL_STMT *st;
+    char *key;
+    size_t key_len;
+    char *sql;
+    size_t sql_len;
+    unsigned n_params, n_columns;
+    MYSQL_BIND *params;         /* n_params; zeroed at first */
+    unsigned long *lengths;     /* n_params; params[i].length points here */
+    rg__flag *nulls;            /* n_params; params[i].is_null points here */
+    bool params_bound;          /* set false when a pointer or type in params changed */
+    MYSQL_BIND *results;        /* the user's, or NULL; bound again after each prepare */
+    void *extra;                /* the user's: buffers behind params and results */
+    void (*extra_free)(void *);
+};
+/* The cached statement of that key, or NULL. */
+rg__stmt *rg__stmt_find(rg__mysql *c, const void *key, size_t len);
+/* Prepares and caches; within a call. Evicts the one used longest ago beyond the pool's bound. */
+int rg__stmt_new(rg__mysql *c, const rg__call *call, const void *key, size_t key_len,
+                 const char *sql, size_t len, rg__stmt **out, rg_err *err);
+/* Binds what is not bound and executes; prepares once more when the server forgot the statement. */
+int rg__stmt_run(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err);
+int rg__stmt_bind_results(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err);
+/* Reads the result to its end, so that the connection can be used again. */
+void rg__stmt_drain(rg__mysql *c, rg__stmt *s);
+void rg__stmt_drop(rg__mysql *c, rg__stmt *s);
+void rg__stmt_clear(rg__mysql *c);
+
+/* ---- scratch ---- */
+/* The connection's text buffer, empty. */
+rg__buf *rg__conn_text(rg__mysql *c);
+/* Gives the memory of large statements back. */
+void rg__conn_text_done(rg__mysql *c);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Statements that yield rows of a type: what reading by ids, by index and by condition share. */
+#ifndef RG_MYSQL_SELECT_H
+#define RG_MYSQL_SELECT_H
+
+#include "mysql/columns.h"
+
+/* What is kept with such a statement (rg__stmt's extra). */
+typedef struct rg__selection {
+    rg__row_reader reader;
+    rg__bound *bounds; /* one a parameter */
+    rg__buf scratch;
+} rg__selection;
+
+/* Appends "SELECT columns FROM table". */
+void rg__select_begin(rg__buf *sql, const rg_type *t);
+int rg__select_prepare(rg__mysql *c, const rg__call *call, const rg_type *t, const void *key,
+                       size_t key_len, const rg__buf *sql, rg__stmt **out, rg_err *err);
+/* Executes and hands over each row. A callee's or a row's fault leaves the connection usable. */
+int rg__select_run(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, void *arg, rg_err *err);
+/* Ends the call; s may be NULL. */
+int rg__select_end(rg__mysql *c, rg__call *call, int code, const rg__stmt *s, const rg_type *t,
+                   rg_err *err);
+
+#endif

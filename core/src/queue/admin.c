@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* How queues are doing, and waiting for one to be empty. */
+#include <stdio.h>
+
+#include "base/err.h"
+#include "queue/letters.h"
+#include "queue/stream.h"
+
+enum { COLUMNS = 7, POLL_MIN_MS = 2, POLL_MAX_MS = 50 };
+
+static const char *const columns[COLUMNS] = {"queue",  "stream",  "length", "oldest_ms",
+                                             "ledger", "applied", "dead"};
+
+/* ---- status ---- */
+
+typedef struct status {
+    uint64_t length, oldest_ms, applied, dead;
+    rg__pos ledger;
+} status;
+
+static int ask_mysql(const rg__queue *q, const rg__ctx *ctx, status *s, rg_err *err) {
+    rg__mysql *c = NULL;
+    int rc = rg__mysql_acquire(q->mysql, ctx, &c, err);
+    if (rc < 0) return rc;
+    rc = rg__ledger_read(q, c, ctx, &s->ledger, &s->applied, err);
+    if (rc >= 0) rc = rg__letters_count(q, c, ctx, &s->dead, err);
+    rg__mysql_release(c);
+    return rc;
+}
+
+static int add_status(const rg__queue *q, const status *s, rg__result *out, rg_err *err) {
+    char ledger[RG__POS_TEXT], length[24], oldest[24], applied[24], dead[24];
+    rg__pos_format(s->ledger, ledger);
+    snprintf(length, sizeof length, "%llu", (unsigned long long)s->length);
+    snprintf(oldest, sizeof oldest, "%llu", (unsigned long long)s->oldest_ms);
+    snprintf(applied, sizeof applied, "%llu", (unsigned long long)s->applied);
+    snprintf(dead, sizeof dead, "%llu", (unsigned long long)s->dead);
+    const char *cells[COLUMNS] = {q->name, q->stream, length, oldest, ledger, applied, dead};
+    return rg__result_add_strings(out, cells) < 0 ? rg__fail_memory(err) : RG_OK;
+}
+
+static int ask(const rg__queue *q, const rg__ctx *ctx, rg__result *out, rg_err *err) {
+    status s = {0};
+    int rc = ask_mysql(q, ctx, &s, err);
+    if (rc >= 0 && q->shared) rc = rg__stream_age(q, ctx, s.ledger, &s.length, &s.oldest_ms, err);
+    if (rc < 0) {
+        rg__err_prefix(err, "queue %s: ", q->name);
+        return rc;
+    }
+    return add_status(q, &s, out, err);
+}
+
+int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out, rg_err *err) {
+    int rc = RG_OK;
+    *out = rg__result_new(columns, COLUMNS);
+    if (!*out) return rg__fail_memory(err);
+    for (uint32_t i = 2; i < COLUMNS; i++)
+        if (i != 4) (*out)->kinds[i] = RG__CELL_U64;
+    for (size_t i = 0; rc >= 0 && i < n; i++) rc = ask(&queues[i], ctx, *out, err);
+    if (rc >= 0) return rc;
+    rg__result_free(*out);
+    *out = NULL;
+    return rc;
+}
+
+/* ---- waiting ---- */
+
+static int late(const rg__queue *q, rg__pos at, rg__pos end, rg_err *err) {
+    char here[RG__POS_TEXT], there[RG__POS_TEXT];
+    rg__pos_format(at, here);
+    rg__pos_format(end, there);
+    return rg__fail(err, RG_ETIMEOUT, "queue %s has been applied up to %s, not yet up to %s", q->name,
+                    here, there);
+}
+
+static int read_position(const rg__queue *q, const rg__ctx *ctx, rg__pos *at, rg_err *err) {
+    rg__mysql *c = NULL;
+    int rc = rg__mysql_acquire(q->mysql, ctx, &c, err);
+    if (rc < 0) return rc;
+    rc = rg__ledger_read(q, c, ctx, at, NULL, err);
+    rg__mysql_release(c);
+    return rc;
+}
+
+int rg__queue_drained(const rg__queue *q, const rg__ctx *ctx, rg_err *err) {
+    rg__pos end = {0, 0};
+    rg__pos at = {0, 0};
+    if (!q->shared) return RG_OK; /* nothing was ever queued here */
+    int rc = rg__stream_last(q, ctx, &end, err);
+    for (int64_t pause_ms = POLL_MIN_MS; rc >= 0;) {
+        rc = read_position(q, ctx, &at, err);
+        if (rc < 0 || rg__pos_compare(at, end) >= 0) break;
+        int left = rg__left_ms(ctx->deadline_ms);
+        if (left <= POLL_MIN_MS) return late(q, at, end, err);
+        rg__sleep_ms(pause_ms < left ? pause_ms : left - 1);
+        pause_ms = pause_ms * 2 < POLL_MAX_MS ? pause_ms * 2 : POLL_MAX_MS;
+    }
+    return rc;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* Kill points: where a test may have the consumer's process end without a word. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "queue/queue.h"
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int wanted; /* step; 0: none */
+static atomic_int left;
+
+static void read_environment(void) {
+    const char *text = getenv("REGOLITH_KILL_POINT");
+    int step = 0;
+    int count = 0;
+    if (!text || sscanf(text, "%d:%d", &step, &count) != 2 || step <= 0 || count <= 0) return;
+    atomic_store(&left, count);
+    wanted = step;
+}
+
+void rg__kill_point(rg__kill step) {
+    pthread_once(&once, read_environment);
+    if (wanted == (int)step && atomic_fetch_sub(&left, 1) == 1) kill(getpid(), SIGKILL);
+}

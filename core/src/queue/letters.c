@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/* Writing dead letters, and the memory of those that are unresolved. */
+#include "queue/letters.h"
+
+#include "base/alloc.h"
+#include "base/err.h"
+#include "queue/payload.h"
+
+enum { LOAD_AT_ONCE = 500, ENTITY_MAX = 256 };
+
+const char *rg__write_name(int write) {
+    return write == RG_INSERT ? "insert" : write == RG_UPDATE ? "update" : "delete";
+}
+
+const char *rg__qop_entity(const rg__qdecoded *op) {
+    return op->type ? op->type->name : op->entity;
+}
+
+/* ---- writing ---- */
+
+static rg__param number(uint64_t v) { return (rg__param){.kind = RG__P_U64, .u = v}; }
+
+static rg__param text(const char *s) {
+    return (rg__param){.kind = RG__P_STRING, .s = rg__slice_of(s)};
+}
+
+int rg__letter_add(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, const rg__letter *l,
+                   rg_err *err) {
+    static const char sql[] =
+        "INSERT INTO `_regolith_dead` (`queue`,`id_ms`,`id_seq`,`op_index`,`entity`,`entity_id`,"
+        "`operation`,`payload`,`errno`,`sqlstate`,`error`,`tries`,`at`,`state`) "
+        "VALUES (?,?,?,?,?,?,?,?,?,?,?,0,UTC_TIMESTAMP(6),?)";
+    rg__param params[] = {text(q->name), number(l->id.ms), number(l->id.seq), number(l->index),
+                          text(l->entity), number(l->entity_id), text(l->operation),
+                          {.kind = RG__P_BYTES, .s = l->payload}, number(l->error->sql_errno),
+                          text(l->error->sqlstate), text(l->error->message),
+                          text(l->parked ? "parked" : "dead")};
+    int rc = rg__mysql_query(c, ctx, sql, sizeof sql - 1, params, sizeof params / sizeof *params,
+                             false, NULL, err);
+    if (rc < 0) rg__err_prefix(err, "writing a dead letter: ");
+    return rc;
+}
+
+/* ---- asking ---- */
+
+void rg__letters_from(rg__buf *sql, const rg__queue *q) {
+    rg__buf_str(sql, " FROM `_regolith_dead` WHERE `queue`=");
+    rg__sql_text(sql, q->name, strlen(q->name));
+}
+
+int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n, rg_err *err) {
+    rg_err fault;
+    rg__buf sql = {0};
+    rg__result *r = NULL;
+    rg__err_clear(&fault);
+    rg__buf_str(&sql, "SELECT COUNT(*)");
+    rg__letters_from(&sql, q);
+    int rc = rg__queue_query(c, ctx, &sql, &r, &fault);
+    rg__buf_deinit(&sql);
+    *n = rc >= 0 && r->n_rows ? rg__cell_u64(r, 0, 0) : 0;
+    rg__result_free(r);
+    if (rc >= 0 || rg__is_missing_table(&fault)) return RG_OK;
+    if (err) *err = fault;
+    return rc;
+}
+
+/* ---- keys ---- */
+
+/* Only the keys outlive the call, so the rows they were made of are not kept. */
+static int add_keys(const rg__queue *q, const rg_type *t, const void *before, rg_block *after,
+                    rg__changes *out, rg_err *err) {
+    size_t from = out->n;
+    int rc = rg__changes_add(out, q->shared, t, before, after, err);
+    for (size_t i = from; i < out->n; i++) {
+        out->items[i].before = NULL;
+        out->items[i].after = NULL;
+    }
+    return rc;
+}
+
+/* An update's row holds its masked columns only, so its keys are those of what it was, with these
+ * columns laid over it. */
+static int update_keys(const rg__queue *q, const rg__qdecoded *op, rg__changes *out, rg_err *err) {
+    if (!op->before) return add_keys(q, op->type, op->row->data, op->row, out, err);
+    rg_block *after = rg__row_merge(op->type, op->before->data, op->row->data, op->mask, err);
+    if (!after) return RG_ENO_MEMORY;
+    int rc = add_keys(q, op->type, op->before->data, after, out, err);
+    rg_block_unref(after);
+    return rc;
+}
+
+/* Of an operation that could not be read, or left no lookup. */
+static int row_key(const rg__queue *q, const rg__qdecoded *op, rg__changes *out, rg_err *err) {
+    const rg_type *t = op->type;
+    rg__value *values = rg__calloc(t->n_columns, sizeof *values);
+    uint8_t *given = rg__calloc(t->n_columns, 1);
+    rg_block *row = NULL;
+    if (values && given) {
+        values[0].u = op->id;
+        given[0] = 1;
+        row = rg__row_partial(t, values, given);
+    }
+    rg__free(values);
+    rg__free(given);
+    int rc = row ? add_keys(q, t, row->data, row, out, err) : rg__fail_memory(err);
+    rg_block_unref(row);
+    return rc;
+}
+
+int rg__qop_keys(const rg__queue *q, const rg__qdecoded *op, rg__changes *out, rg_err *err) {
+    if (!op->type || !q->shared || !rg__type_shared(op->type)) return RG_OK;
+    if (op->row && op->write == RG_UPDATE) return update_keys(q, op, out, err);
+    if (op->row) return add_keys(q, op->type, NULL, op->row, out, err);
+    if (op->before && op->write == RG_DELETE)
+        return add_keys(q, op->type, op->before->data, NULL, out, err);
+    return row_key(q, op, out, err);
+}
+
+/* ---- memory ---- */
+
+/* What the maps point to. */
+static char dead, resolved;
+
+int rg__dead_init(rg__dead *d, rg_err *err) {
+    *d = (rg__dead){.rows = rg__map_new(), .lookups = rg__map_new()};
+    return d->rows && d->lookups ? RG_OK : rg__fail_memory(err);
+}
+
+void rg__dead_deinit(rg__dead *d) {
+    if (d->rows) rg__map_free(d->rows);
+    if (d->lookups) rg__map_free(d->lookups);
+    *d = (rg__dead){0};
+}
+
+/* The map's key of a row; "" when the name is too long to be one of ours. */
+static size_t row_name(const char *entity, uint64_t id, char out[ENTITY_MAX + 16]) {
+    size_t len = strnlen(entity, ENTITY_MAX + 1);
+    if (len > ENTITY_MAX) len = ENTITY_MAX;
+    memcpy(out, entity, len);
+    out[len] = '\0';
+    memcpy(out + len + 1, &id, sizeof id);
+    return len + 1 + sizeof id;
+}
+
+static int note_row(rg__dead *d, const char *entity, uint64_t id, char *state, rg_err *err) {
+    char name[ENTITY_MAX + 16];
+    size_t len = row_name(entity, id, name);
+    return rg__map_put(d->rows, name, len, state, NULL) < 0 ? rg__fail_memory(err) : RG_OK;
+}
+
+int rg__dead_note(rg__dead *d, const rg__queue *q, const rg__qdecoded *op, rg_err *err) {
+    rg__changes keys = {0};
+    int rc = note_row(d, rg__qop_entity(op), op->id, &dead, err);
+    if (rc >= 0) rc = rg__qop_keys(q, op, &keys, err);
+    for (size_t i = 0; rc >= 0 && i < keys.n; i++)
+        if (!keys.items[i].is_row &&
+            rg__map_put(d->lookups, keys.items[i].key.text, keys.items[i].key.len, &dead, NULL) < 0)
+            rc = rg__fail_memory(err);
+    rg__changes_deinit(&keys);
+    return rc;
+}
+
+/* A letter that cannot be read any more (or is a whole entry) holds nobody up. */
+static int note_stored(rg__dead *d, const rg__queue *q, const rg__slice *cells, rg_err *err) {
+    rg__payload p;
+    rg_err ignored;
+    rg__err_clear(&ignored);
+    if (rg__payload_decode(q->schema, cells[1], &p, &ignored) < 0)
+        return ignored.code == RG_ENO_MEMORY ? rg__fail_memory(err) : RG_OK;
+    int rc = p.n == 1 ? rg__dead_note(d, q, &p.ops[0], err) : RG_OK;
+    rg__payload_deinit(&p);
+    return rc;
+}
+
+static int load_some(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, size_t *n,
+                     rg_err *err) {
+    rg__buf sql = {0};
+    rg__result *r = NULL;
+    rg__buf_str(&sql, "SELECT `number`,`payload`");
+    rg__letters_from(&sql, q);
+    rg__buf_fmt(&sql, " AND `number`>%llu AND `operation`<>'entry' ORDER BY `number` LIMIT %d",
+                (unsigned long long)d->last, LOAD_AT_ONCE);
+    int rc = rg__queue_query(c, ctx, &sql, &r, err);
+    rg__buf_deinit(&sql);
+    *n = rc < 0 ? 0 : r->n_rows;
+    for (size_t i = 0; rc >= 0 && i < *n; i++) {
+        rc = note_stored(d, q, &r->cells[i * r->n_columns], err);
+        if (rc >= 0) d->last = rg__cell_u64(r, i, 0);
+    }
+    rg__result_free(r);
+    return rc;
+}
+
+int rg__dead_load(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
+    size_t n = LOAD_AT_ONCE;
+    int rc = RG_OK;
+    while (rc >= 0 && n == LOAD_AT_ONCE) rc = load_some(d, q, c, ctx, &n, err);
+    return rc;
+}
+
+static const char *find_row(const rg__dead *d, const char *entity, uint64_t id) {
+    char name[ENTITY_MAX + 16];
+    if (rg__map_count(d->rows) == 0) return NULL;
+    size_t len = row_name(entity, id, name);
+    return rg__map_get(d->rows, name, len);
+}
+
+bool rg__dead_has(const rg__dead *d, const char *entity, uint64_t id) {
+    return find_row(d, entity, id) == &dead;
+}
+
+bool rg__dead_had(const rg__dead *d, const char *entity, uint64_t id) {
+    return find_row(d, entity, id) != NULL;
+}
+
+int rg__dead_check(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx,
+                   const char *entity, uint64_t id, rg_err *err) {
+    rg__buf sql = {0};
+    rg__result *r = NULL;
+    rg__buf_str(&sql, "SELECT 1");
+    rg__letters_from(&sql, q);
+    rg__buf_str(&sql, " AND `entity`=");
+    rg__sql_text(&sql, entity, strlen(entity));
+    rg__buf_fmt(&sql, " AND `entity_id`=%llu LIMIT 1", (unsigned long long)id);
+    int rc = rg__queue_query(c, ctx, &sql, &r, err);
+    rg__buf_deinit(&sql);
+    if (rc < 0) return rc;
+    bool there = r->n_rows > 0;
+    rg__result_free(r);
+    if (!there && note_row(d, entity, id, &resolved, err) < 0) return RG_ENO_MEMORY;
+    return there;
+}
+
+bool rg__dead_taints(const rg__dead *d, const rg__key *key) {
+    return rg__map_count(d->lookups) > 0 && rg__map_get(d->lookups, key->text, key->len) != NULL;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/* The write-behind queue: operations as bytes, enqueue, the consumer with its ledger, dead letters.
+ * consistency.md 1 is the protocol; one partition a queue, a queue per MySQL pool.
+ *
+ * Redis: stream "{P}:q:<pool>", one entry a flush, field d = payload (queue/op.h).
+ * MySQL (made on first use, in the pool's database):
+ *   _regolith_ledger(queue PK, id_ms, id_seq, applied_ops, updated_at)
+ *   _regolith_dead(number AUTO_INCREMENT PK, queue, id_ms, id_seq, op_index, entity, entity_id,
+ *                  operation, payload, errno, sqlstate, error, tries, at, state; UNIQUE per queue+id+op)
+ * Invariants: an entry with id <= ledger has been applied or is in _regolith_dead, in the same
+ * transaction that moved the ledger; the ledger row is locked first in each transaction, which
+ * serialises rival consumers and resolves unknown commits. */
+#ifndef RG_QUEUE_QUEUE_H
+#define RG_QUEUE_QUEUE_H
+
+#include <regolith/op.h>
+
+#include "cache/cache.h"
+#include "mysql/mysql.h"
+
+/* One structured operation. */
+typedef struct rg__qop {
+    uint8_t write;        /* rg_write: insert, update, delete */
+    const rg_type *type;
+    uint64_t id;
+    const uint8_t *mask;  /* update: columns that change (n_columns bytes) */
+    const void *row;      /* insert, update: packed row that holds the values; borrowed */
+    const void *before;   /* update, delete: the row as it was believed to be; borrowed */
+    uint64_t expected;    /* version column's value required, when the type has one */
+} rg__qop;
+
+/* ---- op.c: payload bytes. Self-describing, so that producers and consumers of different schema
+ * versions understand each other: per payload a dictionary of the tables used with names and kinds
+ * of their columns, then the operations with values by column. Checked like any untrusted input. */
+int rg__qop_encode(const rg__qop *ops, size_t n, rg__buf *out, rg_err *err);
+
+/* A decoded payload. Each operation is either good, or carries why it cannot be applied (unknown
+ * table or column, value that no longer fits): a permanent error for a dead letter. */
+typedef struct rg__qdecoded {
+    uint8_t write;
+    const rg_type *type;  /* NULL when the table is unknown */
+    const char *entity;   /* name as in the payload; borrowed from the arena */
+    uint64_t id;
+    rg_block *row;        /* insert: the row; update: a row holding the masked columns; owned */
+    uint8_t *mask;        /* update; borrowed from the arena */
+    bool has_expected;
+    uint64_t expected;
+    rg_block *before;     /* only the values of columns that are in cached indexes; may be NULL */
+    rg_err *error;        /* NULL when good; owned */
+    rg__slice table, raw; /* its table's part of the dictionary and its own bytes (payload.h) */
+} rg__qdecoded;
+typedef struct rg__payload {
+    rg__qdecoded *ops;
+    size_t n;
+    rg__buf arena;
+} rg__payload;
+/* ECORRUPT when the bytes are not a payload at all. The bytes are borrowed until deinit. */
+int rg__payload_decode(const rg__schema *schema, rg__slice bytes, rg__payload *out, rg_err *err);
+void rg__payload_deinit(rg__payload *p);
+/* Appends operation i as a payload of its own (for its dead letter). */
+void rg__payload_alone(const rg__payload *p, size_t i, rg__buf *out);
+
+/* ---- what a queue stands on ---- */
+typedef struct rg__queue {
+    const char *name;              /* MySQL pool name */
+    char *stream;                  /* Redis key */
+    rg__mysql_pool *mysql;         /* borrowed */
+    rg__shared *shared;            /* borrowed: the Redis pool whose cache overlays these entries */
+    const rg__schema *schema;      /* borrowed */
+} rg__queue;
+
+/* Keys (rows and cached lookups) touched by one operation, appended to a growing array; the caller
+ * frees the keys. Used by the flush (sync and async), the consumer and the dead letters. */
+typedef struct rg__changes {
+    rg__change *items;
+    size_t n, cap;
+} rg__changes;
+/* before/after: packed rows or NULL. Lookups that do not change are left out. */
+int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const void *before,
+                    rg_block *after, rg_err *err);
+void rg__changes_deinit(rg__changes *c);
+
+/* ---- consumer.c ---- */
+typedef struct rg__consumer rg__consumer;
+typedef struct rg__consumer_config {
+    uint32_t max_batch, max_hold_ms, max_tries;
+} rg__consumer_config;
+rg__consumer *rg__consumer_new(const rg__queue *q, const rg__consumer_config *cfg, rg_err *err);
+void rg__consumer_free(rg__consumer *c);
+/* One batch; see rg_op_consume. *done: operations settled. */
+int rg__consumer_step(rg__consumer *c, const rg__ctx *ctx, uint32_t max_wait_ms, uint64_t *done,
+                      rg_err *err);
+typedef struct rg__consumer_totals {
+    uint64_t applied, dead, batches, retries, lag;
+} rg__consumer_totals;
+rg__consumer_totals rg__consumer_totals_get(const rg__consumer *c);
+
+/* Kills the process (SIGKILL) when REGOLITH_KILL_POINT was "<step>:<count>" at its start and this is
+ * the count-th time that it comes by; for tests of what a crash leaves behind. */
+typedef enum rg__kill {
+    RG__KILL_FETCHED = 1,  /* entries were read from the stream */
+    RG__KILL_BEGUN,        /* the ledger is locked */
+    RG__KILL_STATEMENT,    /* before each statement of the batch */
+    RG__KILL_SINGLY,       /* before the batch is run again one by one */
+    RG__KILL_APPLIED,      /* before dead letters are written */
+    RG__KILL_LETTERS,      /* before the ledger advances */
+    RG__KILL_ADVANCED,     /* before COMMIT */
+    RG__KILL_COMMITTED,    /* before the caches are told */
+    RG__KILL_TOLD,         /* before applied entries are trimmed */
+    RG__KILL_TRIMMED,      /* after that */
+    RG__KILL_SETTLING,     /* while a start tells the caches what an earlier run did not */
+    RG__KILL_END
+} rg__kill;
+void rg__kill_point(rg__kill step);
+
+/* ---- admin ---- */
+/* Results as rg__result with the columns that regolith/queue.h names. */
+int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out, rg_err *err);
+int rg__dead_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, rg__result **out, rg_err *err);
+int rg__dead_show(const rg__queue *q, const rg__ctx *ctx, uint64_t number, rg__result **out, rg_err *err);
+int rg__dead_retry(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left, rg_err *err);
+int rg__dead_drop(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left, rg_err *err);
+int rg__queue_drained(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
+/* Position of the ledger and the end of the stream, as "ms-seq" (48 bytes). */
+int rg__ledger_position(const rg__queue *q, const rg__ctx *ctx, char id[48], rg_err *err);
+
+#endif

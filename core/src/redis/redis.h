@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* Redis connections, pool, pipelines and scripts. RESP2 on own sockets (plain or TLS); hiredis'
+ * formatter and reader do the protocol, so every wait has a deadline. */
+#ifndef RG_REDIS_REDIS_H
+#define RG_REDIS_REDIS_H
+
+#include <hiredis/hiredis.h>
+#include <regolith/pool.h>
+#include <stdatomic.h>
+#include "base/ctx.h"
+
+typedef struct rg__redis_pool rg__redis_pool; /* shared */
+typedef struct rg__redis rg__redis;           /* one connection; confined while acquired */
+
+/* Copies opts; connects nothing. */
+rg__redis_pool *rg__redis_pool_new(const rg_pool_opts *opts, rg_err *err);
+void rg__redis_pool_free(rg__redis_pool *pool); /* closes idle connections; none may be acquired */
+const char *rg__redis_pool_name(const rg__redis_pool *pool);
+/* After fork: forgets inherited connections (closes descriptors, sends nothing). Checked on acquire
+ * by process id as well. */
+void rg__redis_pool_abandon(rg__redis_pool *pool);
+/* Shuts all sockets down so that blocked callers return; later acquires fail with RG_ECLOSED. */
+void rg__redis_pool_shutdown(rg__redis_pool *pool);
+/* Idle and busy connections now. */
+void rg__redis_pool_stats(rg__redis_pool *pool, uint32_t *busy, uint32_t *idle);
+
+/* A healthy connection: an idle one (probed when idle long), or a new one (AUTH, SELECT, CLIENT
+ * SETNAME), or waits for one until the deadline. ETIMEOUT, EUNAVAILABLE, EACCESS. After a failed
+ * connect, further tries within a short back-off (100 ms doubling to 2 s) fail at once with the
+ * same error (circuit breaker), so that reads bypass quickly. */
+int rg__redis_acquire(rg__redis_pool *pool, const rg__ctx *ctx, rg__redis **out, rg_err *err);
+/* Back to the pool; a connection with an I/O error or unread replies is closed instead. */
+void rg__redis_release(rg__redis *c);
+/* A connection outside the pool's count, e.g. for a subscription; rg__redis_release closes it. */
+int rg__redis_dedicated(rg__redis_pool *pool, const rg__ctx *ctx, rg__redis **out, rg_err *err);
+/* The same; while connecting and in every later wait it gives up within 50 ms (ECANCELLED) once
+ * *stop is true. stop is borrowed while the connection lives. */
+int rg__redis_dedicated_until(rg__redis_pool *pool, const rg__ctx *ctx, const atomic_bool *stop,
+                              rg__redis **out, rg_err *err);
+
+/* One command and its reply. A -ERR reply is turned into an error by class (failures.md 1.3).
+ * *reply is the caller's (freeReplyObject). lens NULL: strings. */
+int rg__redis_command(rg__redis *c, const rg__ctx *ctx, redisReply **reply, rg_err *err, int argc,
+                      const char *const *argv, const size_t *lens);
+/* Pipeline: append n commands, then read n replies (the first read sends). */
+int rg__redis_append(rg__redis *c, int argc, const char *const *argv, const size_t *lens,
+                     rg_err *err);
+/* The next reply; server errors are returned as REDIS_REPLY_ERROR replies, not as failures. */
+int rg__redis_reply(rg__redis *c, const rg__ctx *ctx, redisReply **reply, rg_err *err);
+/* Sends what was appended, reads nothing. */
+int rg__redis_send(rg__redis *c, const rg__ctx *ctx, rg_err *err);
+/* Waits for a message (subscriptions): 1 reply, 0 time-out, negative error. */
+int rg__redis_poll(rg__redis *c, int64_t deadline_ms, redisReply **reply, rg_err *err);
+/* Fills err from an error reply's text: code, class, retriable. Returns the code. */
+int rg__redis_error(const redisReply *reply, rg_err *err);
+int rg__redis_fd(const rg__redis *c);
+uint64_t rg__redis_connection_id(const rg__redis *c); /* counts connects of the process */
+
+/* ---- scripts ---- */
+/* A script: text assembled once (prelude + body), called by digest, loaded again on NOSCRIPT. */
+typedef struct rg__script {
+    const char *name;
+    const char *const *parts; /* NULL-terminated list of texts, concatenated */
+    char sha[41];             /* filled by rg__script_init */
+    char *text;
+} rg__script;
+
+/* Idempotent and thread-safe. */
+int rg__script_init(rg__script *s, rg_err *err);
+/* EVALSHA with nkeys keys first in argv; loads the script when the server lacks it. Safe to retry
+ * because NOSCRIPT means that nothing ran. */
+int rg__script_call(rg__redis *c, const rg__ctx *ctx, rg__script *s, int nkeys, int argc,
+                    const char *const *argv, const size_t *lens, redisReply **reply, rg_err *err);
+
+#endif

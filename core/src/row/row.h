@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading packed rows: accessors for checked rows, the check for untrusted ones, keys. */
+#ifndef RG_ROW_ROW_H
+#define RG_ROW_ROW_H
+
+#include <regolith/row.h>
+#include "base/block.h"
+#include "base/slice.h"
+#include "schema/entity.h"
+
+/* A value out of a row. */
+typedef struct rg__value {
+    bool is_null;
+    int store;    /* rg_store; tells which member holds */
+    int64_t i;    /* signed stores */
+    uint64_t u;   /* unsigned stores */
+    double d;     /* floats */
+    rg__slice s;  /* VAR: borrowed from the row */
+} rg__value;
+
+/* Checks bytes from outside: magic, format, length, fingerprint, checksum, bounds of every VAR.
+ * 0, or RG_ECORRUPT with the reason; RG_ESCHEMA when only the fingerprint differs. */
+int rg__row_check(const rg_type *t, const void *p, size_t len, rg_err *err);
+static inline uint64_t rg__row_sum(const void *row) {
+    uint64_t v;
+    memcpy(&v, (const char *)row + 16, 8);
+    return v;
+}
+static inline uint64_t rg__row_id(const rg_type *t, const void *row) {
+    uint64_t v;
+    memcpy(&v, (const char *)row + t->columns[0].offset, 8);
+    return v;
+}
+rg__value rg__row_value(const rg_type *t, const void *row, uint32_t col);
+/* True when both rows hold the same bytes (or NULL) in the column. */
+bool rg__row_column_eq(const rg_type *t, const void *a, const void *b, uint32_t col);
+/* Which columns differ: sets mask[col] to 1 (mask has n_columns bytes); returns how many. */
+uint32_t rg__row_diff(const rg_type *t, const void *a, const void *b, uint8_t *mask);
+
+/* ---- building, internal side of rg_builder ---- */
+
+/* Absent columns (never set since reset) get the default: def, else NULL when nullable, else zero or
+ * empty (ENUM: first value; dates: an error when required, else NULL must be allowed or 1970-01-01).
+ * Checks REQUIRED. now_us != 0 fills CREATED (when absent, inserts) and UPDATED columns. */
+rg_block *rg__builder_finish(rg_builder *b, bool insert, int64_t now_us, rg_err *err);
+/* The values set so far as a row, absent columns zero or NULL, nothing required: for keys. */
+rg_block *rg__builder_partial(rg_builder *b);
+bool rg__builder_has(const rg_builder *b, uint32_t col);
+/* Raw setters for trusted values (from MySQL's binary protocol or another row). */
+void rg__builder_put(rg_builder *b, uint32_t col, const rg__value *v);
+const rg_type *rg__builder_type(const rg_builder *b);
+
+/* A copy of base with the columns in mask (bytes, n_columns) taken from changes. */
+rg_block *rg__row_merge(const rg_type *t, const void *base, const void *changes, const uint8_t *mask,
+                        rg_err *err);
+
+/* ---- keys of lookups ---- */
+
+/* Appends the typed, normalised values of an index's columns, each self-delimiting (kind of value,
+ * length, bytes): NULL is a value of its own; text with trailing spaces removed (PAD SPACE) and,
+ * where the column's collation is not by bytes, ASCII letters lowered. Two equal keys are equal to
+ * the server; when index->exact, two values equal to the server have equal keys as well.
+ * Returns false when a column is NULL (a unique index then says nothing). */
+bool rg__key_encode(const rg_type *t, const rg__index *x, const void *row, rg__buf *out);
+/* The same from a builder where only the key columns were set. EINVALID names the missing one. */
+int rg__key_encode_builder(const rg_type *t, const rg__index *x, rg_builder *b, rg__buf *out,
+                           bool *has_null, rg_err *err);
+/* True when the row's key equals key. */
+bool rg__key_matches(const rg_type *t, const rg__index *x, const void *row, rg__slice key);
+
+/* ---- text of values ---- */
+/* A JSON array of ids (1 to 2^53) to what a REFS column stores; 0 or RG_EINVALID. */
+int rg__refs_parse(const char *p, size_t len, rg__buf *out);
+int rg__date_parse(const char *p, size_t len, int32_t *days);             /* 0 or RG_EINVALID */
+int rg__datetime_parse(const char *p, size_t len, int64_t *us, const char **why);
+int rg__time_parse(const char *p, size_t len, int64_t *us);
+size_t rg__date_format(int32_t days, char *out);      /* 10 bytes */
+size_t rg__datetime_format(int64_t us, char *out);    /* up to 26, fraction only when not zero */
+size_t rg__datetime_format6(int64_t us, char *out);   /* always six decimals */
+size_t rg__time_format(int64_t us, char *out);        /* up to 17 */
+int32_t rg__days_from_civil(int64_t y, unsigned m, unsigned d);
+void rg__civil_from_days(int32_t days, int *y, unsigned *m, unsigned *d);
+/* Canonical decimal text with exactly `scale` decimals. EINVALID when it does not fit. */
+int rg__decimal_canonical(const char *p, size_t len, uint32_t precision, uint32_t scale, rg__buf *out);
+
+#endif

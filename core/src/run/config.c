@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/* The configuration of an engine: options, pools, types, checked as they come. */
+#include <ctype.h>
+
+#include "base/alloc.h"
+#include "run/engine.h"
+
+static const rg_engine_opts defaults = {
+    .size = sizeof(rg_engine_opts),
+    .prefix = "rg",
+    .process_cache_bytes = 64ULL << 20,
+    .operation_timeout_ms = 30000,
+    .id_block = 1000,
+    .queue_max_len = 1000000,
+    .workers = 4,
+    .max_queued = 10000,
+};
+
+#define TAKE_DEFAULT(o, member) \
+    if (!(o)->member) (o)->member = defaults.member
+
+static void apply_defaults(rg_engine_opts *o) {
+    TAKE_DEFAULT(o, prefix);
+    TAKE_DEFAULT(o, process_cache_bytes);
+    TAKE_DEFAULT(o, operation_timeout_ms);
+    TAKE_DEFAULT(o, id_block);
+    TAKE_DEFAULT(o, queue_max_len);
+    TAKE_DEFAULT(o, workers);
+    TAKE_DEFAULT(o, max_queued);
+}
+
+static int check_prefix(const char *p, rg_err *err) {
+    size_t n = 0;
+    for (; p[n]; n++)
+        if (!isalnum((unsigned char)p[n]) && !strchr("_-.", p[n])) break;
+    if (n == 0 || n > 64 || p[n])
+        return rg__fail_field(err, "prefix", "prefix: 1 to 64 letters, digits, _ - or . are allowed");
+    return RG_OK;
+}
+
+static int check_opts(const rg_engine_opts *o, rg_err *err) {
+    if (o->node > 63) return rg__fail_field(err, "node", "node: %u is over 63", o->node);
+    if (o->workers > 64) return rg__fail_field(err, "workers", "workers: %u is over 64", o->workers);
+    return check_prefix(o->prefix, err);
+}
+
+rg_config *rg_config_new(const rg_engine_opts *opts, rg_err *err) {
+    rg_engine_opts o = {0};
+    if (opts) memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    apply_defaults(&o);
+    if (check_opts(&o, err) < 0) return NULL;
+    rg_config *c = rg__calloc(1, sizeof *c);
+    if (c) c->prefix = rg__strdup(o.prefix);
+    if (!c || !c->prefix) {
+        rg__free(c);
+        rg__fail_memory(err);
+        return NULL;
+    }
+    c->opts = o;
+    c->opts.prefix = c->prefix;
+    return c;
+}
+
+void rg_config_free(rg_config *c) {
+    if (!c) return;
+    for (uint32_t i = 0; i < c->n_mysql; i++) rg__mysql_pool_free(c->mysql[i]);
+    for (uint32_t i = 0; i < c->n_redis; i++) rg__redis_pool_free(c->redis[i]);
+    rg__schema_deinit(&c->schema);
+    rg__free(c->mysql);
+    rg__free(c->redis);
+    rg__free(c->prefix);
+    rg__free(c);
+}
+
+int rg_config_mysql(rg_config *c, const rg_pool_opts *opts, rg_err *err) {
+    for (uint32_t i = 0; i < c->n_mysql; i++)
+        if (opts->name && !strcmp(rg__mysql_pool_name(c->mysql[i]), opts->name))
+            return rg__fail_field(err, "mysql", "MySQL pool %s is defined twice", opts->name);
+    rg__mysql_pool **p = rg__reallocarray(c->mysql, c->n_mysql + 1, sizeof *p);
+    if (!p) return rg__fail_memory(err);
+    c->mysql = p;
+    p[c->n_mysql] = rg__mysql_pool_new(opts, err);
+    if (!p[c->n_mysql]) return err && err->code ? err->code : RG_EINVALID;
+    c->n_mysql++;
+    return RG_OK;
+}
+
+int rg_config_redis(rg_config *c, const rg_pool_opts *opts, rg_err *err) {
+    for (uint32_t i = 0; i < c->n_redis; i++)
+        if (opts->name && !strcmp(rg__redis_pool_name(c->redis[i]), opts->name))
+            return rg__fail_field(err, "redis", "Redis pool %s is defined twice", opts->name);
+    rg__redis_pool **p = rg__reallocarray(c->redis, c->n_redis + 1, sizeof *p);
+    if (!p) return rg__fail_memory(err);
+    c->redis = p;
+    p[c->n_redis] = rg__redis_pool_new(opts, err);
+    if (!p[c->n_redis]) return err && err->code ? err->code : RG_EINVALID;
+    c->n_redis++;
+    return RG_OK;
+}
+
+int rg_config_type(rg_config *c, rg_type *type, rg_err *err) {
+    int rc = rg_type_freeze(type, err);
+    if (rc < 0) {
+        rg_type_free(type);
+        return rc;
+    }
+    return rg__schema_add(&c->schema, type, err);
+}

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT */
+/* The engine: made from a configuration, shared by handles, closed in bounded time. */
+#include "run/engine.h"
+
+#include <regolith/regolith.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/thread.h"
+#include "unit/load.h"
+
+/* Open engines; the exit handler closes them so that no thread outlives the libraries it uses. */
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static rg_engine *open_engines;
+static bool handler_set;
+
+static rg_engine *first_open(void) {
+    pthread_mutex_lock(&open_lock);
+    rg_engine *e = open_engines;
+    while (e && atomic_load(&e->closed)) e = e->next;
+    if (e) rg_engine_ref(e); /* never given back: the process ends */
+    pthread_mutex_unlock(&open_lock);
+    return e;
+}
+
+/* Closes without freeing: other threads may still look at an engine while the process ends. */
+static void close_all(void) {
+    for (rg_engine *e = first_open(); e; e = first_open()) rg_engine_close(e);
+    rg__watch_stop();
+}
+
+static void enlist(rg_engine *e) {
+    pthread_mutex_lock(&open_lock);
+    e->next = open_engines;
+    open_engines = e;
+    if (!handler_set) handler_set = atexit(close_all) == 0;
+    pthread_mutex_unlock(&open_lock);
+}
+
+static void delist(rg_engine *e) {
+    pthread_mutex_lock(&open_lock);
+    for (rg_engine **p = &open_engines; *p; p = &(*p)->next)
+        if (*p == e) {
+            *p = e->next;
+            break;
+        }
+    pthread_mutex_unlock(&open_lock);
+}
+
+/* ---- wiring: pools of the types, caches, queues ---- */
+
+static int find_pool(uint32_t n, const char *name, const char *(*name_of)(const rg_config *, uint32_t),
+                     const rg_config *c) {
+    for (uint32_t i = 0; i < n; i++)
+        if (!strcmp(name_of(c, i), name)) return (int)i;
+    return -1;
+}
+static const char *mysql_name(const rg_config *c, uint32_t i) {
+    return rg__mysql_pool_name(c->mysql[i]);
+}
+static const char *redis_name(const rg_config *c, uint32_t i) {
+    return rg__redis_pool_name(c->redis[i]);
+}
+
+static void add_fault(rg__buf *faults, const char *fmt, const char *a, const char *b) {
+    if (faults->len) rg__buf_char(faults, '\n');
+    rg__buf_fmt(faults, fmt, a, b);
+}
+
+/* Without any Redis pool the default one is simply not there; a named one must exist. */
+static void resolve_pools(const rg_config *c, rg_type *t, rg__buf *faults) {
+    t->mysql_pool = find_pool(c->n_mysql, t->mysql, mysql_name, c);
+    t->redis_pool = find_pool(c->n_redis, t->redis, redis_name, c);
+    if (t->mysql_pool < 0) add_fault(faults, "%s: there is no MySQL pool \"%s\"", t->name, t->mysql);
+    if (t->redis_pool >= 0) return;
+    if (t->cache_redis || t->cache_process)
+        add_fault(faults, "%s: its cache needs Redis pool \"%s\", which is not defined", t->name,
+                  t->redis);
+    else if (strcmp(t->redis, "default") != 0)
+        add_fault(faults, "%s: there is no Redis pool \"%s\"", t->name, t->redis);
+}
+
+static int resolve(rg_config *c, rg_err *err) {
+    rg__buf faults = {0};
+    rg_err schema = {0};
+    if (rg__schema_resolve(&c->schema, &schema) < 0) add_fault(&faults, "%s%s", schema.message, "");
+    if (c->n_mysql == 0) add_fault(&faults, "%s%s", "no MySQL pool is defined", "");
+    for (uint32_t i = 0; i < c->schema.n; i++) resolve_pools(c, c->schema.types[i], &faults);
+    int rc = RG_OK;
+    if (faults.len) rc = rg__fail(err, RG_ECONFIG, "%s", rg__buf_cstr(&faults));
+    rg__buf_deinit(&faults);
+    return rc;
+}
+
+static int make_shared(rg_engine *e, const rg_config *c, rg_err *err) {
+    rg__store *s = &e->store;
+    for (uint32_t i = 0; i < s->n_redis; i++) {
+        s->shared[i] = rg__shared_new(e->redis[i], s->process, &s->schema, c->prefix, &s->metrics, err);
+        if (!s->shared[i]) return RG_ENO_MEMORY;
+        s->coherence[i] = rg__coherence_new(s->shared[i], s->process, err);
+        if (!s->coherence[i]) return RG_ENO_MEMORY;
+    }
+    return RG_OK;
+}
+
+/* The Redis pool of a queue is the one that the MySQL pool's entities use; the first decides. */
+static rg__shared *queue_shared(const rg__store *s, uint32_t pool) {
+    for (uint32_t i = 0; i < s->schema.n; i++) {
+        const rg_type *t = s->schema.types[i];
+        if (t->mysql_pool == (int)pool && t->redis_pool >= 0) return s->shared[t->redis_pool];
+    }
+    return s->n_redis ? s->shared[0] : NULL;
+}
+
+static int make_queues(rg_engine *e, const rg_config *c, rg_err *err) {
+    rg__store *s = &e->store;
+    for (uint32_t i = 0; i < s->n_mysql; i++) {
+        rg__buf name = {0};
+        rg__buf_fmt(&name, "{%s}:q:%s", c->prefix, rg__mysql_pool_name(s->mysql[i]));
+        s->queues[i] = (rg__queue){.name = rg__mysql_pool_name(s->mysql[i]),
+                                   .stream = rg__strdup(rg__buf_cstr(&name)),
+                                   .mysql = s->mysql[i],
+                                   .shared = queue_shared(s, i),
+                                   .schema = &s->schema};
+        rg__buf_deinit(&name);
+        if (!s->queues[i].stream) return rg__fail_memory(err);
+    }
+    return RG_OK;
+}
+
+static void name_producers(rg__store *s) {
+    uint8_t bytes[12];
+    rg__random(bytes, sizeof bytes);
+    char name[25];
+    for (size_t i = 0; i < sizeof bytes; i++) snprintf(name + 2 * i, 3, "%02x", bytes[i]);
+    for (int i = 0; i < RG__PRODUCERS; i++)
+        snprintf(s->producers[i].name, sizeof s->producers[i].name, "%s.%d", name, i);
+}
+
+static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
+    rg__store *s = &e->store;
+    s->schema = c->schema;
+    s->mysql = c->mysql;
+    s->n_mysql = c->n_mysql;
+    e->redis = c->redis;
+    s->n_redis = c->n_redis;
+    c->schema = (rg__schema){0};
+    c->mysql = NULL;
+    c->redis = NULL;
+    c->n_mysql = c->n_redis = 0;
+    s->id_block = c->opts.id_block;
+    s->node = c->opts.node;
+    s->queue_max_len = c->opts.queue_max_len;
+    s->backpressure_wait_ms = c->opts.backpressure_wait_ms;
+    s->process = rg__process_new(c->opts.process_cache_bytes, &s->metrics);
+    s->flights = rg__flights_new();
+    s->shared = rg__calloc(s->n_redis + 1, sizeof(rg__shared *));
+    s->coherence = rg__calloc(s->n_redis + 1, sizeof(rg__coherence *));
+    s->queues = rg__calloc(s->n_mysql + 1, sizeof *s->queues);
+    s->ids = rg__calloc(s->schema.n + 1, sizeof *s->ids);
+    if (!s->process || !s->flights || !s->shared || !s->coherence || !s->queues || !s->ids)
+        return rg__fail_memory(err);
+    for (uint32_t i = 0; i < s->schema.n; i++) pthread_mutex_init(&s->ids[i].lock, NULL);
+    name_producers(s);
+    int rc = make_shared(e, c, err);
+    return rc < 0 ? rc : make_queues(e, c, err);
+}
+
+static void destroy(rg_engine *e) {
+    rg__store *s = &e->store;
+    for (uint32_t i = 0; s->coherence && i < s->n_redis; i++)
+        if (s->coherence[i]) rg__coherence_free(s->coherence[i]);
+    for (uint32_t i = 0; s->shared && i < s->n_redis; i++) rg__shared_free(s->shared[i]);
+    for (uint32_t i = 0; s->queues && i < s->n_mysql; i++) rg__free(s->queues[i].stream);
+    rg__workers_free(e->workers);
+    for (uint32_t i = 0; i < s->n_mysql; i++) rg__mysql_pool_free(s->mysql[i]);
+    for (uint32_t i = 0; i < s->n_redis; i++) rg__redis_pool_free(e->redis[i]);
+    rg__process_free(s->process);
+    rg__flights_free(s->flights);
+    for (uint32_t i = 0; s->ids && i < s->schema.n; i++) pthread_mutex_destroy(&s->ids[i].lock);
+    rg__schema_deinit(&s->schema);
+    rg__free(s->shared);
+    rg__free(s->coherence);
+    rg__free(s->queues);
+    rg__free(s->ids);
+    rg__free(s->mysql);
+    rg__free(e->redis);
+    rg__free(e);
+}
+
+rg_engine *rg_engine_new(rg_config *c, rg_err *err) {
+    rg_engine *e = NULL;
+    int rc = rg__mysql_library(err);
+    if (rc >= 0) rc = resolve(c, err);
+    if (rc >= 0 && !(e = rg__calloc(1, sizeof *e))) rc = rg__fail_memory(err);
+    if (rc >= 0) {
+        atomic_init(&e->refs, 1);
+        e->timeout_ms = c->opts.operation_timeout_ms;
+        atomic_init(&e->log_mask, c->opts.log_mask);
+        atomic_init(&e->log_values, c->opts.log_values);
+        e->workers = rg__workers_new(c->opts.workers, c->opts.max_queued);
+        rc = e->workers ? make_store(e, c, err) : rg__fail_memory(err);
+    }
+    rg_config_free(c);
+    if (rc < 0) {
+        if (e) destroy(e);
+        return NULL;
+    }
+    enlist(e);
+    return e;
+}
+
+rg_engine *rg_engine_ref(rg_engine *e) {
+    atomic_fetch_add(&e->refs, 1);
+    return e;
+}
+
+void rg_engine_unref(rg_engine *e) {
+    if (!e || atomic_fetch_sub(&e->refs, 1) != 1) return;
+    delist(e);
+    rg_engine_close(e);
+    destroy(e);
+}
+
+void rg_engine_close(rg_engine *e) {
+    if (atomic_exchange(&e->closed, true)) return;
+    for (uint32_t i = 0; i < e->store.n_mysql; i++) rg__mysql_pool_shutdown(e->store.mysql[i]);
+    for (uint32_t i = 0; i < e->store.n_redis; i++) {
+        rg__redis_pool_shutdown(e->redis[i]);
+        rg__coherence_stop(e->store.coherence[i]);
+    }
+    rg__workers_stop(e->workers);
+}
+
+/* ---- what is asked of it ---- */
+
+rg__ctx rg__engine_ctx(rg_engine *e, rg__trace *trace, uint32_t timeout_ms) {
+    int mask = atomic_load_explicit(&e->log_mask, memory_order_relaxed);
+    if (trace && mask) {
+        trace->mask = mask;
+        trace->values = atomic_load(&e->log_values) != 0;
+    }
+    return (rg__ctx){.deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : e->timeout_ms),
+                     .metrics = &e->store.metrics,
+                     .trace = mask ? trace : NULL};
+}
+
+int rg__engine_mysql(const rg_engine *e, const char *name, rg_err *err) {
+    if (!name) name = "default";
+    for (uint32_t i = 0; i < e->store.n_mysql; i++)
+        if (!strcmp(rg__mysql_pool_name(e->store.mysql[i]), name)) return (int)i;
+    return rg__fail_field(err, "pool", "there is no MySQL pool \"%s\"", name);
+}
+
+const rg_type *rg__engine_type(const rg_engine *e, uint32_t type, rg_err *err) {
+    if (type < e->store.schema.n) return e->store.schema.types[type];
+    rg__fail(err, RG_EINVALID, "there is no entity number %u", type);
+    return NULL;
+}
+
+const rg_type *rg_engine_type(const rg_engine *e, uint32_t type) {
+    return rg__engine_type(e, type, NULL);
+}
+
+int rg_engine_type_find(const rg_engine *e, const char *name) {
+    const rg_type *t = rg__schema_find(&e->store.schema, name, strlen(name));
+    return t ? (int)t->number : -1;
+}
+
+int rg_engine_next_id(rg_engine *e, uint32_t type, double *id, rg_err *err) {
+    const rg_type *t = rg__engine_type(e, type, err);
+    if (!t) return RG_EINVALID;
+    uint64_t v = 0;
+    int rc = rg__ids_next(&e->store, t, &v, err);
+    if (rc == 1) *id = (double)v;
+    return rc;
+}
+
+void rg_engine_set_log(rg_engine *e, int mask, int values) {
+    atomic_store(&e->log_mask, mask);
+    atomic_store(&e->log_values, values);
+}
+
+static void gauge(rg__buf *out, const char *name, const char *help, uint64_t v) {
+    rg__buf_fmt(out, "# HELP %s %s\n# TYPE %s gauge\n%s %llu\n", name, help, name, name,
+                (unsigned long long)v);
+}
+
+static void pool_gauges(rg__buf *out, const char *kind, const char *name, uint32_t busy, uint32_t idle) {
+    rg__buf_fmt(out, "regolith_pool_connections{kind=\"%s\",pool=\"%s\",state=\"busy\"} %u\n", kind,
+                name, busy);
+    rg__buf_fmt(out, "regolith_pool_connections{kind=\"%s\",pool=\"%s\",state=\"idle\"} %u\n", kind,
+                name, idle);
+}
+
+static void render_gauges(rg_engine *e, rg__buf *out) {
+    uint64_t bytes = 0;
+    uint64_t entries = 0;
+    rg__process_stats(e->store.process, &bytes, &entries);
+    gauge(out, "regolith_process_cache_bytes", "bytes held by the process cache", bytes);
+    gauge(out, "regolith_process_cache_entries", "entries of the process cache", entries);
+    rg__buf_str(out, "# HELP regolith_pool_connections connections of a pool\n"
+                     "# TYPE regolith_pool_connections gauge\n");
+    uint32_t busy = 0;
+    uint32_t idle = 0;
+    for (uint32_t i = 0; i < e->store.n_mysql; i++) {
+        rg__mysql_pool_stats(e->store.mysql[i], &busy, &idle);
+        pool_gauges(out, "mysql", rg__mysql_pool_name(e->store.mysql[i]), busy, idle);
+    }
+    for (uint32_t i = 0; i < e->store.n_redis; i++) {
+        rg__redis_pool_stats(e->redis[i], &busy, &idle);
+        pool_gauges(out, "redis", rg__redis_pool_name(e->redis[i]), busy, idle);
+    }
+}
+
+char *rg_engine_metrics(rg_engine *e, size_t *len) {
+    rg__buf out = {0};
+    rg__metrics_render(&e->store.metrics, &out);
+    render_gauges(e, &out);
+    rg__buf_cstr(&out);
+    if (out.failed) {
+        rg__buf_deinit(&out);
+        return NULL;
+    }
+    *len = out.len;
+    return out.p;
+}
+
+double rg_engine_counter(rg_engine *e, const char *name) {
+    static const char *const names[] = {
+#define X(id, prometheus, help) prometheus,
+        RG__COUNTERS(X)
+#undef X
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], name)) return (double)atomic_load(&e->store.metrics.counter[i]);
+    return -1;
+}
+
+void rg_engine_cache_stats(rg_engine *e, double *bytes, double *entries) {
+    uint64_t b = 0;
+    uint64_t n = 0;
+    rg__process_stats(e->store.process, &b, &n);
+    *bytes = (double)b;
+    *entries = (double)n;
+}
+
+int rg_engine_coherent(rg_engine *e) {
+    for (uint32_t i = 0; i < e->store.n_redis; i++)
+        if (!rg__coherence_ok(e->store.coherence[i])) return 0;
+    return 1;
+}
+
+void rg_free(void *p) { rg__free(p); }
+int rg_abi(void) { return RG_ABI; }
+const char *rg_version(void) { return RG_VERSION; }
+uint32_t rg_sizeof_err(void) { return sizeof(rg_err); }
+uint32_t rg_sizeof_pool_opts(void) { return sizeof(rg_pool_opts); }

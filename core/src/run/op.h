@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/* The operation object: inputs, outputs, phase. What it does is a function over itself.
+ *
+ * Ownership: the handle owns it until rg_op_free. From QUEUED to DONE the worker owns it too; if the
+ * handle goes first (abandoned), the worker frees it. `owners` counts both. */
+#ifndef RG_RUN_OP_H
+#define RG_RUN_OP_H
+
+#include <regolith/op.h>
+#include "run/engine.h"
+#include "unit/flush.h"
+#include "unit/load.h"
+
+typedef int (*rg__op_fn)(rg_op *op, const rg__ctx *ctx, rg_err *err);
+
+struct rg_op {
+    rg_engine *engine;   /* a reference */
+    rg__op_fn run;
+    void (*cleanup)(rg_op *op); /* of `own`, may be NULL */
+    void *own;           /* what the kind of operation keeps for itself */
+    atomic_uint owners;
+    atomic_int phase;    /* rg_op_phase */
+    rg_err err;
+    rg__trace trace;
+
+    /* evented hosts */
+    rg__job job;
+    rg_notifier *notifier; /* a reference once submitted */
+    bool abandoned;        /* the handle went first; under the notifier's lock */
+    rg__node done;         /* in the notifier's list of completions */
+    uint32_t tag;
+    int64_t deadline_ms;
+
+    /* inputs */
+    const rg_type *type;
+    uint32_t index;
+    int mode;
+    int pool;            /* MySQL pool number */
+    uint64_t offset, limit;
+    double number_in;
+    rg__buf text;        /* WHERE or SQL */
+    rg__buf param_bytes; /* strings of the parameters */
+    rg__param *params;
+    size_t n_params, params_cap;
+    uint64_t *ids;       /* input ids, or the ids found */
+    size_t n_ids, ids_cap;
+    rg_builder *key;     /* lookup */
+
+    /* outputs */
+    rg__rows rows;
+    rg__result *result;
+    double number;
+    char stream_id[48];
+    rg__items items;     /* flush */
+    int64_t *slots;      /* flush: session slot of each item, -1 none */
+    size_t slots_cap;
+};
+
+rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err);
+int rg__op_add_u64(rg_op *op, uint64_t v);
+/* Once, before the parameters are used: strings point into the buffer. */
+void rg__op_place_params(rg_op *op);
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/* Operations of queues: consuming, status, dead letters. */
+#include <regolith/queue.h>
+
+#include "base/alloc.h"
+#include "run/op.h"
+
+struct rg_consumer {
+    rg_engine *engine;  /* a reference */
+    atomic_uint refs;   /* the handle, and each operation on it */
+    atomic_bool busy;
+    rg__consumer *consumer;
+};
+
+static void consumer_unref(rg_consumer *c) {
+    if (!c || atomic_fetch_sub(&c->refs, 1) != 1) return;
+    rg__consumer_free(c->consumer);
+    rg_engine_unref(c->engine);
+    rg__free(c);
+}
+
+static const rg__queue *find_queue(rg_engine *e, const char *name, rg_err *err) {
+    int i = rg__engine_mysql(e, name, err);
+    if (i < 0) return NULL;
+    const rg__queue *q = &e->store.queues[i];
+    if (q->shared) return q;
+    rg__fail(err, RG_EMISUSE, "queue %s needs a Redis pool, and none is defined", q->name);
+    return NULL;
+}
+
+static rg__consumer_config config_of(const rg_consumer_opts *o) {
+    rg__consumer_config cfg = {.max_batch = 256, .max_hold_ms = 50, .max_tries = 5};
+    if (o && o->max_batch) cfg.max_batch = o->max_batch;
+    if (o && o->max_hold_ms) cfg.max_hold_ms = o->max_hold_ms;
+    if (o && o->max_tries) cfg.max_tries = o->max_tries;
+    return cfg;
+}
+
+rg_consumer *rg_consumer_new(rg_engine *engine, const rg_consumer_opts *opts, rg_err *err) {
+    const rg__queue *q = find_queue(engine, opts ? opts->queue : NULL, err);
+    if (!q) return NULL;
+    rg__consumer_config cfg = config_of(opts);
+    rg_consumer *c = rg__calloc(1, sizeof *c);
+    if (!c) {
+        rg__fail_memory(err);
+        return NULL;
+    }
+    c->engine = rg_engine_ref(engine);
+    atomic_init(&c->refs, 1);
+    c->consumer = rg__consumer_new(q, &cfg, err);
+    if (c->consumer) return c;
+    consumer_unref(c);
+    return NULL;
+}
+
+void rg_consumer_free(rg_consumer *c) { consumer_unref(c); }
+
+static int run_consume(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    rg_consumer *c = op->own;
+    if (atomic_exchange(&c->busy, true))
+        return rg__fail(err, RG_EMISUSE, "the consumer is in the middle of a step");
+    uint64_t done = 0;
+    int rc = rg__consumer_step(c->consumer, ctx, (uint32_t)op->number_in, &done, err);
+    op->number = (double)done;
+    atomic_store(&c->busy, false);
+    return rc;
+}
+
+static void drop_consumer(rg_op *op) { consumer_unref(op->own); }
+
+rg_op *rg_op_consume(rg_consumer *c, uint32_t max_wait_ms, rg_err *err) {
+    rg_op *op = rg__op_new(c->engine, run_consume, err);
+    if (!op) return NULL;
+    atomic_fetch_add(&c->refs, 1);
+    op->own = c;
+    op->cleanup = drop_consumer;
+    op->number_in = max_wait_ms;
+    return op;
+}
+
+void rg_consumer_stats_get(const rg_consumer *c, rg_consumer_stats *out) {
+    rg__consumer_totals t = rg__consumer_totals_get(c->consumer);
+    *out = (rg_consumer_stats){.applied = (double)t.applied,
+                               .dead = (double)t.dead,
+                               .batches = (double)t.batches,
+                               .retries = (double)t.retries,
+                               .lag = (double)t.lag};
+}
+
+/* ---- administration: the queue is `own`, borrowed from the engine ---- */
+
+static rg_op *on_queue(rg_engine *e, const char *name, rg__op_fn run, double number, rg_err *err) {
+    const rg__queue *q = find_queue(e, name, err);
+    if (q && !(number >= 0 && number <= 9007199254740992.0)) {
+        rg__fail(err, RG_EINVALID, "the number of a dead letter is a whole number from 1");
+        return NULL;
+    }
+    rg_op *op = q ? rg__op_new(e, run, err) : NULL;
+    if (!op) return NULL;
+    op->own = (void *)(uintptr_t)q;
+    op->number_in = number;
+    return op;
+}
+
+static int run_status(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    const rg__store *s = &op->engine->store;
+    return rg__queue_status(s->queues, s->n_mysql, ctx, &op->result, err);
+}
+
+rg_op *rg_op_queue_status(rg_engine *e, rg_err *err) { return rg__op_new(e, run_status, err); }
+
+static int run_list(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__dead_list(op->own, ctx, (uint32_t)op->number_in, &op->result, err);
+}
+
+rg_op *rg_op_dead_list(rg_engine *e, const char *queue, uint32_t limit, rg_err *err) {
+    return on_queue(e, queue, run_list, limit ? limit : 100, err);
+}
+
+static int run_show(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__dead_show(op->own, ctx, (uint64_t)op->number_in, &op->result, err);
+}
+
+rg_op *rg_op_dead_show(rg_engine *e, const char *queue, double number, rg_err *err) {
+    return on_queue(e, queue, run_show, number, err);
+}
+
+static int run_retry(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    uint64_t left = 0;
+    int rc = rg__dead_retry(op->own, ctx, (uint64_t)op->number_in, &left, err);
+    op->number = (double)left;
+    return rc;
+}
+
+rg_op *rg_op_dead_retry(rg_engine *e, const char *queue, double number, rg_err *err) {
+    return on_queue(e, queue, run_retry, number, err);
+}
+
+static int run_drop(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    uint64_t left = 0;
+    int rc = rg__dead_drop(op->own, ctx, (uint64_t)op->number_in, &left, err);
+    op->number = (double)left;
+    return rc;
+}
+
+rg_op *rg_op_dead_drop(rg_engine *e, const char *queue, double number, rg_err *err) {
+    return on_queue(e, queue, run_drop, number, err);
+}
+
+static int run_drained(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__queue_drained(op->own, ctx, err);
+}
+
+rg_op *rg_op_drained(rg_engine *e, const char *queue, rg_err *err) {
+    return on_queue(e, queue, run_drained, 0, err);
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/* Operations that read entities: by id, by index, by WHERE. */
+#include "base/alloc.h"
+#include "run/op.h"
+
+static rg_op *typed(rg_engine *engine, uint32_t type, rg__op_fn run, rg_err *err) {
+    const rg_type *t = rg__engine_type(engine, type, err);
+    rg_op *op = t ? rg__op_new(engine, run, err) : NULL;
+    if (op) op->type = t;
+    return op;
+}
+
+static int run_get(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    op->rows.items = rg__calloc(op->n_ids + 1, sizeof *op->rows.items);
+    if (!op->rows.items) return rg__fail_memory(err);
+    op->rows.n = op->rows.cap = op->n_ids;
+    return rg__load_rows(&op->engine->store, ctx, op->type, op->ids, op->n_ids,
+                         op->mode ? RG__LOAD_FRESH : 0, op->rows.items, err);
+}
+
+rg_op *rg_op_get(rg_engine *engine, uint32_t type, int fresh, rg_err *err) {
+    rg_op *op = typed(engine, type, run_get, err);
+    if (op) op->mode = fresh;
+    return op;
+}
+
+int rg_op_add_id(rg_op *op, double id, rg_err *err) {
+    if (!(id >= 1 && id <= 9007199254740992.0 && id == (double)(uint64_t)id))
+        return rg__fail_field(err, "id", "%s: an id is a whole number from 1 to 2^53",
+                              op->type ? op->type->name : "id");
+    return rg__op_add_u64(op, (uint64_t)id) < 0 ? rg__fail_memory(err) : RG_OK;
+}
+
+static int run_lookup(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__load_lookup(&op->engine->store, ctx, op->type, op->index, op->key, &op->rows, err);
+}
+
+/* A builder of the operation's own: the caller's may be used again at once. */
+static rg_builder *copy_key(const rg_type *t, uint32_t index, rg_builder *key, rg_err *err) {
+    rg_block *partial = rg__builder_partial(key);
+    rg_builder *own = partial ? rg_builder_new(t, err) : NULL;
+    const rg__index *x = &t->indexes[index];
+    for (uint32_t i = 0; own && i < x->n_columns; i++) {
+        if (!rg__builder_has(key, x->columns[i])) continue;
+        rg__value v = rg__row_value(t, rg_block_data(partial), x->columns[i]);
+        rg__builder_put(own, x->columns[i], &v);
+    }
+    rg_block_unref(partial);
+    return own;
+}
+
+rg_op *rg_op_lookup(rg_engine *engine, uint32_t type, uint32_t index, rg_builder *key, rg_err *err) {
+    const rg_type *t = rg__engine_type(engine, type, err);
+    if (t && index >= t->n_indexes) {
+        rg__fail(err, RG_EINVALID, "%s has no index number %u", t->name, index);
+        return NULL;
+    }
+    rg_op *op = typed(engine, type, run_lookup, err);
+    if (!op) return NULL;
+    op->index = index;
+    op->key = copy_key(t, index, key, err);
+    if (op->key) return op;
+    rg_op_free(op);
+    return NULL;
+}
+
+static int search_rows(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
+    return rg__sql_search(c, ctx, op->type, op->text.p, op->text.len, op->params, op->n_params,
+                          op->offset, op->limit, rg__rows_add, &op->rows, err);
+}
+
+static int search_ids(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
+    return rg__sql_search_ids(c, ctx, op->type, op->text.p, op->text.len, op->params, op->n_params,
+                              op->offset, op->limit, &op->ids, &op->n_ids, err);
+}
+
+static int search_count(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
+    uint64_t n = 0;
+    int rc = rg__sql_count(c, ctx, op->type, op->text.p, op->text.len, op->params, op->n_params, &n,
+                           err);
+    op->number = (double)n;
+    return rc;
+}
+
+static int run_search(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    rg__op_place_params(op);
+    rg__mysql *c = NULL;
+    int rc = rg__mysql_acquire(rg__store_mysql(&op->engine->store, op->type), ctx, &c, err);
+    if (rc < 0) return rc;
+    rc = op->mode == 0   ? search_rows(op, ctx, c, err)
+         : op->mode == 1 ? search_ids(op, ctx, c, err)
+                         : search_count(op, ctx, c, err);
+    rg__mysql_release(c);
+    return rc < 0 ? rg__err_prefix(err, "searching %s: ", op->type->name) : rc;
+}
+
+static bool whole(double v) { return v >= 0 && v <= 9007199254740992.0 && v == (double)(uint64_t)v; }
+
+rg_op *rg_op_search(rg_engine *engine, uint32_t type, const char *where, size_t len, int mode,
+                    double offset, double limit, rg_err *err) {
+    if (!whole(offset) || !whole(limit) || mode < 0 || mode > 2) {
+        rg__fail(err, RG_EINVALID, "offset and limit are whole numbers");
+        return NULL;
+    }
+    rg_op *op = typed(engine, type, run_search, err);
+    if (!op) return NULL;
+    op->mode = mode;
+    op->offset = (uint64_t)offset;
+    op->limit = (uint64_t)limit;
+    rg__buf_add(&op->text, where, len);
+    rg__buf_cstr(&op->text);
+    if (!op->text.failed) return op;
+    rg__fail_memory(err);
+    rg_op_free(op);
+    return NULL;
+}
+
+/* ---- results ---- */
+
+uint32_t rg_op_rows(const rg_op *op) {
+    return (uint32_t)(op->mode == 1 && op->run == run_search ? op->n_ids : op->rows.n);
+}
+
+int rg_op_row(rg_op *op, uint32_t i, rg_session *s, rg_view *out) {
+    if (i >= op->rows.n) return RG_EMISUSE;
+    rg_block *row = op->rows.items[i];
+    if (!row) return RG_GET_ABSENT;
+    int64_t slot = rg_session_pin(s, row);
+    if (slot < 0) return (int)slot;
+    *out = (rg_view){rg_block_data(row), rg_block_len(row), (uint32_t)slot};
+    return RG_GET_HIT;
+}
+
+double rg_op_id(const rg_op *op, uint32_t i) { return i < op->n_ids ? (double)op->ids[i] : -1; }
+double rg_op_number(const rg_op *op) { return op->number; }

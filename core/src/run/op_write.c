@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/* Operations that write entities: flush, queued flush, reservation of ids. */
+#include "base/alloc.h"
+#include "run/op.h"
+#include "run/session.h"
+
+enum { UNCHANGED = -1000 };
+
+static int run_flush(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__flush(&op->engine->store, ctx, &op->items, err);
+}
+
+static int run_async(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__flush_async(&op->engine->store, ctx, &op->items, op->stream_id, err);
+}
+
+rg_op *rg_op_flush(rg_engine *engine, rg_session *s, int async, rg_err *err) {
+    rg_op *op = rg__op_new(engine, async ? run_async : run_flush, err);
+    if (op) op->own = s; /* borrowed: used by flush_add only, before the operation runs */
+    return op;
+}
+
+/* ---- items ---- */
+
+
+static bool is_zero(const rg_type *t, const rg_block *row, uint32_t col) {
+    rg__value v = rg__row_value(t, rg_block_data(row), col);
+    return v.is_null || (v.store <= RG_STORE_I64 ? v.i == 0 : v.u == 0);
+}
+
+static int finish_insert(rg__item *it, rg_builder *b, rg_err *err) {
+    const rg_type *t = it->type;
+    it->after = rg__builder_finish(b, true, rg__wall_us(), err);
+    if (!it->after) return err && err->code ? err->code : RG_ENO_MEMORY;
+    if (t->version_column && is_zero(t, it->after, t->version_column)) {
+        if (rg_builder_u64(b, t->version_column, 1, err) < 0) return err ? err->code : RG_EINVALID;
+        rg_block_unref(it->after);
+        it->after = rg__builder_finish(b, true, rg__wall_us(), err);
+        if (!it->after) return RG_ENO_MEMORY;
+    }
+    it->id = rg__row_id(t, rg_block_data(it->after));
+    if (it->id == 0 && t->ids != RG_IDS_DATABASE)
+        return rg__fail_field(err, "id", "%s.id: no id was given", t->name);
+    return RG_OK;
+}
+
+static bool has_updated(const rg_type *t) {
+    for (uint32_t i = 1; i < t->n_columns; i++)
+        if (t->columns[i].flags & RG_COL_UPDATED) return true;
+    return false;
+}
+
+/* Counts the version up and stamps the update, once it is known that something else changed. */
+static int stamp_update(rg__item *it, rg_builder *b, rg_err *err) {
+    const rg_type *t = it->type;
+    uint32_t v = t->version_column;
+    if (!v && !has_updated(t)) return RG_OK;
+    if (v) {
+        rg__value old = rg__row_value(t, rg_block_data(it->before), v);
+        uint64_t now = (old.store <= RG_STORE_I64 ? (uint64_t)old.i : old.u) + 1;
+        if (rg_builder_u64(b, v, now, err) < 0) return err ? err->code : RG_EINVALID;
+    }
+    rg_block_unref(it->after);
+    it->after = rg__builder_finish(b, false, rg__wall_us(), err);
+    if (!it->after) return err && err->code ? err->code : RG_ENO_MEMORY;
+    rg__row_diff(t, rg_block_data(it->before), rg_block_data(it->after), it->mask);
+    return RG_OK;
+}
+
+static int finish_update(rg__item *it, rg_builder *b, rg_err *err) {
+    const rg_type *t = it->type;
+    it->after = rg__builder_finish(b, false, 0, err);
+    if (!it->after) return err && err->code ? err->code : RG_ENO_MEMORY;
+    it->mask = rg__calloc(t->n_columns + 1, 1);
+    if (!it->mask) return rg__fail_memory(err);
+    if (rg__row_diff(t, rg_block_data(it->before), rg_block_data(it->after), it->mask) == 0)
+        return UNCHANGED;
+    it->id = rg__row_id(t, rg_block_data(it->before));
+    if (it->mask[0]) return rg__fail_field(err, "id", "%s.id: an id does not change", t->name);
+    return stamp_update(it, b, err);
+}
+
+static int finish_item(rg__item *it, rg_builder *b, rg_err *err) {
+    if (it->write != RG_INSERT && !it->before)
+        return rg__fail(err, RG_EMISUSE, "%s: the session does not hold that row", it->type->name);
+    if (it->write == RG_INSERT) return finish_insert(it, b, err);
+    if (it->write == RG_UPDATE) return finish_update(it, b, err);
+    it->id = rg__row_id(it->type, rg_block_data(it->before));
+    return RG_OK;
+}
+
+static void remove_last(rg_op *op) {
+    rg__item *it = &op->items.items[--op->items.n];
+    rg_block_unref(it->before);
+    rg_block_unref(it->after);
+    rg__free(it->mask);
+}
+
+static int remember_slot(rg_op *op, int64_t slot) {
+    if (op->items.n > op->slots_cap) {
+        int64_t *p = rg__reallocarray(op->slots, op->items.cap, sizeof *p);
+        if (!p) return RG_ENO_MEMORY;
+        op->slots = p;
+        op->slots_cap = op->items.cap;
+    }
+    op->slots[op->items.n - 1] = slot;
+    return RG_OK;
+}
+
+int rg_op_flush_add(rg_op *op, int write, uint32_t type, rg_builder *b, int64_t slot, rg_err *err) {
+    const rg_type *t = rg__engine_type(op->engine, type, err);
+    if (!t) return RG_EINVALID;
+    rg__item *it = rg__items_add(&op->items);
+    if (!it || remember_slot(op, slot) < 0) return rg__fail_memory(err);
+    it->write = write;
+    it->type = t;
+    rg_block *before = write == RG_INSERT ? NULL : rg__session_block(op->own, slot);
+    if (before) it->before = rg_block_ref(before);
+    int rc = finish_item(it, b, err);
+    if (rc >= 0) return (int)op->items.n - 1;
+    remove_last(op);
+    if (rc != UNCHANGED) rg__err_set_entity(err, t->name);
+    return rc;
+}
+
+int rg_op_flush_row(rg_op *op, uint32_t item, rg_session *s, rg_view *out) {
+    if (item >= op->items.n || !op->items.items[item].after) return RG_EMISUSE;
+    rg_block *row = op->items.items[item].after;
+    int64_t slot = op->slots[item];
+    if (op->items.items[item].write == RG_UPDATE) {
+        int rc = rg_session_repin(s, (uint32_t)slot, row);
+        if (rc < 0) return rc;
+    } else {
+        slot = rg_session_pin(s, row);
+        if (slot < 0) return (int)slot;
+    }
+    *out = (rg_view){rg_block_data(row), rg_block_len(row), (uint32_t)slot};
+    return RG_GET_HIT;
+}
+
+int rg_op_flush_changed(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t cap) {
+    if (item >= op->items.n) return RG_EMISUSE;
+    const rg__item *it = &op->items.items[item];
+    int n = 0;
+    for (uint32_t c = 0; it->mask && c < it->type->n_columns; c++) {
+        if (!it->mask[c]) continue;
+        if ((uint32_t)n < cap) cols[n] = c;
+        n++;
+    }
+    return n;
+}
+
+const char *rg_op_stream_id(const rg_op *op) { return op->stream_id[0] ? op->stream_id : NULL; }
+
+/* ---- ids ---- */
+
+static int run_reserve(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__ids_reserve(&op->engine->store, ctx, op->type, (uint64_t)op->number_in, err);
+}
+
+rg_op *rg_op_reserve(rg_engine *engine, uint32_t type, double n, rg_err *err) {
+    const rg_type *t = rg__engine_type(engine, type, err);
+    if (!t) return NULL;
+    if (!(n >= 0 && n <= 1e9)) {
+        rg__fail(err, RG_EINVALID, "at most 1,000,000,000 ids are reserved at a time");
+        return NULL;
+    }
+    rg_op *op = rg__op_new(engine, run_reserve, err);
+    if (!op) return NULL;
+    op->type = t;
+    op->number_in = n;
+    return op;
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* A session's pinned rows, and the reads that go without an operation. */
+#include "base/alloc.h"
+#include "run/op.h"
+#include "run/session.h"
+
+struct rg_session {
+    rg_engine *engine; /* a reference */
+    rg_block **slots;
+    uint32_t n, cap;
+    rg__trace trace;   /* of reads without an operation */
+};
+
+rg_session *rg_session_new(rg_engine *engine, rg_err *err) {
+    if (atomic_load(&engine->closed)) {
+        rg__fail(err, RG_ECLOSED, "the engine is closed");
+        return NULL;
+    }
+    rg_session *s = rg__calloc(1, sizeof *s);
+    if (!s) {
+        rg__fail_memory(err);
+        return NULL;
+    }
+    s->engine = rg_engine_ref(engine);
+    return s;
+}
+
+void rg_session_clear(rg_session *s) {
+    for (uint32_t i = 0; i < s->n; i++) rg_block_unref(s->slots[i]);
+    s->n = 0;
+}
+
+void rg_session_free(rg_session *s) {
+    if (!s) return;
+    rg_session_clear(s);
+    rg__free(s->slots);
+    rg__trace_deinit(&s->trace);
+    rg_engine_unref(s->engine);
+    rg__free(s);
+}
+
+/* Takes the reference, also when it fails. */
+static int64_t pin_taken(rg_session *s, rg_block *row) {
+    if (s->n == s->cap) {
+        uint32_t cap = s->cap ? s->cap * 2 : 64;
+        rg_block **p = rg__reallocarray(s->slots, cap, sizeof *p);
+        if (!p) {
+            rg_block_unref(row);
+            return RG_ENO_MEMORY;
+        }
+        s->slots = p;
+        s->cap = cap;
+    }
+    s->slots[s->n] = row;
+    return s->n++;
+}
+
+static int show(rg_session *s, int64_t slot, rg_view *out) {
+    if (slot < 0) return (int)slot;
+    *out = (rg_view){rg_block_data(s->slots[slot]), rg_block_len(s->slots[slot]), (uint32_t)slot};
+    return RG_GET_HIT;
+}
+
+int64_t rg_session_pin(rg_session *s, rg_block *row) { return pin_taken(s, rg_block_ref(row)); }
+
+int rg_session_repin(rg_session *s, uint32_t slot, rg_block *row) {
+    if (slot >= s->n) return RG_EMISUSE;
+    if (row) rg_block_ref(row);
+    rg_block_unref(s->slots[slot]);
+    s->slots[slot] = row;
+    return RG_OK;
+}
+
+int rg_session_row(rg_session *s, uint32_t slot, rg_view *out) {
+    return slot < s->n && s->slots[slot] ? show(s, slot, out) : 0;
+}
+
+static bool valid_id(double id) { return id >= 1 && id <= 9007199254740992.0 && id == (double)(uint64_t)id; }
+
+int rg_session_peek(rg_session *s, uint32_t type, double id, rg_view *out) {
+    rg_engine *e = s->engine;
+    if (type >= e->store.schema.n || !valid_id(id)) return RG_GET_MISS;
+    const rg_type *t = e->store.schema.types[type];
+    if (!t->cache_process) return RG_GET_MISS;
+    int mask = atomic_load_explicit(&e->log_mask, memory_order_relaxed);
+    rg__ctx ctx = {.deadline_ms = RG__NO_DEADLINE, .metrics = &e->store.metrics};
+    if (mask) ctx = rg__engine_ctx(e, &s->trace, 0);
+    rg_block *row = NULL;
+    int found = rg__load_peek(&e->store, &ctx, t, (uint64_t)id, &row);
+    return found == RG_GET_HIT ? show(s, pin_taken(s, row), out) : found;
+}
+
+int rg_session_get(rg_session *s, uint32_t type, double id, rg_view *out, rg_err *err) {
+    const rg_type *t = rg__engine_type(s->engine, type, err);
+    if (!t) return RG_EINVALID;
+    if (!valid_id(id)) return RG_GET_ABSENT;
+    if (atomic_load_explicit(&s->engine->closed, memory_order_relaxed))
+        return rg__fail(err, RG_ECLOSED, "the engine is closed");
+    rg__ctx ctx = rg__engine_ctx(s->engine, &s->trace, 0);
+    rg_block *row = NULL;
+    int rc = rg__load_one(&s->engine->store, &ctx, t, (uint64_t)id, &row, err);
+    if (rc < 0) return rc;
+    return row ? show(s, pin_taken(s, row), out) : RG_GET_ABSENT;
+}
+
+int rg_session_differs(rg_session *s, uint32_t slot, rg_builder *b, rg_err *err) {
+    if (slot >= s->n || !s->slots[slot]) return rg__fail(err, RG_EMISUSE, "no row in that slot");
+    rg_block *row = rg__builder_finish(b, false, 0, err);
+    if (!row) return err && err->code ? err->code : RG_ENO_MEMORY;
+    const rg_block *old = s->slots[slot];
+    int differs = rg_block_len(row) != rg_block_len(old) ||
+                  memcmp(rg_block_data(row), rg_block_data(old), rg_block_len(row)) != 0;
+    rg_block_unref(row);
+    return differs;
+}
+
+/* The row itself, for operations of this room. */
+rg_block *rg__session_block(const rg_session *s, int64_t slot) {
+    return slot >= 0 && slot < s->n ? s->slots[slot] : NULL;
+}
+
+rg_op *rg_session_events(rg_session *s) {
+    if (s->trace.n == 0) return NULL;
+    rg_op *op = rg__op_new(s->engine, NULL, NULL);
+    if (!op) return NULL;
+    op->trace = s->trace;
+    s->trace = (rg__trace){0};
+    atomic_store(&op->phase, RG_OP_DONE);
+    return op;
+}

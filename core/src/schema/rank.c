@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/* Ranks: who must be inserted before whom. */
+#include "base/alloc.h"
+#include "base/err.h"
+#include "schema/define.h"
+
+/* A relation over the types: row i has a bit for each type that i reaches. */
+typedef struct reach {
+    uint64_t *bits;
+    size_t words; /* a row */
+} reach;
+
+static bool reaches(const reach *r, uint32_t from, uint32_t to) {
+    return r->bits[from * r->words + to / 64] >> (to % 64) & 1;
+}
+
+static void connect(reach *r, uint32_t from, uint32_t to) {
+    r->bits[from * r->words + to / 64] |= UINT64_C(1) << (to % 64);
+}
+
+static bool counted(const rg__column *c, bool lists) {
+    return c->kind == RG_REF || (lists && c->kind == RG_REFS);
+}
+
+static void connect_type(reach *r, const rg_type *t, bool lists) {
+    for (uint32_t i = 0; i < t->n_columns; i++)
+        if (counted(&t->columns[i], lists))
+            connect(r, t->number, (uint32_t)t->columns[i].target_space);
+}
+
+/* Warshall: whoever reaches `via` reaches all that it reaches. */
+static void close_over(reach *r, uint32_t n) {
+    for (uint32_t via = 0; via < n; via++)
+        for (uint32_t from = 0; from < n; from++)
+            if (reaches(r, from, via))
+                for (size_t w = 0; w < r->words; w++)
+                    r->bits[from * r->words + w] |= r->bits[via * r->words + w];
+}
+
+static bool build(reach *r, const rg__schema *s, bool lists) {
+    r->words = (s->n + 63) / 64;
+    r->bits = rg__calloc((size_t)s->n * r->words, sizeof *r->bits);
+    if (!r->bits) return false;
+    for (uint32_t i = 0; i < s->n; i++) connect_type(r, s->types[i], lists);
+    close_over(r, s->n);
+    return true;
+}
+
+static bool raise_to(rg_type *t, int rank) {
+    if (t->rank >= rank) return false;
+    t->rank = rank;
+    return true;
+}
+
+/* An edge orders two types unless it lies on a cycle. A list of references gives way to a single
+ * one: when only lists close the cycle, the single references in it still order. */
+static bool orders(const reach *all, const reach *single, const rg__column *c, uint32_t from) {
+    uint32_t to = (uint32_t)c->target_space;
+    if (!reaches(all, to, from)) return true;
+    return c->kind == RG_REF && !reaches(single, to, from);
+}
+
+static bool lift(const rg__schema *s, const reach *all, const reach *single, rg_type *t) {
+    bool changed = false;
+    for (uint32_t i = 0; i < t->n_columns; i++) {
+        const rg__column *c = &t->columns[i];
+        if (counted(c, true) && orders(all, single, c, t->number))
+            changed |= raise_to(t, s->types[c->target_space]->rank + 1);
+    }
+    for (uint32_t k = 0; k < s->n; k++)
+        if (reaches(single, t->number, k) && reaches(single, k, t->number))
+            changed |= raise_to(t, s->types[k]->rank);
+    return changed;
+}
+
+/* Terminates: the edges that order, with cycles taken as one point, have no cycle. */
+static void rank_all(const rg__schema *s, const reach *all, const reach *single) {
+    for (uint32_t i = 0; i < s->n; i++) s->types[i]->rank = 0;
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (uint32_t i = 0; i < s->n; i++) changed |= lift(s, all, single, s->types[i]);
+    }
+}
+
+int rg__schema_rank(rg__schema *s, rg_err *err) {
+    reach all = {0}, single = {0};
+    bool ok = build(&all, s, true) && build(&single, s, false);
+    if (ok) rank_all(s, &all, &single);
+    rg__free(all.bits);
+    rg__free(single.bits);
+    return ok ? RG_OK : rg__fail_memory(err);
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/* The asynchronous flush: the plan as structured operations, queued with the cache in one script. */
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "unit/flush.h"
+#include "unit/load.h"
+
+enum { WAIT_MS = 2, MAX_REBASES = 100 };
+
+/* What the enqueue script says of a row that is not as it was believed to be. */
+enum { STALE_OTHER = 1, STALE_ABSENT = 2, STALE_MARKED = 3 };
+
+/* One queue's part of an asynchronous flush. */
+typedef struct batch {
+    rg__store *store;
+    const rg__ctx *ctx;
+    rg__items *items;
+    const rg__queue *queue;
+    rg__producer *producer; /* held while queueing */
+    rg__plan plan;
+    uint32_t *numbers; /* item behind each operation, in order */
+    size_t n;
+    rg__changes changes;
+    uint32_t *owner;   /* item behind each change */
+    rg__buf payload;
+} batch;
+
+static int number_items(batch *b) {
+    b->numbers = rg__reallocarray(NULL, b->items->n + 1, sizeof *b->numbers);
+    if (!b->numbers) return RG_ENO_MEMORY;
+    for (size_t i = 0; i < b->plan.n; i++)
+        for (size_t k = 0; k < b->plan.steps[i].n; k++)
+            b->numbers[b->n++] = b->plan.steps[i].items[k];
+    return RG_OK;
+}
+
+static uint64_t version_of(const rg_type *t, const rg_block *row) {
+    rg__value v = rg__row_value(t, rg_block_data(row), t->version_column);
+    return v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u;
+}
+
+static rg__qop op_of(const rg__item *it) {
+    rg__qop op = {.write = (uint8_t)it->write, .type = it->type, .id = it->id, .mask = it->mask};
+    if (it->after) op.row = rg_block_data(it->after);
+    if (it->before) op.before = rg_block_data(it->before);
+    if (it->before && it->type->version_column) op.expected = version_of(it->type, it->before);
+    return op;
+}
+
+static int encode(batch *b, rg_err *err) {
+    rg__qop *ops = rg__reallocarray(NULL, b->n, sizeof *ops);
+    if (!ops) return rg__fail_memory(err);
+    for (size_t i = 0; i < b->n; i++) ops[i] = op_of(&b->items->items[b->numbers[i]]);
+    rg__buf_clear(&b->payload);
+    int rc = rg__qop_encode(ops, b->n, &b->payload, err);
+    rg__free(ops);
+    return rc;
+}
+
+static int own(batch *b, size_t from, uint32_t number) {
+    if (b->changes.n == from) return RG_OK;
+    uint32_t *p = rg__reallocarray(b->owner, b->changes.cap, sizeof *p);
+    if (!p) return RG_ENO_MEMORY;
+    b->owner = p;
+    for (size_t i = from; i < b->changes.n; i++) p[i] = number;
+    return RG_OK;
+}
+
+static int collect(batch *b, rg_err *err) {
+    rg__changes_deinit(&b->changes);
+    for (size_t i = 0; i < b->n; i++) {
+        const rg__item *it = &b->items->items[b->numbers[i]];
+        size_t from = b->changes.n;
+        int rc = rg__changes_add(&b->changes, b->queue->shared, it->type,
+                                 it->before ? rg_block_data(it->before) : NULL,
+                                 it->write == RG_DELETE ? NULL : it->after, err);
+        if (rc < 0) return rc;
+        if (own(b, from, b->numbers[i]) < 0) return rg__fail_memory(err);
+    }
+    return RG_OK;
+}
+
+/* ---- somebody else wrote the row meanwhile ---- */
+
+static int vanished(const rg__item *it, uint32_t number, rg_err *err, const char *what) {
+    int rc = rg__fail(err, RG_ECONFLICT, "%s %llu %s since it was read", it->type->name,
+                      (unsigned long long)it->id, what);
+    if (err) err->item = (int32_t)number;
+    rg__err_set_entity(err, it->type->name);
+    return rc;
+}
+
+/* Puts this item's columns over the row as it is now. Takes nothing. */
+static int rebase(batch *b, uint32_t number, rg_block *current, rg_err *err) {
+    rg__item *it = &b->items->items[number];
+    if (!current) return vanished(it, number, err, "vanished");
+    if (it->type->version_column && version_of(it->type, current) != version_of(it->type, it->before))
+        return vanished(it, number, err, "changed");
+    if (it->write == RG_UPDATE) {
+        rg_block *merged = rg__row_merge(it->type, rg_block_data(current), rg_block_data(it->after),
+                                         it->mask, err);
+        if (!merged) return RG_ENO_MEMORY;
+        rg_block_unref(it->after);
+        it->after = merged;
+    }
+    rg_block_unref(it->before);
+    it->before = rg_block_ref(current);
+    return RG_OK;
+}
+
+static int reload(batch *b, uint32_t number, rg_err *err) {
+    const rg__item *it = &b->items->items[number];
+    if (it->write == RG_INSERT) return vanished(it, number, err, "was written by somebody else");
+    rg_block *current = NULL;
+    int rc = rg__load_rows(b->store, b->ctx, it->type, &it->id, 1, RG__LOAD_FILL_ONLY, &current, err);
+    if (rc >= 0) rc = rebase(b, number, current, err);
+    rg_block_unref(current);
+    return rc;
+}
+
+/* Rebases every stale item; true in *wait when some row is in an open transaction. */
+static int mend(batch *b, const uint8_t *stale, rg_block *const *current, bool *wait, rg_err *err) {
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < b->changes.n; i++) {
+        if (stale[i] == STALE_MARKED) *wait = true;
+        if (stale[i] == STALE_OTHER) rc = rebase(b, b->owner[i], current[i], err);
+        if (stale[i] == STALE_ABSENT) rc = reload(b, b->owner[i], err);
+    }
+    return rc;
+}
+
+/* ---- the script ---- */
+
+static int enqueue_once(batch *b, char id[48], bool *again, bool *wait, rg_err *err) {
+    int rc = encode(b, err);
+    if (rc >= 0) rc = collect(b, err);
+    if (rc < 0) return rc;
+    uint8_t *stale = rg__calloc(b->changes.n + 1, 1);
+    rg_block **current = rg__calloc(b->changes.n + 1, sizeof *current);
+    rg__enqueue q = {.stream = b->queue->stream,
+                     .payload = {b->payload.p, b->payload.len},
+                     .max_len = b->store->queue_max_len,
+                     .producer = b->producer->name,
+                     .seq = b->producer->seq,
+                     .changes = b->changes.items,
+                     .n_changes = b->changes.n};
+    rc = stale && current ? rg__shared_enqueue(b->queue->shared, b->ctx, &q, stale, current, id, err)
+                          : rg__fail_memory(err);
+    if (rc == RG_ECONFLICT) {
+        *again = true;
+        rc = mend(b, stale, current, wait, err);
+    }
+    for (size_t i = 0; current && i < b->changes.n; i++) rg_block_unref(current[i]);
+    rg__free(current);
+    rg__free(stale);
+    return rc;
+}
+
+static int full(const batch *b, int64_t give_up_ms) {
+    if (rg__left_ms(give_up_ms) == 0 || rg__left_ms(b->ctx->deadline_ms) == 0) {
+        rg__count(b->ctx->metrics, RG__C_BACKPRESSURE, 1);
+        return RG_EBACKPRESSURE;
+    }
+    rg__sleep_ms(WAIT_MS);
+    return RG_OK;
+}
+
+/* Until it is queued: a queue at its bound and rows in open transactions are waited for. The same
+ * sequence number serves all tries, as only the last one can have been queued. */
+static int enqueue(batch *b, char id[48], rg_err *err) {
+    b->producer->seq++;
+    int64_t give_up_ms = rg__now_ms() + b->store->backpressure_wait_ms;
+    for (int i = 0; i < MAX_REBASES;) {
+        bool again = false;
+        bool wait = false;
+        int rc = enqueue_once(b, id, &again, &wait, err);
+        if (rc == RG_EBACKPRESSURE) {
+            if (full(b, give_up_ms) < 0) return rc;
+            continue;
+        }
+        if (rc < 0 || !again) return rc;
+        i += !wait;
+        if (wait && rg__left_ms(b->ctx->deadline_ms) == 0)
+            return rg__fail(err, RG_ETIMEOUT, "a row is held by an open transaction");
+        if (wait) rg__sleep_ms(WAIT_MS);
+    }
+    return rg__fail(err, RG_ECONFLICT, "the rows are being changed by others all the time");
+}
+
+static int take_producer(batch *b, rg_err *err) {
+    do {
+        for (int i = 0; i < RG__PRODUCERS; i++) {
+            rg__producer *p = &b->store->producers[i];
+            if (atomic_exchange(&p->busy, true)) continue;
+            b->producer = p;
+            return RG_OK;
+        }
+        rg__sleep_ms(1);
+    } while (rg__left_ms(b->ctx->deadline_ms) > 0);
+    return rg__fail(err, RG_ETIMEOUT, "too many flushes are being queued at once");
+}
+
+static int check_types(const batch *b, rg_err *err) {
+    if (!b->queue->shared)
+        return rg__fail(err, RG_EMISUSE, "flush_async needs a Redis pool for MySQL pool %s",
+                        b->queue->name);
+    for (size_t i = 0; i < b->n; i++) {
+        const rg__item *it = &b->items->items[b->numbers[i]];
+        if (it->id == 0)
+            return rg__fail_field(err, "id", "%s: flush_async needs ids that are known before the "
+                                             "INSERT; ids = \"database\" is for flush",
+                                  it->type->name);
+        if (rg__store_shared(b->store, it->type) != b->queue->shared)
+            return rg__fail(err, RG_EMISUSE,
+                            "flush_async: %s is in another Redis pool than other entities of MySQL "
+                            "pool %s", it->type->name, b->queue->name);
+    }
+    return RG_OK;
+}
+
+static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
+    int rc = rg__plan_make(b->items, pool, &b->plan, err);
+    if (rc < 0 || b->plan.n == 0) return rc;
+    if (number_items(b) < 0) return rg__fail_memory(err);
+    rc = check_types(b, err);
+    if (rc >= 0) rc = take_producer(b, err);
+    if (rc >= 0) rc = enqueue(b, stream_id, err);
+    if (b->producer) atomic_store(&b->producer->busy, false);
+    for (size_t i = 0; i < b->changes.n; i++)
+        rg__process_drop(b->store->process, b->changes.items[i].key.space,
+                         b->changes.items[i].key.hash);
+    if (rc >= 0) rg__count(b->ctx->metrics, RG__C_ENQUEUED_OPS, b->n);
+    return rc;
+}
+
+static void batch_deinit(batch *b) {
+    rg__plan_deinit(&b->plan);
+    rg__changes_deinit(&b->changes);
+    rg__buf_deinit(&b->payload);
+    rg__free(b->numbers);
+    rg__free(b->owner);
+}
+
+int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, char *stream_id,
+                    rg_err *err) {
+    if (err) err->item = -1;
+    int rc = RG_OK;
+    for (uint32_t i = 0; rc >= 0 && i < s->n_mysql; i++) {
+        batch b = {.store = s, .ctx = ctx, .items = items, .queue = &s->queues[i]};
+        rc = run_batch(&b, (int)i, stream_id, err);
+        batch_deinit(&b);
+    }
+    return rc;
+}

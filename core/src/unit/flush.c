@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+/* The synchronous flush: SQL, MARK, COMMIT, PUBLISH (consistency.md 2.2). */
+#include "unit/flush.h"
+
+#include "base/alloc.h"
+
+enum { TRIES = 5, PENDING_WAIT_MS = 5 };
+
+/* One MySQL pool's part of a flush. */
+typedef struct part {
+    rg__mysql *conn;
+    rg__plan plan;
+    bool begun, committed;
+} part;
+
+/* One flush attempt. */
+typedef struct flush {
+    rg__store *store;
+    const rg__ctx *ctx;
+    rg__items *items;
+    part *parts;          /* by MySQL pool */
+    rg__changes *changes; /* by Redis pool */
+    bool *marked;         /* by Redis pool */
+    rg__txid tx;
+} flush;
+
+/* ---- statements ---- */
+
+static const void **rows_of(const flush *f, const rg__step *s) {
+    const void **rows = rg__reallocarray(NULL, s->n, sizeof *rows);
+    for (size_t i = 0; rows && i < s->n; i++)
+        rows[i] = rg_block_data(f->items->items[s->items[i]].after);
+    return rows;
+}
+
+/* The version column's value as it was read, for each item; NULL when there is none. */
+static int expected_of(const flush *f, const rg__step *s, uint64_t **expected) {
+    *expected = NULL;
+    uint32_t col = s->type->version_column;
+    if (!col) return RG_OK;
+    *expected = rg__reallocarray(NULL, s->n, sizeof **expected);
+    if (!*expected) return RG_ENO_MEMORY;
+    for (size_t i = 0; i < s->n; i++) {
+        const rg__item *it = &f->items->items[s->items[i]];
+        rg__value v = rg__row_value(s->type, rg_block_data(it->before), col);
+        (*expected)[i] = v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u;
+    }
+    return RG_OK;
+}
+
+static int with_id(const rg_type *t, rg_block **block, uint64_t id, rg_err *err) {
+    rg_builder *b = rg_builder_new(t, err);
+    if (!b) return RG_ENO_MEMORY;
+    int rc = rg_builder_load(b, rg_block_data(*block), rg_block_len(*block), err);
+    if (rc >= 0) rc = rg_builder_u64(b, 0, id, err);
+    rg_block *row = rc >= 0 ? rg__builder_finish(b, false, 0, err) : NULL;
+    rg_builder_free(b);
+    if (!row) return rc < 0 ? rc : RG_ENO_MEMORY;
+    rg_block_unref(*block);
+    *block = row;
+    return RG_OK;
+}
+
+static int adopt_ids(flush *f, const rg__step *s, const uint64_t *ids, rg_err *err) {
+    for (size_t i = 0; i < s->n; i++) {
+        rg__item *it = &f->items->items[s->items[i]];
+        if (it->id) continue;
+        int rc = with_id(s->type, &it->after, ids[i], err);
+        if (rc < 0) return rc;
+        it->id = ids[i];
+    }
+    return RG_OK;
+}
+
+static int run_insert(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
+    const void **rows = rows_of(f, s);
+    bool database = s->type->ids == RG_IDS_DATABASE;
+    uint64_t *ids = database ? rg__calloc(s->n, sizeof *ids) : NULL;
+    int rc = rows && (!database || ids) ? rg__sql_insert(c, f->ctx, s->type, rows, s->n, ids, err)
+                                        : rg__fail_memory(err);
+    if (rc >= 0 && database) rc = adopt_ids(f, s, ids, err);
+    rg__free(rows);
+    rg__free(ids);
+    return rc;
+}
+
+typedef struct seen {
+    const rg_type *type;
+    const rg__step *step;
+    const flush *flush;
+    bool *there;
+} seen;
+
+static int see(void *arg, rg_block *row) {
+    seen *s = arg;
+    const void *data = rg_block_data(row);
+    for (size_t i = 0; i < s->step->n; i++) {
+        const rg__item *it = &s->flush->items->items[s->step->items[i]];
+        if (it->id != rg__row_id(s->type, data)) continue;
+        uint32_t v = s->type->version_column;
+        s->there[i] = !v || rg__row_column_eq(s->type, data, rg_block_data(it->before), v);
+    }
+    rg_block_unref(row);
+    return RG_OK;
+}
+
+/* Which item met no row, or another version: found by reading again after the rollback, for the
+ * message only. */
+static int conflict(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
+    uint64_t *ids = rg__reallocarray(NULL, s->n, sizeof *ids);
+    bool *there = rg__calloc(s->n, sizeof *there);
+    size_t culprit = s->n == 1 ? 0 : SIZE_MAX;
+    if (ids && there && s->n > 1) {
+        for (size_t i = 0; i < s->n; i++) ids[i] = f->items->items[s->items[i]].id;
+        seen arg = {s->type, s, f, there};
+        rg__mysql_rollback(c, f->ctx);
+        if (rg__sql_select_ids(c, f->ctx, s->type, ids, s->n, RG__LOCK_NONE, see, &arg, NULL) >= 0)
+            for (size_t i = s->n; i-- > 0;)
+                if (!there[i]) culprit = i;
+    }
+    rg__free(ids);
+    rg__free(there);
+    const char *what = s->type->version_column ? "changed or vanished" : "vanished";
+    if (culprit == SIZE_MAX)
+        return rg__fail(err, RG_ECONFLICT, "a row of %s %s since it was read", s->type->name, what);
+    const rg__item *it = &f->items->items[s->items[culprit]];
+    int rc = rg__fail(err, RG_ECONFLICT, "%s %llu %s since it was read", s->type->name,
+                      (unsigned long long)it->id, what);
+    err->item = (int32_t)s->items[culprit];
+    return rc;
+}
+
+static int run_update(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
+    const void **rows = rows_of(f, s);
+    uint64_t *expected = NULL;
+    uint64_t matched = 0;
+    int rc = rows && expected_of(f, s, &expected) >= 0
+                 ? rg__sql_update(c, f->ctx, s->type, s->mask, rows, expected, s->n, &matched, err)
+                 : rg__fail_memory(err);
+    rg__free(rows);
+    rg__free(expected);
+    return rc >= 0 && matched < s->n ? conflict(f, c, s, err) : rc;
+}
+
+static int run_delete(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
+    uint64_t *ids = rg__reallocarray(NULL, s->n, sizeof *ids);
+    uint64_t *expected = NULL;
+    uint64_t matched = 0;
+    int rc = ids ? expected_of(f, s, &expected) : RG_ENO_MEMORY;
+    for (size_t i = 0; rc >= 0 && i < s->n; i++) ids[i] = f->items->items[s->items[i]].id;
+    rc = rc >= 0 ? rg__sql_delete(c, f->ctx, s->type, ids, expected, s->n, &matched, err)
+                 : rg__fail_memory(err);
+    rg__free(ids);
+    bool checked = expected != NULL;
+    rg__free(expected);
+    return rc >= 0 && checked && matched < s->n ? conflict(f, c, s, err) : rc;
+}
+
+static int run_step(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
+    int rc = s->write == RG_INSERT   ? run_insert(f, c, s, err)
+             : s->write == RG_UPDATE ? run_update(f, c, s, err)
+                                     : run_delete(f, c, s, err);
+    if (rc >= 0) return rc;
+    rg__err_set_entity(err, s->type->name);
+    if (err && err->item < 0 && s->n == 1) err->item = (int32_t)s->items[0];
+    return rc;
+}
+
+/* ---- parts: one transaction a pool ---- */
+
+static bool tells_redis(const flush *f, int pool) {
+    for (size_t i = 0; i < f->items->n; i++) {
+        const rg_type *t = f->items->items[i].type;
+        if (t->mysql_pool == pool && rg__type_shared(t) && rg__store_shared(f->store, t)) return true;
+    }
+    return false;
+}
+
+/* A single statement without caches needs no transaction of its own. */
+static bool needs_transaction(const flush *f, int pool, const rg__mysql *c, const rg__plan *plan) {
+    if (plan->n != 1 || tells_redis(f, pool)) return true;
+    for (uint32_t i = 0; i < f->store->n_mysql; i++)
+        if ((int)i != pool && f->parts[i].plan.n) return true;
+    return rg__sql_statements(c, plan->steps[0].type, plan->steps[0].write, plan->steps[0].n) > 1 ||
+           plan->steps[0].type->version_column;
+}
+
+static int run_part(flush *f, int pool, rg_err *err) {
+    part *p = &f->parts[pool];
+    if (p->plan.n == 0) return RG_OK;
+    int rc = rg__mysql_acquire(f->store->mysql[pool], f->ctx, &p->conn, err);
+    if (rc < 0) return rc;
+    if (needs_transaction(f, pool, p->conn, &p->plan)) {
+        if ((rc = rg__mysql_begin(p->conn, f->ctx, err)) < 0) return rc;
+        p->begun = true;
+    }
+    for (size_t i = 0; rc >= 0 && i < p->plan.n; i++)
+        rc = run_step(f, p->conn, &p->plan.steps[i], err);
+    return rc;
+}
+
+/* ---- the cache protocol around it ---- */
+
+static int collect_changes(flush *f, rg_err *err) {
+    for (size_t i = 0; i < f->items->n; i++) {
+        rg__item *it = &f->items->items[i];
+        rg__shared *shared = rg__store_shared(f->store, it->type);
+        if (!shared || !rg__type_shared(it->type)) continue;
+        const void *before = it->write == RG_INSERT ? NULL : rg_block_data(it->before);
+        int rc = rg__changes_add(&f->changes[it->type->redis_pool], shared, it->type, before,
+                                 it->write == RG_DELETE ? NULL : it->after, err);
+        if (rc < 0) return rc;
+    }
+    return RG_OK;
+}
+
+static int mark(flush *f, rg_err *err) {
+    int rc = collect_changes(f, err);
+    for (uint32_t i = 0; rc >= 0 && i < f->store->n_redis; i++) {
+        rg__changes *c = &f->changes[i];
+        if (c->n == 0) continue;
+        char pending[48];
+        f->marked[i] = true;
+        rc = rg__shared_mark(f->store->shared[i], f->ctx, f->tx, c->items, c->n, pending, err);
+    }
+    return rc;
+}
+
+static void unmark(flush *f) {
+    for (uint32_t i = 0; i < f->store->n_redis; i++)
+        if (f->marked[i])
+            rg__shared_unmark(f->store->shared[i], f->ctx, f->tx, f->changes[i].items,
+                              f->changes[i].n);
+}
+
+static void publish(flush *f) {
+    for (uint32_t i = 0; i < f->store->n_redis; i++)
+        if (f->marked[i])
+            rg__shared_publish(f->store->shared[i], f->ctx, f->tx, f->changes[i].items,
+                               f->changes[i].n);
+}
+
+static int commit(flush *f, bool *some, rg_err *err) {
+    for (uint32_t i = 0; i < f->store->n_mysql; i++) {
+        part *p = &f->parts[i];
+        if (!p->begun) continue;
+        int rc = rg__mysql_commit(p->conn, f->ctx, err);
+        if (rc < 0 && *some)
+            rg__err_prefix(err, "an earlier pool of the same flush has committed, but pool %s: ",
+                           rg__mysql_pool_name(f->store->mysql[i]));
+        if (rc < 0) return rc;
+        p->begun = false;
+        *some = true;
+    }
+    return RG_OK;
+}
+
+static void rollback(flush *f) {
+    for (uint32_t i = 0; i < f->store->n_mysql; i++)
+        if (f->parts[i].begun) rg__mysql_rollback(f->parts[i].conn, f->ctx);
+}
+
+static int attempt(flush *f, rg_err *err) {
+    int rc = RG_OK;
+    bool some = false;
+    for (uint32_t i = 0; rc >= 0 && i < f->store->n_mysql; i++) rc = run_part(f, (int)i, err);
+    if (rc >= 0) rc = mark(f, err);
+    if (rc >= 0) rc = commit(f, &some, err);
+    if (rc >= 0) {
+        publish(f);
+        return rc;
+    }
+    /* an unknown outcome leaves the marks: they expire and are healed by a locking read */
+    bool unknown = rc == RG_ECOMMIT_UNKNOWN || (err && err->cls == RG_CLASS_AMBIGUOUS);
+    rollback(f);
+    if (!unknown && !some) unmark(f);
+    return rc;
+}
+
+/* ---- attempts ---- */
+
+static int flush_init(flush *f, rg_err *err) {
+    f->parts = rg__calloc(f->store->n_mysql + 1, sizeof *f->parts);
+    f->changes = rg__calloc(f->store->n_redis + 1, sizeof *f->changes);
+    f->marked = rg__calloc(f->store->n_redis + 1, sizeof *f->marked);
+    if (!f->parts || !f->changes || !f->marked) return rg__fail_memory(err);
+    rg__random(f->tx.bytes, sizeof f->tx.bytes);
+    int rc = RG_OK;
+    for (uint32_t i = 0; rc >= 0 && i < f->store->n_mysql; i++)
+        rc = rg__plan_make(f->items, (int)i, &f->parts[i].plan, err);
+    return rc;
+}
+
+static void flush_deinit(flush *f) {
+    for (uint32_t i = 0; f->parts && i < f->store->n_mysql; i++) {
+        rg__plan_deinit(&f->parts[i].plan);
+        if (f->parts[i].conn) rg__mysql_release(f->parts[i].conn);
+    }
+    for (uint32_t i = 0; f->changes && i < f->store->n_redis; i++) rg__changes_deinit(&f->changes[i]);
+    rg__free(f->parts);
+    rg__free(f->changes);
+    rg__free(f->marked);
+}
+
+static int flush_once(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
+    flush f = {.store = s, .ctx = ctx, .items = items};
+    rg__err_clear(err);
+    if (err) err->item = -1;
+    int rc = flush_init(&f, err);
+    if (rc >= 0) rc = attempt(&f, err);
+    flush_deinit(&f);
+    return rc;
+}
+
+/* Nothing was applied, so the same statements may run again: deadlocks at once with jitter, rows
+ * with queued writes when the consumer had time. */
+static bool again(const rg__ctx *ctx, int rc, const rg_err *err, int tries) {
+    if (rc == RG_EPENDING) {
+        if (rg__left_ms(ctx->deadline_ms) == 0) return false;
+        rg__sleep_ms(PENDING_WAIT_MS);
+        return rg__left_ms(ctx->deadline_ms) > 0;
+    }
+    if (err->cls != RG_CLASS_RETRY || tries >= TRIES) return false;
+    uint32_t jitter = 0;
+    rg__random(&jitter, sizeof jitter);
+    rg__sleep_ms((int64_t)(jitter % (uint32_t)(2 << tries)));
+    return rg__left_ms(ctx->deadline_ms) > 0;
+}
+
+int rg__flush(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
+    if (items->n == 0) return RG_OK;
+    int64_t started = rg__now_us();
+    int rc = RG_OK;
+    int tries = 0;
+    do rc = flush_once(s, ctx, items, err);
+    while (rc < 0 && again(ctx, rc, err, ++tries));
+    rg__observe(ctx->metrics, RG__H_FLUSH_SECONDS, rg__now_us() - started);
+    rg__count(ctx->metrics, rc < 0 ? RG__C_FLUSHES_FAILED : RG__C_FLUSHES, 1);
+    if (rc >= 0) rg__count(ctx->metrics, RG__C_FLUSHED_OPS, items->n);
+    return rc;
+}

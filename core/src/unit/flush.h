@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* The unit of work's write side: a plan of few statements, run in one transaction per MySQL pool
+ * with the cache protocol around it; or encoded and queued. */
+#ifndef RG_UNIT_FLUSH_H
+#define RG_UNIT_FLUSH_H
+
+#include "unit/store.h"
+
+/* What a flush does to one row. */
+typedef struct rg__item {
+    int write;           /* rg_write */
+    const rg_type *type;
+    uint64_t id;
+    rg_block *before;    /* update, delete: the row as it was read (owned reference) */
+    rg_block *after;     /* insert, update: the row as it will be (owned reference) */
+    uint8_t *mask;       /* update: columns that change (owned, n_columns bytes) */
+    uint32_t level;      /* plan: waits for items that free a unique value it takes */
+    bool early;          /* plan: frees a unique value that an insert takes */
+} rg__item;
+
+typedef struct rg__items {
+    rg__item *items;
+    size_t n, cap;
+} rg__items;
+void rg__items_deinit(rg__items *items);
+/* New empty item at the end, NULL when out of memory. */
+rg__item *rg__items_add(rg__items *items);
+
+/* One statement's worth: items of one type, kind and (updates) set of columns, sorted by id. */
+typedef struct rg__step {
+    int write;
+    const rg_type *type;
+    const uint8_t *mask; /* borrowed from the first item */
+    uint32_t *items;     /* numbers of items */
+    size_t n;
+} rg__step;
+typedef struct rg__plan {
+    rg__step *steps;
+    size_t n, cap;
+    uint32_t *order; /* arena of item numbers */
+} rg__plan;
+/* Order: deletes and updates that free a unique value taken by an insert; inserts, referenced types
+ * first; updates; deletes, referencing types first. Only items whose type is on the pool. Two items
+ * of one row are refused (RG_EMISUSE). */
+int rg__plan_make(const rg__items *items, int mysql_pool, rg__plan *plan, rg_err *err);
+void rg__plan_deinit(rg__plan *plan);
+
+/* Runs the items. On failure nothing was applied (but see ECOMMIT_UNKNOWN and, over several pools,
+ * the message) and err->item names the item when it is known. On success inserted rows with
+ * database ids have new `after` blocks. */
+int rg__flush(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err);
+/* Queues the items; stream_id (48 bytes) gets the id of the last entry made. `after` and `before`
+ * are rebased on what the cache holds when somebody else wrote other columns meanwhile. */
+int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, char *stream_id, rg_err *err);
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* Ids: from blocks of a durable MySQL row, or snowflakes; no round trip per entity. */
+#include "unit/load.h"
+
+enum { NODE_BITS = 6, SEQUENCE_BITS = 6 };
+#define SNOWFLAKE_EPOCH_MS 1704067200000ULL /* 2024-01-01 UTC: 41 bits last until 2093 */
+
+static int from_block(rg__id_block *b, uint64_t *id) {
+    int found = 0;
+    pthread_mutex_lock(&b->lock);
+    if (b->next < b->end) {
+        *id = b->next++;
+        found = 1;
+    }
+    pthread_mutex_unlock(&b->lock);
+    return found;
+}
+
+/* Never goes back with the clock: a millisecond once used is counted on. */
+static int snowflake(rg__id_block *b, uint32_t node, uint64_t *id) {
+    uint64_t now = (uint64_t)(rg__wall_us() / 1000) - SNOWFLAKE_EPOCH_MS;
+    pthread_mutex_lock(&b->lock);
+    if (now > b->last_ms) {
+        b->last_ms = now;
+        b->sequence = 0;
+    } else if (++b->sequence >= 1U << SEQUENCE_BITS) {
+        b->last_ms++;
+        b->sequence = 0;
+    }
+    *id = b->last_ms << (NODE_BITS + SEQUENCE_BITS) | (uint64_t)node << SEQUENCE_BITS | b->sequence;
+    pthread_mutex_unlock(&b->lock);
+    return 1;
+}
+
+int rg__ids_next(rg__store *s, const rg_type *t, uint64_t *id, rg_err *err) {
+    rg__id_block *b = &s->ids[t->number];
+    if (t->ids == RG_IDS_BLOCK) return from_block(b, id);
+    if (t->ids == RG_IDS_SNOWFLAKE) return snowflake(b, s->node, id);
+    return rg__fail_field(err, "id", "%s: ids come from the %s; none is allotted before the flush",
+                          t->name, t->ids == RG_IDS_DATABASE ? "database" : "application");
+}
+
+static void adopt(rg__id_block *b, uint64_t first, uint64_t n) {
+    pthread_mutex_lock(&b->lock);
+    if (b->next >= b->end) {
+        b->next = first;
+        b->end = first + n;
+    } else if (b->end == first) {
+        b->end = first + n;
+    } else if (b->end - b->next < n) { /* another thread was here: keep the larger block */
+        b->next = first;
+        b->end = first + n;
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+int rg__ids_reserve(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t n, rg_err *err) {
+    if (t->ids != RG_IDS_BLOCK) return RG_OK;
+    if (n < s->id_block) n = s->id_block;
+    rg__mysql *c = NULL;
+    int rc = rg__mysql_acquire(rg__store_mysql(s, t), ctx, &c, err);
+    if (rc < 0) return rc;
+    uint64_t first = 0;
+    rc = rg__sql_reserve_ids(c, ctx, t, n, &first, err);
+    rg__mysql_release(c);
+    if (rc < 0) return rg__err_prefix(err, "reserving ids of %s: ", t->name);
+    adopt(&s->ids[t->number], first, n);
+    return RG_OK;
+}

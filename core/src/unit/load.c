@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+/* Rows by id through the tiers: process cache, Redis, MySQL, and the fills on the way back. */
+#include "unit/load.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/thread.h"
+
+/* One distinct id on its way down. `row` NULL with done: known absent. */
+typedef struct item {
+    uint64_t id, stamp;
+    uint32_t entry;    /* number of its key and entry, when asked of Redis */
+    bool done, joined, leads;
+    rg_block *row;
+    rg__flight *flight;
+} item;
+
+/* A load of many: items sorted by id, and the same items' Redis side by side. */
+typedef struct load {
+    rg__store *store;
+    const rg__ctx *ctx;
+    const rg_type *type;
+    item *items;
+    size_t n;
+    rg__shared *shared;  /* NULL: no Redis tier */
+    bool process;
+    rg__key *keys;
+    rg__entry *entries;
+    rg_block **values;
+    size_t n_keys;
+} load;
+
+int rg__rows_add(void *rows, rg_block *row) {
+    rg__rows *r = rows;
+    if (r->n == r->cap) {
+        size_t cap = r->cap ? r->cap * 2 : 16;
+        rg_block **p = rg__reallocarray(r->items, cap, sizeof *p);
+        if (!p) {
+            rg_block_unref(row);
+            return RG_ENO_MEMORY;
+        }
+        r->items = p;
+        r->cap = cap;
+    }
+    r->items[r->n++] = row;
+    return RG_OK;
+}
+
+void rg__rows_deinit(rg__rows *r) {
+    for (size_t i = 0; i < r->n; i++) rg_block_unref(r->items[i]);
+    rg__free(r->items);
+    *r = (rg__rows){0};
+}
+
+void rg__store_cohere(rg__store *s, const rg_type *t) {
+    if (t->cache_process && t->redis_pool >= 0)
+        (void)rg__coherence_start(s->coherence[t->redis_pool], NULL);
+}
+
+int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
+    if (!t->cache_process) return RG_GET_MISS;
+    int64_t started = rg__traced(ctx, RG__SOURCE_PROCESS) ? rg__wall_us() : 0;
+    rg_block *b = rg__process_get(s->process, t->space, id);
+    if (rg__traced(ctx, RG__SOURCE_PROCESS)) {
+        char text[64];
+        int len = snprintf(text, sizeof text, "%u:%llu", t->space, (unsigned long long)id);
+        rg__trace_add(ctx, RG__SOURCE_PROCESS, b ? "hit" : "miss", "process", text, (size_t)len,
+                      started, rg__wall_us() - started, b && rg_block_len(b), NULL);
+    }
+    if (!b) return RG_GET_MISS;
+    if (rg_block_len(b) == 0) {
+        rg_block_unref(b);
+        return RG_GET_ABSENT;
+    }
+    *out = b;
+    return RG_GET_HIT;
+}
+
+static void keep(load *l, const item *it) {
+    if (!l->process) return;
+    rg_block *b = it->row ? rg_block_ref(it->row) : rg__block_new(0);
+    if (!b) return;
+    rg__process_put(l->store->process, l->type->space, it->id, b,
+                    it->row ? 0 : l->type->absent_ttl_s, it->stamp);
+    rg_block_unref(b);
+}
+
+static void ask_process(load *l) {
+    if (!l->process) return;
+    rg__store_cohere(l->store, l->type);
+    for (size_t i = 0; i < l->n; i++) {
+        item *it = &l->items[i];
+        it->stamp = rg__process_stamp(l->store->process, l->type->space, it->id);
+        it->done = rg__load_peek(l->store, l->ctx, l->type, it->id, &it->row) != RG_GET_MISS;
+    }
+}
+
+/* Takes what Redis answered; how many still miss. */
+static size_t settle(load *l) {
+    size_t left = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        item *it = &l->items[i];
+        if (it->done) continue;
+        rg__entry *e = &l->entries[it->entry];
+        left += e->found == RG__MISS;
+        if (e->found != RG__VALUE && e->found != RG__ABSENT) continue;
+        it->row = e->block;
+        e->block = NULL;
+        it->done = true;
+        keep(l, it);
+    }
+    return left;
+}
+
+static int name_keys(load *l) {
+    l->keys = rg__calloc(l->n, sizeof *l->keys);
+    l->entries = rg__calloc(l->n, sizeof *l->entries);
+    l->values = rg__calloc(l->n, sizeof(rg_block *));
+    if (!l->keys || !l->entries || !l->values) return RG_ENO_MEMORY;
+    for (size_t i = 0; i < l->n; i++) {
+        if (l->items[i].done) continue;
+        l->items[i].entry = (uint32_t)l->n_keys;
+        rg__key_row(l->shared, l->type, l->items[i].id, &l->keys[l->n_keys++]);
+    }
+    return RG_OK;
+}
+
+static int ask_redis(load *l) {
+    if (!l->shared) return RG_OK;
+    int rc = name_keys(l);
+    if (rc < 0 || l->n_keys == 0) return rc;
+    rg__shared_get(l->shared, l->ctx, l->type, true, l->keys, l->n_keys, l->entries);
+    if (settle(l) == 0) return RG_OK;
+    /* The lease call skips entries that are settled: only MISS ones are asked again. */
+    rg__shared_lease(l->shared, l->ctx, l->type, true, l->keys, l->n_keys, l->entries);
+    settle(l);
+    return RG_OK;
+}
+
+static const rg__entry *entry_of(const load *l, const item *it) {
+    return l->n_keys ? &l->entries[it->entry] : NULL;
+}
+
+static bool leased(const load *l, const item *it) {
+    const rg__entry *e = entry_of(l, it);
+    return e && e->found == RG__MISS && e->lease.held;
+}
+
+static bool heals(const load *l, const item *it) {
+    return leased(l, it) && entry_of(l, it)->lease.heal;
+}
+
+/* Without a Redis tier the stamp alone decides. */
+static bool may_keep(const load *l, const item *it) {
+    return !l->shared || leased(l, it);
+}
+
+static item *find_item(load *l, uint64_t id) {
+    size_t lo = 0;
+    size_t hi = l->n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (l->items[mid].id < id) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo < l->n && l->items[lo].id == id ? &l->items[lo] : NULL;
+}
+
+static int take_row(void *arg, rg_block *row) {
+    load *l = arg;
+    item *it = find_item(l, rg__row_id(l->type, rg_block_data(row)));
+    if (!it || it->row) {
+        rg_block_unref(row);
+        return RG_OK;
+    }
+    it->row = row;
+    return RG_OK;
+}
+
+/* Who of those left this thread loads: leads its flight, or has none to join. */
+static void board(load *l) {
+    bool may_join = l->process || l->shared;
+    for (size_t i = 0; i < l->n; i++) {
+        item *it = &l->items[i];
+        if (it->done) continue;
+        it->leads = true;
+        if (!may_join || leased(l, it)) continue;
+        uint64_t stamp =
+            l->process ? it->stamp : rg__process_stamp(l->store->process, l->type->space, it->id);
+        it->flight = rg__flight_join(l->store->flights, l->type->space, it->id, stamp, &it->leads);
+    }
+}
+
+static int select_some(load *l, rg__mysql *c, bool healing, uint64_t *ids, rg_err *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < l->n; i++)
+        if (!l->items[i].done && l->items[i].leads && heals(l, &l->items[i]) == healing)
+            ids[n++] = l->items[i].id;
+    if (n == 0) return RG_OK;
+    return rg__sql_select_ids(c, l->ctx, l->type, ids, n, healing ? RG__LOCK_SHARE : RG__LOCK_NONE,
+                              take_row, l, err);
+}
+
+static int select_all(load *l, rg_err *err) {
+    uint64_t *ids = rg__reallocarray(NULL, l->n, sizeof *ids);
+    if (!ids) return rg__fail_memory(err);
+    rg__mysql *c = NULL;
+    int rc = rg__mysql_acquire(rg__store_mysql(l->store, l->type), l->ctx, &c, err);
+    if (rc >= 0) {
+        rc = select_some(l, c, false, ids, err);
+        if (rc >= 0) rc = select_some(l, c, true, ids, err);
+        rg__mysql_release(c);
+    }
+    rg__free(ids);
+    return rc;
+}
+
+/* Fills Redis for those whose lease is held; the row, or its absence. */
+static void fill(load *l) {
+    if (!l->n_keys) return;
+    bool any[2] = {false, false};
+    for (size_t i = 0; i < l->n; i++) {
+        item *it = &l->items[i];
+        rg__entry *e = &l->entries[it->entry];
+        if (it->done || !it->leads || e->found != RG__MISS || !e->lease.held) continue;
+        l->values[it->entry] = it->row;
+        any[e->lease.heal] = true;
+    }
+    if (any[0])
+        rg__shared_fill(l->shared, l->ctx, l->type, true, l->keys, l->n_keys, l->values, l->entries,
+                        false);
+    if (any[1])
+        rg__shared_fill(l->shared, l->ctx, l->type, true, l->keys, l->n_keys, l->values, l->entries,
+                        true);
+}
+
+static void land(load *l, bool ok) {
+    for (size_t i = 0; i < l->n; i++) {
+        item *it = &l->items[i];
+        if (it->done || !it->leads) continue;
+        rg__flight_land(l->store->flights, it->flight, ok, it->row);
+        it->flight = NULL;
+        if (!ok) continue;
+        if (may_keep(l, it)) keep(l, it);
+        it->done = true;
+    }
+}
+
+/* Waits for the others' answers; those that failed are loaded here. */
+static bool wait_for_others(load *l) {
+    bool again = false;
+    for (size_t i = 0; i < l->n; i++) {
+        item *it = &l->items[i];
+        if (it->done) continue;
+        it->done = rg__flight_wait(l->store->flights, it->flight, l->ctx->deadline_ms, &it->row);
+        it->flight = NULL;
+        it->leads = !it->done;
+        again |= !it->done;
+    }
+    return again;
+}
+
+static size_t undone(const load *l) {
+    size_t n = 0;
+    for (size_t i = 0; i < l->n; i++) n += !l->items[i].done;
+    return n;
+}
+
+static size_t leading(const load *l) {
+    size_t n = 0;
+    for (size_t i = 0; i < l->n; i++) n += !l->items[i].done && l->items[i].leads;
+    return n;
+}
+
+static int ask_mysql(load *l, rg_err *err) {
+    if (undone(l) == 0) return RG_OK;
+    board(l);
+    int rc = leading(l) ? select_all(l, err) : RG_OK;
+    if (rc >= 0) {
+        rg__count(l->ctx->metrics, RG__C_DB_ROWS_READ, leading(l));
+        fill(l);
+    } else if (l->n_keys) {
+        rg__shared_unlease(l->shared, l->ctx, l->keys, l->n_keys, l->entries);
+    }
+    land(l, rc >= 0);
+    if (rc >= 0 && undone(l) && wait_for_others(l)) {
+        rc = select_all(l, err);
+        if (rc >= 0) land(l, true);
+    }
+    for (size_t i = 0; rc < 0 && i < l->n; i++) { /* leave flights that were joined */
+        rg_block *row = NULL;
+        if (l->items[i].flight && !l->items[i].leads &&
+            rg__flight_wait(l->store->flights, l->items[i].flight, 0, &row))
+            rg_block_unref(row);
+    }
+    return rc;
+}
+
+static int compare_ids(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Distinct ids, ascending: batches touch rows in the order of the primary key. */
+static int sort_ids(load *l, const uint64_t *ids, size_t n, rg_err *err) {
+    uint64_t *sorted = (uint64_t *)(void *)rg__memdup0(ids, n * sizeof *ids);
+    l->items = rg__calloc(n, sizeof *l->items);
+    if (!sorted || !l->items) {
+        rg__free(sorted);
+        return rg__fail_memory(err);
+    }
+    qsort(sorted, n, sizeof *sorted, compare_ids);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || sorted[i] != sorted[i - 1]) l->items[l->n++].id = sorted[i];
+    rg__free(sorted);
+    return RG_OK;
+}
+
+static void load_deinit(load *l) {
+    for (size_t i = 0; i < l->n_keys; i++) {
+        rg__key_deinit(&l->keys[i]);
+        rg__entry_deinit(&l->entries[i]);
+    }
+    for (size_t i = 0; i < l->n; i++) rg_block_unref(l->items[i].row);
+    rg__free(l->keys);
+    rg__free(l->entries);
+    rg__free(l->values);
+    rg__free(l->items);
+}
+
+static void hand_out(load *l, const uint64_t *ids, size_t n, rg_block **out) {
+    for (size_t i = 0; i < n; i++) {
+        const item *it = find_item(l, ids[i]);
+        out[i] = it && it->row ? rg_block_ref(it->row) : NULL;
+    }
+}
+
+int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n,
+                  int flags, rg_block **out, rg_err *err) {
+    if (n == 0) return RG_OK;
+    bool fresh = (flags & RG__LOAD_FRESH) != 0;
+    load l = {.store = s, .ctx = ctx, .type = t};
+    l.process = t->cache_process && !flags;
+    l.shared = t->cache_redis && !fresh ? rg__store_shared(s, t) : NULL;
+    int rc = sort_ids(&l, ids, n, err);
+    if (rc >= 0) ask_process(&l);
+    if (rc >= 0) rc = ask_redis(&l);
+    if (rc >= 0) rc = ask_mysql(&l, err);
+    if (rc >= 0) hand_out(&l, ids, n, out);
+    load_deinit(&l);
+    return rc < 0 ? rg__err_prefix(err, "loading %s: ", t->name) : RG_OK;
+}
+
+int rg__load_one(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out,
+                 rg_err *err) {
+    *out = NULL;
+    return rg__load_rows(s, ctx, t, &id, 1, 0, out, err);
+}

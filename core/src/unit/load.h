@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading entities: tier by tier, one step a tier for however many, fills under leases. */
+#ifndef RG_UNIT_LOAD_H
+#define RG_UNIT_LOAD_H
+
+#include "unit/store.h"
+
+enum {
+    RG__LOAD_FRESH = 1,  /* past all caches, from MySQL; fills nothing */
+    RG__LOAD_FILL_ONLY = 2 /* past the process cache only */
+};
+
+/* What the process tier knows of one row: RG_GET_HIT (*out has a reference), ABSENT or MISS. */
+int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out);
+/* One row; *out NULL when there is none. */
+int rg__load_one(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out,
+                 rg_err *err);
+/* Rows by id, in order, duplicates allowed; out[i] NULL when there is none, else a reference. */
+int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n,
+                  int flags, rg_block **out, rg_err *err);
+
+/* A growing list of rows (one reference each). */
+typedef struct rg__rows {
+    rg_block **items;
+    size_t n, cap;
+} rg__rows;
+int rg__rows_add(void *rows, rg_block *row); /* an rg__row_fn; takes the reference */
+void rg__rows_deinit(rg__rows *r);
+
+/* Rows by the values of an index, ordered by id; key holds the index's columns. */
+int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t index,
+                    rg_builder *key, rg__rows *out, rg_err *err);
+
+/* ---- loads in flight (unit/flight.c) ---- */
+/* One load of a row at a time in this process: the second asker waits for the first one's answer,
+ * but only when the row was not written since the first one started (same stamp), so that nobody
+ * reads what was replaced before he asked. */
+rg__flights *rg__flights_new(void);
+void rg__flights_free(rg__flights *f);
+typedef struct rg__flight rg__flight;
+/* The flight of that key: *mine says whether the caller must load and land it. */
+rg__flight *rg__flight_join(rg__flights *f, uint32_t space, uint64_t key, uint64_t stamp, bool *mine);
+/* The leader's answer (row NULL: absent; ok false: the load failed, waiters load themselves). */
+void rg__flight_land(rg__flights *f, rg__flight *flight, bool ok, rg_block *row);
+/* A waiter's turn: true when an answer came (*row has a reference or is NULL). Drops the flight. */
+bool rg__flight_wait(rg__flights *f, rg__flight *flight, int64_t deadline_ms, rg_block **row);
+
+/* ---- ids (unit/ids.c) ---- */
+/* 1 and *id, 0 when the block is used up, negative when the engine allots none for this type. */
+int rg__ids_next(rg__store *s, const rg_type *t, uint64_t *id, rg_err *err);
+int rg__ids_reserve(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t n, rg_err *err);
+
+#endif

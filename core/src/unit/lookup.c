@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/* Rows by the values of an index: ids from the cached lookup, rows through the tiers, and every row
+ * checked against the values asked for. */
+#include "unit/load.h"
+
+#include <stdlib.h>
+
+#include "base/alloc.h"
+
+typedef struct lookup {
+    rg__store *store;
+    const rg__ctx *ctx;
+    const rg_type *type;
+    const rg__index *index;
+    uint32_t number;
+    rg__buf encoded;     /* the key, normalised */
+    rg_block *key_row;   /* the key's values as a row, for SQL */
+    rg__shared *shared;  /* NULL: lookups of this index are not cached */
+    rg__key key;
+    rg__entry entry;
+    uint64_t stamp;
+    uint64_t *ids;
+    size_t n;
+    bool pending;        /* some ids come from queued writes */
+} lookup;
+
+static bool unique(const lookup *l) { return (l->index->flags & RG_INDEX_UNIQUE) != 0; }
+
+/* Lists may be kept in the process only when the Redis tier tells about their changes. */
+static bool in_process(const lookup *l) { return l->shared && l->type->cache_process; }
+
+static int set_ids(lookup *l, const uint8_t *p, size_t len) {
+    rg__free(l->ids);
+    l->n = len / 8;
+    l->ids = rg__malloc(len + 8);
+    if (!l->ids) return RG_ENO_MEMORY;
+    memcpy(l->ids, p, len);
+    return RG_OK;
+}
+
+static void keep_ids(lookup *l) {
+    if (!in_process(l) || l->pending) return;
+    rg_block *b = rg__block_dup(l->ids, (uint32_t)(l->n * 8));
+    if (!b) return;
+    rg__process_put(l->store->process, l->key.space, l->key.hash, b,
+                    l->n ? 0 : l->type->absent_ttl_s, l->stamp);
+    rg_block_unref(b);
+}
+
+static bool from_process(lookup *l) {
+    if (!in_process(l)) return false;
+    rg__store_cohere(l->store, l->type);
+    l->stamp = rg__process_stamp(l->store->process, l->key.space, l->key.hash);
+    rg_block *b = rg__process_get(l->store->process, l->key.space, l->key.hash);
+    if (!b) return false;
+    int rc = set_ids(l, rg_block_data(b), rg_block_len(b));
+    rg_block_unref(b);
+    return rc == RG_OK;
+}
+
+/* Values by other collations than bytes: only a found id may be believed (and is checked). */
+static bool believable(const lookup *l) {
+    return l->index->exact || (unique(l) && l->entry.block && rg_block_len(l->entry.block) > 0);
+}
+
+static bool from_redis(lookup *l) {
+    if (!l->shared) return false;
+    rg__shared_get(l->shared, l->ctx, l->type, false, &l->key, 1, &l->entry);
+    if (l->entry.found == RG__MISS)
+        rg__shared_lease(l->shared, l->ctx, l->type, false, &l->key, 1, &l->entry);
+    l->pending = l->entry.pending || l->entry.found == RG__DELTAS;
+    if (l->entry.found != RG__VALUE || !believable(l)) return false;
+    if (set_ids(l, rg_block_data(l->entry.block), rg_block_len(l->entry.block)) < 0) return false;
+    keep_ids(l);
+    return true;
+}
+
+static bool has_id(const lookup *l, uint64_t id, size_t *at) {
+    for (size_t i = 0; i < l->n; i++)
+        if (l->ids[i] == id) {
+            *at = i;
+            return true;
+        }
+    return false;
+}
+
+static int compare_ids(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* What the queue will do to the list, applied to what MySQL holds: a set, so order is no matter. */
+static int apply_deltas(lookup *l) {
+    uint64_t *ids = rg__reallocarray(l->ids, l->n + l->entry.n_deltas + 1, sizeof *ids);
+    if (!ids) return RG_ENO_MEMORY;
+    l->ids = ids;
+    for (uint32_t i = 0; i < l->entry.n_deltas; i++) {
+        size_t at = 0;
+        bool has = has_id(l, l->entry.deltas[i].id, &at);
+        if (l->entry.deltas[i].add && !has) l->ids[l->n++] = l->entry.deltas[i].id;
+        if (!l->entry.deltas[i].add && has) l->ids[at] = l->ids[--l->n];
+    }
+    qsort(l->ids, l->n, sizeof *l->ids, compare_ids);
+    return RG_OK;
+}
+
+static int ids_of(lookup *l, const rg__rows *rows) {
+    rg__free(l->ids);
+    l->ids = rg__malloc((rows->n + 1) * sizeof *l->ids);
+    if (!l->ids) return RG_ENO_MEMORY;
+    l->n = rows->n;
+    for (size_t i = 0; i < rows->n; i++)
+        l->ids[i] = rg__row_id(l->type, rg_block_data(rows->items[i]));
+    return RG_OK;
+}
+
+static void fill(lookup *l) {
+    if (!l->shared || !l->entry.lease.held) return;
+    if (!l->index->exact && l->n == 0) {
+        rg__shared_unlease(l->shared, l->ctx, &l->key, 1, &l->entry);
+        return;
+    }
+    rg_block *b = rg__block_dup(l->ids, (uint32_t)(l->n * 8));
+    if (!b) return;
+    rg__shared_fill(l->shared, l->ctx, l->type, false, &l->key, 1, &b, &l->entry,
+                    l->entry.lease.heal);
+    rg_block_unref(b);
+    keep_ids(l);
+}
+
+static int select_rows(lookup *l, rg__rows *rows, rg_err *err) {
+    rg__mysql *c = NULL;
+    int rc = rg__mysql_acquire(rg__store_mysql(l->store, l->type), l->ctx, &c, err);
+    if (rc < 0) return rc;
+    bool heal = l->entry.lease.held && l->entry.lease.heal;
+    rc = rg__sql_select_index(c, l->ctx, l->type, l->index, rg_block_data(l->key_row),
+                              heal ? RG__LOCK_SHARE : RG__LOCK_NONE, 0, rg__rows_add, rows, err);
+    rg__mysql_release(c);
+    return rc;
+}
+
+/* Queued writes of rows that Redis does not cache otherwise show through their pending entries. */
+static void overlay(lookup *l, rg__rows *rows) {
+    rg__shared *shared = rg__store_shared(l->store, l->type);
+    rg__key *keys = rg__calloc(rows->n + 1, sizeof *keys);
+    rg__entry *entries = rg__calloc(rows->n + 1, sizeof *entries);
+    if (keys && entries && rows->n > 0) {
+        for (size_t i = 0; i < rows->n; i++) rg__key_row(shared, l->type, l->ids[i], &keys[i]);
+        rg__shared_get(shared, l->ctx, l->type, true, keys, rows->n, entries);
+        for (size_t i = 0; i < rows->n; i++) {
+            if (entries[i].pending || (l->type->cache_redis && entries[i].found == RG__VALUE)) {
+                rg_block_unref(rows->items[i]);
+                rows->items[i] = entries[i].block;
+                entries[i].block = NULL;
+            }
+            rg__key_deinit(&keys[i]);
+            rg__entry_deinit(&entries[i]);
+        }
+    }
+    rg__free(keys);
+    rg__free(entries);
+}
+
+/* Rows of the ids, in order; slots without a row stay NULL. */
+static int load_ids(lookup *l, rg__rows *rows, rg_err *err) {
+    rows->items = rg__calloc(l->n + 1, sizeof *rows->items);
+    if (!rows->items) return rg__fail_memory(err);
+    rows->n = rows->cap = l->n;
+    int rc = rg__load_rows(l->store, l->ctx, l->type, l->ids, l->n, 0, rows->items, err);
+    if (rc >= 0 && l->pending && !l->type->cache_redis) overlay(l, rows);
+    return rc;
+}
+
+/* Drops rows that are not there or do not have the values; how many were dropped. */
+static size_t check(lookup *l, rg__rows *rows) {
+    rg__slice key = {l->encoded.p, l->encoded.len};
+    size_t n = 0;
+    for (size_t i = 0; i < rows->n; i++) {
+        rg_block *row = rows->items[i];
+        if (row && rg__key_matches(l->type, l->index, rg_block_data(row), key))
+            rows->items[n++] = row;
+        else
+            rg_block_unref(row);
+    }
+    size_t dropped = rows->n - n;
+    rows->n = n;
+    return dropped;
+}
+
+/* Straight from MySQL; for cached types the row tiers may know newer (queued) values. */
+static int from_mysql(lookup *l, rg__rows *rows, rg_err *err) {
+    int rc = select_rows(l, rows, err);
+    if (rc < 0) return rc;
+    rg__count(l->ctx->metrics, RG__C_DB_ROWS_READ, rows->n);
+    if (ids_of(l, rows) < 0) return rg__fail_memory(err);
+    fill(l);
+    if (l->entry.found == RG__DELTAS) {
+        rg__rows_deinit(rows);
+        if (apply_deltas(l) < 0) return rg__fail_memory(err);
+        rc = load_ids(l, rows, err);
+        if (rc >= 0) check(l, rows);
+    } else if (l->type->cache_redis && rg__store_shared(l->store, l->type)) {
+        overlay(l, rows);
+        if (l->index->exact) check(l, rows);
+    }
+    return rc;
+}
+
+static int answer(lookup *l, rg__rows *rows, rg_err *err) {
+    if (from_process(l) || from_redis(l)) {
+        int rc = load_ids(l, rows, err);
+        if (rc < 0 || check(l, rows) == 0) return rc;
+        /* the list said more than the rows: it is being changed; MySQL decides */
+        rg__count(l->ctx->metrics, RG__C_LOOKUP_MISMATCH, 1);
+        if (l->pending) return rc;
+        rg__process_drop(l->store->process, l->key.space, l->key.hash);
+        rg__rows_deinit(rows);
+    }
+    int rc = from_mysql(l, rows, err);
+    if (rc < 0 && l->shared) rg__shared_unlease(l->shared, l->ctx, &l->key, 1, &l->entry);
+    return rc;
+}
+
+static void deinit(lookup *l) {
+    rg__buf_deinit(&l->encoded);
+    rg_block_unref(l->key_row);
+    if (l->shared) rg__key_deinit(&l->key);
+    rg__entry_deinit(&l->entry);
+    rg__free(l->ids);
+}
+
+int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t index,
+                    rg_builder *key, rg__rows *out, rg_err *err) {
+    if (index >= t->n_indexes) return rg__fail(err, RG_EINVALID, "%s has no such index", t->name);
+    lookup l = {.store = s, .ctx = ctx, .type = t, .index = &t->indexes[index], .number = index};
+    bool has_null = false;
+    int rc = rg__key_encode_builder(t, l.index, key, &l.encoded, &has_null, err);
+    if (rc >= 0 && has_null && unique(&l))
+        rc = rg__fail(err, RG_EINVALID, "%s.%s: NULL is no unique value; search instead", t->name,
+                      l.index->name);
+    if (rc >= 0 && !(l.key_row = rg__builder_partial(key))) rc = rg__fail_memory(err);
+    if (rc >= 0 && rg__index_cached(l.index) && (l.index->exact || unique(&l)))
+        l.shared = rg__store_shared(s, t);
+    if (l.shared)
+        rg__key_lookup(l.shared, t, index, (rg__slice){l.encoded.p, l.encoded.len}, &l.key);
+    if (rc >= 0) rc = answer(&l, out, err);
+    deinit(&l);
+    return rc < 0 ? rg__err_prefix(err, "looking up %s by %s: ", t->name, t->indexes[index].name)
+                  : RG_OK;
+}

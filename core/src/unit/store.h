@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* What the unit of work stands on: schema, pools, caches, queues. Owned by the engine; shared. */
+#ifndef RG_UNIT_STORE_H
+#define RG_UNIT_STORE_H
+
+#include <pthread.h>
+#include "cache/cache.h"
+#include "mysql/mysql.h"
+#include "queue/queue.h"
+
+/* Ids in memory of one type: [next, end). */
+typedef struct rg__id_block {
+    pthread_mutex_t lock;
+    uint64_t next, end;
+    uint64_t last_ms; /* snowflake */
+    uint32_t sequence;
+} rg__id_block;
+
+typedef struct rg__flights rg__flights; /* loads in flight (unit/flight.c) */
+
+/* Producers of queued flushes. The enqueue script drops what has a sequence number at or below the
+ * producer's last one (a retry), so a producer sends one at a time: concurrent flushes of a process
+ * take different ones. */
+enum { RG__PRODUCERS = 64 };
+typedef struct rg__producer {
+    atomic_bool busy;
+    char name[40];
+    uint64_t seq; /* only the holder touches it */
+} rg__producer;
+
+typedef struct rg__store {
+    rg__schema schema;
+    rg__mysql_pool **mysql; /* by type->mysql_pool */
+    rg__queue *queues;      /* one a MySQL pool, same numbering; shared == NULL: no queue */
+    uint32_t n_mysql;
+    rg__shared **shared;    /* by type->redis_pool */
+    rg__coherence **coherence;
+    uint32_t n_redis;
+    rg__process *process;
+    rg__flights *flights;
+    rg__id_block *ids;      /* by type->number */
+    rg__metrics metrics;
+    rg__producer producers[RG__PRODUCERS];
+    uint32_t id_block, node;
+    uint64_t queue_max_len;
+    uint32_t backpressure_wait_ms;
+} rg__store;
+
+/* The Redis tier of a type, NULL when it has none. */
+static inline rg__shared *rg__store_shared(const rg__store *s, const rg_type *t) {
+    return t->redis_pool >= 0 ? s->shared[t->redis_pool] : NULL;
+}
+static inline rg__mysql_pool *rg__store_mysql(const rg__store *s, const rg_type *t) {
+    return s->mysql[t->mysql_pool];
+}
+/* Starts the coherence channel of a type's Redis pool when its process tier needs it. */
+void rg__store_cohere(rg__store *s, const rg_type *t);
+
+#endif

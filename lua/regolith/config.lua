@@ -1,0 +1,229 @@
+-- SPDX-License-Identifier: MIT
+-- What regolith.open is given - a table, a file, the environment - as one checked configuration.
+-- A table in code goes before the environment, the environment before a file.
+
+local entities = require "regolith.entity"
+local native = require "regolith.native"
+local options = require "regolith.options"
+local url = require "regolith.url"
+
+local M = {}
+
+local count = options.integer(1, 4294967295)
+local function url_or_table(v)
+  if type(v) ~= "string" and type(v) ~= "table" then return "must be a URL, or a table of pools" end
+end
+
+local OPTIONS = {
+  mysql = url_or_table, redis = url_or_table, entities = options.table,
+  prefix = options.string, process_cache_mb = options.integer(0, 16777216),
+  timeout_ms = count, id_block = count, node = options.integer(0, 63),
+  queue_max_len = count, backpressure_wait_ms = options.integer(0, 4294967295),
+  workers = options.integer(1, 1024), max_queued = count,
+  lazy = options.boolean, log = options.table, on_error = options.func,
+}
+
+local POOL = { url = options.string, host = options.string, port = options.integer(1, 65535),
+  password = options.string, database = options.string }
+
+-- ---- passwords ----------------------------------------------------------------------------------
+
+local function read_first_line(path)
+  local file, why = io.open(path, "r")
+  if not file then return nil, why end
+  local line = file:read "*l" or ""
+  file:close()
+  return (line:gsub("\r$", ""))
+end
+
+--- The password of a pool: given, from a file, from the environment. Never in a message.
+local function find_password(pool, env_base, complain)
+  local file = pool.password_file or os.getenv(env_base .. "_PASSWORD_FILE")
+  if pool.password then return pool.password end
+  if pool.password_env then
+    local value = os.getenv(pool.password_env)
+    if not value then complain(string.format("the environment has no '%s' (password_env)", pool.password_env)) end
+    return value
+  end
+  if file then
+    local line, why = read_first_line(file)
+    if not line then complain("its password file cannot be read: " .. why) end
+    return line
+  end
+  return os.getenv(env_base .. "_PASSWORD")
+end
+
+-- ---- pools --------------------------------------------------------------------------------------
+
+--- REGOLITH_MYSQL for the default pool, REGOLITH_MYSQL_LOGS for the pool "logs".
+local function env_base(server, name)
+  local base = "REGOLITH_" .. server:upper()
+  return name == "default" and base or base .. "_" .. name:upper()
+end
+
+local function check_pool(server, pool, complain)
+  if not pool.host and not pool.socket then complain "has neither a host nor a socket" end
+  if server == "mysql" and not pool.db then complain "names no database" end
+end
+
+--- One pool as plain members: a URL, or a table with members of its own.
+local function read_pool(server, name, given, complain)
+  local fault = function(text) complain(string.format("%s pool '%s': %s", server, name, text)) end
+  local pool = {}
+  local before = #complain.faults
+  if type(given) == "string" then given = { url = given } end
+  if type(given) ~= "table" then
+    fault "must be a URL or a table"
+    return nil
+  end
+  local known = {}
+  for option, check in pairs(url.SERVERS[server]) do known[option] = check end
+  for option, check in pairs(POOL) do known[option] = check end
+  options.check(given, known, fault)
+  if type(given.url) == "string" then pool = url.parse(server, given.url, fault) end
+  for option, value in pairs(given) do
+    if option == "database" then pool.db = value
+    elseif option ~= "url" then pool[option] = value end
+  end
+  pool.name = name
+  pool.password = find_password(pool, env_base(server, name), fault)
+  if #complain.faults == before then check_pool(server, pool, fault) end
+  return pool
+end
+
+--- One pool (a URL, or a table that says where) or several by name.
+local function is_single(given)
+  return type(given) == "string" or given.url or given.host or given.socket
+end
+
+local function names_of(given)
+  local names = {}
+  for name in pairs(given) do names[#names + 1] = tostring(name) end
+  table.sort(names)
+  return names
+end
+
+local function read_pools(server, given, wanted, complain)
+  local named, pools = {}, {}
+  if type(given) == "string" or type(given) == "table" then
+    named = is_single(given) and { default = given } or given
+  end
+  local all = {}
+  for name, pool in pairs(named) do all[name] = pool end
+  for name in pairs(wanted) do
+    if all[name] == nil then all[name] = os.getenv(env_base(server, name) .. "_URL") end
+  end
+  for _, name in ipairs(names_of(all)) do
+    local wrong = options.name(name)
+    if wrong then complain(string.format("%s pool '%s': its name %s", server, name, wrong)) end
+    pools[#pools + 1] = read_pool(server, name, all[name], complain)
+  end
+  return pools
+end
+
+-- ---- sources ------------------------------------------------------------------------------------
+
+--- A configuration file: Lua that returns a table, or JSON.
+---@param path string
+---@return table? config
+---@return string? why
+function M.read_file(path)
+  if path:match "%.json$" then
+    local file, why = io.open(path, "r")
+    if not file then return nil, why end
+    local text = file:read "*a"
+    file:close()
+    local value, fault = native.json_decode(text)
+    if value == nil then return nil, path .. ": " .. fault end
+    if type(value) ~= "table" then return nil, path .. ": must hold an object" end
+    return value
+  end
+  local chunk, why = loadfile(path)
+  if not chunk then return nil, why end
+  local ok, value = pcall(chunk)
+  if not ok then return nil, tostring(value) end
+  if type(value) ~= "table" then return nil, path .. ": must return a table" end
+  return value
+end
+
+local function environment()
+  return {
+    mysql = os.getenv "REGOLITH_MYSQL_URL",
+    redis = os.getenv "REGOLITH_REDIS_URL",
+    prefix = os.getenv "REGOLITH_PREFIX",
+  }
+end
+
+local function merge(...)
+  local merged = {}
+  for i = 1, select("#", ...) do
+    for name, value in pairs((select(i, ...))) do
+      if merged[name] == nil then merged[name] = value end
+    end
+  end
+  return merged
+end
+
+--- Pools that the entities name; "default" besides.
+local function wanted_pools(list, member)
+  local wanted = { default = true }
+  for _, entity in ipairs(list) do
+    if entities.is(entity) then wanted[entity[member] or "default"] = true end
+  end
+  return wanted
+end
+
+local function take_entities(given, complain)
+  local list, seen = {}, {}
+  if type(given) ~= "table" then
+    complain "entities: a list of entities is needed, as in entities = { User, Team }"
+    return list
+  end
+  for i, entity in ipairs(given) do
+    if not entities.is(entity) then
+      complain(string.format("entities: entry %d is not an entity", i))
+    else
+      if seen[entity.name] then complain(string.format("%s: two entities have this name", entity.name)) end
+      seen[entity.name] = true
+      for _, fault in ipairs(entity.faults) do complain(fault) end
+      list[#list + 1] = entity
+    end
+  end
+  return list
+end
+
+---@class regolith.Config
+---@field mysql table[] pools
+---@field redis table[] pools
+---@field entities regolith.Entity[]
+---@field faults string[] everything that is wrong
+
+--- Reads and checks everything; the result's `faults` is empty when all is well.
+---@param given table|string|nil table, path of a file, or nil for the environment alone
+---@param overrides table? with a path: what code adds to the file
+---@return regolith.Config
+function M.read(given, overrides)
+  local faults = {}
+  local complain = setmetatable({ faults = faults }, {
+    __call = function(_, text) faults[#faults + 1] = text end,
+  })
+  local code, file = overrides or {}, {}
+  if type(given) == "table" then code = given end
+  if type(given) == "string" then
+    local read, why = M.read_file(given)
+    if not read then complain(why) end
+    file = read or {}
+  end
+  local config = merge(code, environment(), file)
+  options.check(config, OPTIONS, complain)
+  config.faults = faults
+  config.entities = take_entities(config.entities, complain)
+  config.mysql = read_pools("mysql", config.mysql, wanted_pools(config.entities, "mysql"), complain)
+  config.redis = read_pools("redis", config.redis, wanted_pools(config.entities, "redis"), complain)
+  if #config.mysql == 0 and #faults == 0 then
+    complain "mysql: no server is given, as in mysql = \"mysql://app@localhost/app\""
+  end
+  return config
+end
+
+return M

@@ -1,0 +1,160 @@
+-- SPDX-License-Identifier: MIT
+-- The consumer of queued flushes: one batch a step, again and again. What is temporary is waited for,
+-- what is permanent becomes a dead letter; neither loses an operation.
+
+local errors = require "regolith.err"
+local native = require "regolith.native"
+local options = require "regolith.options"
+
+local C, ffi, err = native.C, native.ffi, native.err
+
+ffi.cdef "int poll(void *fds, unsigned long n, int timeout_ms);"
+
+---@class regolith.Consumer
+---@field _orm regolith.Orm
+---@field _c ffi.cdata* rg_consumer
+---@field _opts table
+---@field _running boolean
+---@field _stopped boolean
+---@field _dead number dead letters seen so far
+local Consumer = { __name = "regolith.Consumer" }
+Consumer.__index = Consumer
+
+local count = options.integer(1, 4294967295)
+local OPTIONS = {
+  queue = options.name, max_batch = count, max_hold_ms = count, max_backoff_ms = count, max_tries = count,
+  on_error = options.one_of("wait", "stop"), on_dead = options.func, on_error_report = options.func,
+}
+local RUN = { signals = options.boolean, max_wait_s = function(v)
+  if type(v) ~= "number" or v <= 0 or v > 3600 then return "must be a number of seconds" end
+end }
+
+--- Least time between two tries after a temporary error.
+local FIRST_BACKOFF_S = 0.05
+
+local M = {}
+
+---@param orm regolith.Orm
+---@param given table?
+---@return regolith.Consumer? consumer
+---@return regolith.Err? err
+function M.new(orm, given)
+  local opts = options.require("consumer", given, OPTIONS)
+  local stop = opts.on_error == "stop"
+  local c = C.rg_consumer_new(orm._engine, ffi.new("rg_consumer_opts", {
+    size = ffi.sizeof "rg_consumer_opts", queue = opts.queue,
+    max_batch = opts.max_batch or 0, max_hold_ms = opts.max_hold_ms or 0,
+    on_error = stop and C.RG_ON_ERROR_STOP or C.RG_ON_ERROR_WAIT,
+    max_backoff_ms = opts.max_backoff_ms or 0, max_tries = opts.max_tries or 0,
+  }), err)
+  if c == nil then return errors.fail(err) end
+  return setmetatable({
+    _orm = orm, _c = ffi.gc(c, C.rg_consumer_free), _opts = opts, _stopped = false, _running = false, _dead = 0,
+  }, Consumer)
+end
+
+local stats_out
+
+--- Totals since the consumer was made.
+---@return { applied: number, dead: number, batches: number, retries: number, lag: number }
+function Consumer:stats()
+  stats_out = stats_out or ffi.new "rg_consumer_stats"
+  C.rg_consumer_stats_get(self._c, stats_out)
+  return {
+    applied = stats_out.applied, dead = stats_out.dead, batches = stats_out.batches,
+    retries = stats_out.retries, lag = stats_out.lag,
+  }
+end
+
+--- Tells on_dead how many operations have become dead letters since the last time.
+local function tell_dead(self)
+  local dead = self:stats().dead
+  if dead > self._dead and self._opts.on_dead then self._opts.on_dead(dead - self._dead) end
+  self._dead = dead
+end
+
+--- One batch: waits for operations, applies them. A temporary error is returned; nothing is lost, step
+--- again later.
+---@param max_wait_s? number how long to wait for the first operation [1]
+---@return number? applied operations applied or dead-lettered
+---@return regolith.Err? err
+---@return integer? errno
+---@return string? sqlstate
+function Consumer:step(max_wait_s)
+  local wait_ms = math.floor((max_wait_s or 1) * 1000)
+  local op, fault = self._orm:_do(C.rg_op_consume(self._c, wait_ms, err))
+  if not op then return errors.results(fault) end
+  tell_dead(self)
+  return C.rg_op_number(op)
+end
+
+local function pause(seconds)
+  local nginx = rawget(_G, "ngx")
+  if nginx and nginx.sleep then return nginx.sleep(seconds) end
+  ffi.C.poll(nil, 0, math.floor(seconds * 1000))
+end
+
+local function stop_asked(self, signals)
+  return self._stopped or (signals and native.signal_taken() ~= nil)
+end
+
+--- Waits a little longer after each temporary error in a row; looks up at signals meanwhile.
+local function back_off(self, failures, signals)
+  local most = (self._opts.max_backoff_ms or 5000) / 1000
+  local left = math.min(FIRST_BACKOFF_S * 2 ^ math.min(failures - 1, 20), most)
+  while left > 0 and not stop_asked(self, signals) do
+    pause(math.min(left, 0.2))
+    left = left - 0.2
+  end
+end
+
+local function loop(self, opts)
+  local failures = 0
+  while not stop_asked(self, opts.signals) do
+    local applied, fault = self:step(opts.max_wait_s)
+    if applied then
+      failures = 0
+    else
+      failures = failures + 1
+      if self._opts.on_error_report then self._opts.on_error_report(fault, failures) end
+      if self._opts.on_error == "stop" or fault.code == "CLOSED" or fault.code == "MISUSE" then
+        return nil, fault
+      end
+      back_off(self, failures, opts.signals)
+    end
+  end
+  return true
+end
+
+--- Consumes until stop() is called; with `signals`, until SIGINT or SIGTERM too (the batch under way is
+--- finished). With on_error = "stop" the first error ends it.
+---@param opts? { signals: boolean?, max_wait_s: number? }
+---@return true? ok
+---@return regolith.Err? err
+function Consumer:run(opts)
+  opts = options.require("run", opts, RUN)
+  if self._running then error("the consumer is running already", 2) end
+  self._running, self._stopped = true, false
+  if opts.signals then native.signal_watch() end
+  local called, ok, fault = pcall(loop, self, opts)
+  if opts.signals then native.signal_unwatch() end
+  self._running = false
+  if not called then error(ok, 0) end
+  if not ok then return errors.results(fault) end
+  return true
+end
+
+--- Ends run() after the batch under way.
+function Consumer:stop() self._stopped = true end
+
+--- Is run() under way?
+---@return boolean
+function Consumer:running() return self._running end
+
+--- Frees it; an operation under way keeps what it needs.
+function Consumer:close()
+  if self._c then C.rg_consumer_free(ffi.gc(self._c, nil)) end
+  self._c = nil
+end
+
+return M

@@ -1,0 +1,82 @@
+-- SPDX-License-Identifier: MIT
+-- Errors of the outside world: one object with a stable code. Misuse is raised instead.
+
+local native = require "regolith.native"
+
+local C, ffi = native.C, native.ffi
+local fstr = ffi.string
+
+---@class regolith.Err
+---@field code string stable name, e.g. "DUPLICATE_KEY"
+---@field message string what happened, for a person
+---@field errno integer? the server's error number
+---@field sqlstate string? the server's five characters
+---@field retriable boolean the same call may succeed later, unchanged
+---@field field string? the field named by INVALID
+---@field index string? the index named by DUPLICATE_KEY
+---@field entity string? name of the entity type concerned
+---@field row table? the entity concerned (flush)
+---@field hook string? the hook named by HOOK
+local Err = { __name = "regolith.Err" }
+Err.__index = Err
+
+--- The text without the code: what concerns which entity.
+local function where(e)
+  local place = e.entity
+  if e.field and not e.message:find(e.field, 1, true) then
+    place = place and place .. "." .. e.field or e.field
+  end
+  if not place or e.message:find(place, 1, true) then return e.message end
+  return place .. ": " .. e.message
+end
+
+function Err:__tostring() return self.code .. ": " .. where(self) end
+function Err.__concat(a, b) return tostring(a) .. tostring(b) end
+
+local M = {}
+
+---@param code string
+---@param message string
+---@param extra? table further members
+---@return regolith.Err
+function M.new(code, message, extra)
+  local e = extra or {}
+  e.code, e.message = code, message
+  if e.retriable == nil then e.retriable = false end
+  return setmetatable(e, Err)
+end
+
+local function text(chars)
+  local s = fstr(chars)
+  return s ~= "" and s or nil
+end
+
+--- A Lua error object of what the engine reported.
+---@param c ffi.cdata* rg_err, or pointer to one
+---@return regolith.Err
+function M.from_c(c)
+  return setmetatable({
+    code = fstr(C.rg_code_name(c.code)),
+    message = fstr(c.message),
+    errno = c.sql_errno ~= 0 and c.sql_errno or nil,
+    sqlstate = text(c.sqlstate),
+    retriable = c.retriable ~= 0,
+    field = text(c.field),
+    index = text(c.index),
+    entity = text(c.entity),
+  }, Err)
+end
+
+--- What a failing function returns.
+---@param e regolith.Err
+---@return nil, regolith.Err, integer?, string?
+function M.results(e) return nil, e, e.errno, e.sqlstate end
+
+--- The same for an rg_err.
+function M.fail(c) return M.results(M.from_c(c)) end
+
+---@param value any
+---@return boolean
+function M.is(value) return getmetatable(value) == Err end
+
+return M

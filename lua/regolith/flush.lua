@@ -1,0 +1,355 @@
+-- SPDX-License-Identifier: MIT
+-- Flushing: hooks, rows for the engine, and bringing the entities up to date with what was written.
+
+local errors = require "regolith.err"
+local hooks = require "regolith.hooks"
+local native = require "regolith.native"
+local record = require "regolith.record"
+
+local C, ffi, err = native.C, native.ffi, native.err
+local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
+local NAMES = { [INSERT] = "insert", [UPDATE] = "update", [DELETE] = "delete" }
+--- What rg_op_flush_add says of an update that changes nothing.
+local UNCHANGED = -1000
+local MAX_ROUNDS = 100
+
+local M = {}
+
+local function type_of(self, e) return self._types[record.type_of(e).entity] end
+
+--- The error of a builder or of adding an item, with the entity concerned.
+local function entity_error(S, e)
+  local fault = errors.from_c(err)
+  fault.entity, fault.row = S.T.name, e
+  return fault
+end
+
+--- Values of all columns by path.
+function M.values(S, e)
+  local values = {}
+  for _, column in ipairs(S.T.entity.columns) do values[column.path] = record.read(e, column.access) end
+  return values
+end
+
+-- ---- entities and rows --------------------------------------------------------------------------
+
+--- Gives the entity the values of a row; tables that say the same stay the same tables.
+local function refresh(S, e, row)
+  local now = S.decode(row)
+  for _, node in ipairs(S.T.entity.nodes) do
+    local key = node.key
+    local old, new = rawget(e, key), now[key]
+    if old ~= new and not record.same(old, new) then rawset(e, key, new) end
+  end
+  if rawget(e, "id") ~= now.id then rawset(e, "id", now.id) end
+end
+
+--- Gives the entity exactly the values of a row.
+function M.reset(S, e, row)
+  local now = S.decode(row)
+  for _, node in ipairs(S.T.entity.nodes) do rawset(e, node.key, now[node.key]) end
+  rawset(e, "id", now.id)
+end
+
+--- Moves a managed entity to the place of a row just pinned.
+function M.move(self, S, e, place, view)
+  C.rg_session_repin(self._c, place - 1, nil)
+  self._at[place] = nil
+  place = view.slot + 1
+  self._at[place] = e
+  S.places[e.id] = place
+  if place > self._top then self._top = place end
+end
+
+--- Drops an entity from the session.
+function M.forget(self, S, e, place)
+  self._at[place] = nil
+  if place < 0 then self._fresh[e] = nil else C.rg_session_repin(self._c, place - 1, nil) end
+  local id = rawget(e, "id")
+  if id ~= nil and S.places[id] == place then S.places[id] = nil end
+end
+
+function M.discard(self, S, e, place)
+  if place < 0 then return M.forget(self, S, e, place) end
+  C.rg_session_row(self._c, place - 1, self._view)
+  M.reset(S, e, self._view.data)
+  self._doomed[e] = nil
+end
+
+--- Fills the type's builder from an entity; base is its row, or nil for an insert.
+local function encode(S, e, base)
+  local builder = S.T.builder
+  C.rg_builder_reset(builder)
+  if S.T.encode(builder, e, base) < 0 then return nil, entity_error(S, e) end
+  return builder
+end
+
+local function encode_managed(self, S, e, place)
+  C.rg_session_row(self._c, place - 1, self._view)
+  return encode(S, e, self._view.data)
+end
+
+--- Would an update of the entity change its row?
+local function differs(self, S, e, place)
+  local builder, fault = encode_managed(self, S, e, place)
+  if not builder then return nil, fault end
+  local rc = C.rg_session_differs(self._c, place - 1, builder, err)
+  if rc < 0 then return nil, entity_error(S, e) end
+  return rc == 1
+end
+
+local columns_out = ffi.new "uint32_t[4096]"
+
+local function item_columns(op, item, T)
+  local columns = {}
+  for i = 0, math.min(C.rg_op_flush_changed(op, item, columns_out, 4096), 4096) - 1 do
+    columns[i + 1] = T.columns[columns_out[i]]
+  end
+  return columns
+end
+
+--- Adds an update to an operation: its number, UNCHANGED, or nil and the error.
+local function add_update(self, op, S, e, place, values)
+  local builder, fault = encode_managed(self, S, values, place)
+  if not builder then
+    fault.row = e
+    return nil, fault
+  end
+  local item = C.rg_op_flush_add(op, UPDATE, S.number, builder, place - 1, err)
+  if item < 0 and item ~= UNCHANGED then return nil, entity_error(S, e) end
+  return item
+end
+
+--- Columns in which a managed entity differs from its row.
+function M.changed_columns(self, S, e, place)
+  local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, 0, err))
+  if not op then return nil, fault end
+  local item
+  item, fault = add_update(self, op, S, e, place, e)
+  if not item then return nil, fault end
+  if item == UNCHANGED then return {} end
+  return item_columns(op, item, S.T)
+end
+
+-- ---- hooks --------------------------------------------------------------------------------------
+
+--- Entities in deletion order.
+local function doomed_list(self)
+  local list = {}
+  for e in pairs(self._doomed) do list[#list + 1] = e end
+  table.sort(list, function(a, b) return self._doomed[a] < self._doomed[b] end)
+  return list
+end
+
+--- One pass over what is pending; asks the hooks that were not asked yet. How many were asked.
+local function ask_round(self, asked)
+  local n = 0
+  local function ask(S, write, e)
+    asked[e] = true
+    n = n + 1
+    return hooks.before(S.T, write, e, self)
+  end
+  for k = 1, self._n_fresh do
+    local e = self._at[-k]
+    if e and not asked[e] and hooks.has_before(type_of(self, e).T, "insert") then
+      local ok, fault = ask(type_of(self, e), "insert", e)
+      if not ok then return nil, fault end
+    end
+  end
+  for place = 1, self._top do
+    local e = self._at[place]
+    local S = e and not asked[e] and not self._doomed[e] and type_of(self, e)
+    if S and hooks.has_before(S.T, "update") then
+      local changed, fault = differs(self, S, e, place)
+      if changed then changed, fault = ask(S, "update", e) end
+      if changed == nil then return nil, fault end
+    end
+  end
+  for _, e in ipairs(doomed_list(self)) do
+    if not asked[e] and hooks.has_before(type_of(self, e).T, "delete") then
+      local ok, fault = ask(type_of(self, e), "delete", e)
+      if not ok then return nil, fault end
+    end
+  end
+  return n
+end
+
+--- Asks all hooks, those of entities that hooks have made or changed too.
+local function ask_hooks(self)
+  local needed = false
+  for _, S in pairs(self._types) do needed = needed or next(S.T.hooks) ~= nil end
+  if not needed then return true end
+  local asked = {}
+  for _ = 1, MAX_ROUNDS do
+    local n, fault = ask_round(self, asked)
+    if not n then return nil, fault end
+    if n == 0 then return true end
+  end
+  return nil, errors.new("HOOK", "hooks make new entities without end")
+end
+
+-- ---- the operation ------------------------------------------------------------------------------
+
+local function add_inserts(self, op, items)
+  for k = 1, self._n_fresh do
+    local e = self._at[-k]
+    if e then
+      local S = type_of(self, e)
+      local builder, fault = encode(S, e, nil)
+      if not builder then return nil, fault end
+      local item = C.rg_op_flush_add(op, INSERT, S.number, builder, -1, err)
+      if item < 0 then return nil, entity_error(S, e) end
+      items[item] = { S = S, e = e, write = INSERT, place = -k }
+    end
+  end
+  return true
+end
+
+local function add_updates(self, op, items)
+  for place = 1, self._top do
+    local e = self._at[place]
+    if e and not self._doomed[e] then
+      local S = type_of(self, e)
+      local item, fault = add_update(self, op, S, e, place, e)
+      if not item then return nil, fault end
+      if item ~= UNCHANGED then items[item] = { S = S, e = e, write = UPDATE, place = place } end
+    end
+  end
+  return true
+end
+
+local function add_deletes(self, op, items)
+  for _, e in ipairs(doomed_list(self)) do
+    local S, place = self:_need(e, 4)
+    local item = C.rg_op_flush_add(op, DELETE, S.number, nil, place - 1, err)
+    if item < 0 then return nil, entity_error(S, e) end
+    items[item] = { S = S, e = e, write = DELETE, place = place }
+  end
+  return true
+end
+
+--- Everything pending as one operation; items by number, from 0.
+local function build(self, async)
+  local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, async and 1 or 0, err))
+  if not op then return nil, fault end
+  local items = {}
+  for _, add in ipairs { add_inserts, add_updates, add_deletes } do
+    local ok, why = add(self, op, items)
+    if not ok then return nil, why end
+  end
+  return op, items
+end
+
+-- ---- afterwards ---------------------------------------------------------------------------------
+
+local function settle_insert(self, op, i, item)
+  local S, e = item.S, item.e
+  local old_id = rawget(e, "id")
+  C.rg_op_flush_row(op, i, self._c, self._view)
+  if old_id ~= nil and S.places[old_id] == item.place then S.places[old_id] = nil end
+  self._at[item.place], self._fresh[e] = nil, nil
+  refresh(S, e, self._view.data)
+  local place = self._view.slot + 1
+  self._at[place], S.places[e.id] = e, place
+  if place > self._top then self._top = place end
+end
+
+--- Takes over what the operation has written.
+local function settle(self, op, items, n)
+  for i = 0, n - 1 do
+    local item = items[i]
+    if item.write == INSERT then
+      settle_insert(self, op, i, item)
+    elseif item.write == UPDATE then
+      C.rg_op_flush_row(op, i, self._c, self._view)
+      refresh(item.S, item.e, self._view.data)
+    else
+      M.forget(self, item.S, item.e, item.place)
+      self._doomed[item.e] = nil
+    end
+  end
+  self._n_fresh, self._n_doomed = 0, 0
+end
+
+--- after_* hooks; what they raise is reported, not returned as a failure: the rows are written.
+local function tell_hooks(self, items, n)
+  local failures
+  for i = 0, n - 1 do
+    local item = items[i]
+    local ok, fault = hooks.run(item.S.T, "after_" .. NAMES[item.write], item.e, self)
+    if not ok then
+      failures = failures or {}
+      failures[#failures + 1] = fault
+      if self._orm._on_error then self._orm._on_error(fault) end
+    end
+  end
+  return failures
+end
+
+--- The error of a failed flush, naming the entity of the item at fault.
+local function flush_error(op, fault, items)
+  local at = C.rg_op_error(op).item
+  if items[at] then
+    fault.row = items[at].e
+    fault.entity = fault.entity or items[at].S.T.name
+  end
+  return fault
+end
+
+local function count(items)
+  local n = 0
+  for _ in pairs(items) do n = n + 1 end
+  return n
+end
+
+local function run_flush(self, async)
+  local ok, fault = ask_hooks(self)
+  if not ok then return errors.results(fault) end
+  local op, items = build(self, async)
+  if not op then return errors.results(items) end
+  local n = count(items)
+  if n == 0 then
+    self._n_fresh = 0
+    return true, 0
+  end
+  ok, fault = self:_run(op, 4)
+  if not ok then return errors.results(flush_error(op, fault, items)) end
+  settle(self, op, items, n)
+  if async then self._stream_id = C.rg_op_stream_id(op) ~= nil and ffi.string(C.rg_op_stream_id(op)) or nil end
+  return true, n, items
+end
+
+--- db:flush() and db:flush_async().
+function M.run(self, async)
+  if self._flushing then error("flush is called within a hook of a flush", 3) end
+  if self._busy then error("the session is in use by another coroutine", 3) end
+  self._flushing = true
+  local called, ok, n, items, sqlstate = pcall(run_flush, self, async)
+  self._flushing = false
+  if not called then error(ok, 0) end
+  if not ok then return nil, n, items, sqlstate end
+  return true, n, items and tell_hooks(self, items, n)
+end
+
+--- db:update(): writes one entity from a shadow that has the new values. true when something changed,
+--- false when not, nil and the error.
+function M.update(self, S, e, place, shadow)
+  local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, 0, err))
+  if not op then return nil, fault end
+  local item
+  item, fault = add_update(self, op, S, e, place, shadow)
+  if not item then return nil, fault end
+  if item == UNCHANGED then return false end
+  local columns = item_columns(op, item, S.T)
+  local items = { [0] = { S = S, e = e, write = UPDATE, place = place } }
+  local ok
+  ok, fault = self:_run(op, 4)
+  if not ok then return nil, flush_error(op, fault, items) end
+  C.rg_op_flush_row(op, item, self._c, self._view)
+  local now = S.decode(self._view.data)
+  for _, column in ipairs(columns) do record.write(e, column.access, record.read(now, column.access)) end
+  tell_hooks(self, items, 1)
+  return true
+end
+
+return M

@@ -1,0 +1,48 @@
+-- SPDX-License-Identifier: MIT
+-- Running an entity's hooks. A hook refuses by raising, by returning false, or by nil and a message
+-- (and a field's name, if it likes); one that returns nothing agrees.
+
+local errors = require "regolith.err"
+
+local M = {}
+
+local function refusal(T, name, e, message, field)
+  local cause = message
+  if message == nil then message = "refused" end
+  return errors.new("HOOK", string.format("%s of %s: %s", name, T.name, tostring(message)), {
+    hook = name, entity = T.name, field = type(field) == "string" and field or nil, row = e, cause = cause,
+  })
+end
+
+--- Runs one hook if the type has it: true, or nil and an error with code HOOK.
+---@param T regolith.Type
+---@param name string
+---@param e table entity
+---@param session regolith.Session
+---@return true?
+---@return regolith.Err?
+function M.run(T, name, e, session)
+  local hook = T.hooks[name]
+  if not hook then return true end
+  local ok, answer, message, field = pcall(hook, e, session)
+  if not ok then return nil, refusal(T, name, e, answer) end
+  if answer == false or (answer == nil and message ~= nil) then
+    return nil, refusal(T, name, e, message, field)
+  end
+  return true
+end
+
+--- What must agree before a write: the hook of the write itself, then `validate`.
+---@param write "insert"|"update"|"delete"
+function M.before(T, write, e, session)
+  local ok, err = M.run(T, "before_" .. write, e, session)
+  if ok and write ~= "delete" then ok, err = M.run(T, "validate", e, session) end
+  return ok, err
+end
+
+--- Does anything have to agree before this write?
+function M.has_before(T, write)
+  return T.hooks["before_" .. write] ~= nil or (write ~= "delete" and T.hooks.validate ~= nil)
+end
+
+return M

@@ -1,0 +1,168 @@
+-- SPDX-License-Identifier: MIT
+-- The host of OpenResty and nginx-lua: an operation goes to the engine's workers, the coroutine waits
+-- on a semaphore, and the event loop keeps turning. One light thread per worker process (the pump)
+-- reads the engine's wake-up bytes from a cosocket and posts the semaphores of what is done.
+
+local errors = require "regolith.err"
+local native = require "regolith.native"
+
+local C, ffi, err = native.C, native.ffi, native.err
+local DONE = tonumber(C.RG_OP_DONE)
+local FOREVER_MS = 2147483647
+--- ngx_lua fires pending timers at once, as premature, when the worker begins to exit.
+local WATCH_S = 2000000
+local TAGS = 64
+
+local YIELDABLE = {
+  rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
+  ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true, preread = true,
+}
+
+---@class regolith.NginxHost : regolith.Host
+---@field engine ffi.cdata* borrowed
+---@field notifier ffi.cdata*? made on first use in a worker
+---@field waiting table<integer, table> weak: an abandoned coroutine's entry goes with it
+local Nginx = { blocking = false }
+Nginx.__index = Nginx
+
+local tags = ffi.new("uint32_t[?]", TAGS)
+
+--- Posts what is done. Entries whose coroutine was killed are gone from the table.
+local function drain(self, notifier)
+  repeat
+    local n = C.rg_notifier_drain(notifier, tags, TAGS)
+    local woken = {}
+    for i = 0, n - 1 do woken[i + 1] = tags[i] end
+    for _, tag in ipairs(woken) do
+      local entry = self.waiting[tag]
+      if entry then
+        entry.posted = true
+        entry.sema:post(1)
+      end
+    end
+  until n == 0
+end
+
+--- A notifier's socket takes one client, so pump and notifier end together.
+local function retire(self, notifier)
+  if self.notifier == notifier then self.notifier = nil end
+end
+
+local function pump(premature, self, notifier)
+  if premature then return retire(self, notifier) end
+  local sock = ngx.socket.tcp()
+  sock:settimeouts(FOREVER_MS, FOREVER_MS, FOREVER_MS)
+  local ok = sock:connect("unix:" .. ffi.string(C.rg_notifier_path(notifier)))
+  while ok do
+    drain(self, notifier)
+    if ngx.worker.exiting() and C.rg_notifier_in_flight(notifier) == 0 then break end
+    ok = sock:receive(1)
+  end
+  drain(self, notifier)
+  sock:close()
+  retire(self, notifier)
+end
+
+--- Lets an idle worker exit: the pump would wait for ever.
+local function watch(premature, self)
+  if not premature then
+    ngx.timer.at(WATCH_S, watch, self)
+    return
+  end
+  local notifier = self.notifier
+  if notifier and C.rg_notifier_in_flight(notifier) == 0 then
+    retire(self, notifier)
+    C.rg_notifier_free(ffi.gc(notifier, nil))
+  end
+end
+
+local function start(self)
+  local notifier = C.rg_notifier_new(self.engine, 1, err)
+  if notifier == nil then return nil, errors.from_c(err) end
+  notifier = ffi.gc(notifier, C.rg_notifier_free)
+  local ok, why = ngx.timer.at(0, pump, self, notifier)
+  if not ok then return nil, errors.new("LIMIT", "no timer for regolith's wake-ups: " .. why) end
+  if not self.watched and not ngx.worker.exiting() then
+    self.watched = ngx.timer.at(WATCH_S, watch, self) and true
+  end
+  self.notifier = notifier
+  return notifier
+end
+
+local function check_phase()
+  local phase = ngx.get_phase()
+  if YIELDABLE[phase] then return true end
+  return nil, errors.new("MISUSE", string.format(
+    "a database operation cannot wait in the phase '%s'; run it in rewrite, access or content, "
+      .. "or hand it to ngx.timer.at(0, ...)", phase))
+end
+
+--- Semaphores are used again unless a post may still be on its way.
+local function take_entry(self)
+  local pool = self.pool
+  local entry = pool[#pool]
+  if entry then
+    pool[#pool] = nil
+    return entry
+  end
+  local semaphore = require "ngx.semaphore"
+  return { sema = semaphore.new(0) }
+end
+
+local function wait(self, op, entry)
+  while C.rg_op_phase_of(op) ~= DONE or not entry.posted do
+    entry.sema:wait(1)
+    if C.rg_op_phase_of(op) == DONE and not entry.posted then
+      return -- the pump died; the operation did not
+    end
+  end
+  entry.posted = false
+  if #self.pool < 256 then self.pool[#self.pool + 1] = entry end
+end
+
+---@param op ffi.cdata* rg_op
+---@param timeout_ms integer?
+---@return true? ok
+---@return regolith.Err? err
+function Nginx:run(op, timeout_ms)
+  local ok, fault = check_phase()
+  if not ok then return nil, fault end
+  local notifier = self.notifier
+  if not notifier then
+    notifier, fault = start(self)
+    if not notifier then return nil, fault end
+  end
+  local entry = take_entry(self)
+  self.tag = (self.tag + 1) % 4294967296
+  local tag = self.tag
+  self.waiting[tag] = entry
+  if C.rg_op_submit(op, notifier, tag, timeout_ms or 0, err) < 0 then
+    self.waiting[tag] = nil
+    return nil, errors.from_c(err)
+  end
+  wait(self, op, entry)
+  self.waiting[tag] = nil
+  if C.rg_op_code(op) < 0 then return nil, errors.from_c(C.rg_op_error(op)) end
+  return true
+end
+
+function Nginx:close()
+  local notifier = self.notifier
+  if notifier then
+    retire(self, notifier)
+    C.rg_notifier_free(ffi.gc(notifier, nil))
+  end
+end
+
+return {
+  --- In nginx at all (any phase)?
+  here = function()
+    local nginx = rawget(_G, "ngx")
+    return type(nginx) == "table" and type(nginx.get_phase) == "function"
+  end,
+  ---@param engine ffi.cdata*
+  ---@return regolith.Host
+  new = function(engine)
+    return setmetatable({ engine = engine, waiting = setmetatable({}, { __mode = "v" }), pool = {}, tag = 0 }, Nginx)
+  end,
+}

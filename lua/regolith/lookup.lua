@@ -1,0 +1,144 @@
+-- SPDX-License-Identifier: MIT
+-- Reading by the values of an index, reading all, and searching.
+
+local errors = require "regolith.err"
+local native = require "regolith.native"
+local options = require "regolith.options"
+local query = require "regolith.query"
+local record = require "regolith.record"
+local suggest = require "regolith.suggest"
+local write = require "regolith.codec.write"
+
+local C, err = native.C, native.err
+
+local function index_of(S, name, level)
+  local entity = S.T.entity
+  local index = entity.by_index[name]
+  if index then return index end
+  error(string.format("%s has no index '%s'%s", entity.name, tostring(name), suggest.hint(name, entity.by_index)),
+    level + 1)
+end
+
+--- The values of an index's columns: one value, a list in the index's order, or a table by field.
+local function key_values(index, given, level)
+  local columns, values = index.columns, {}
+  local listed = type(given) == "table" and not record.type_of(given)
+  if not listed then
+    if #columns ~= 1 then
+      error(string.format("the index '%s' takes %d values", index.name, #columns), level + 1)
+    end
+    given = { given }
+  end
+  for i, column in ipairs(columns) do
+    local v = given[i]
+    if v == nil then v = given[column.path] end
+    if v == nil then v = given[column.access[#column.access]] end
+    if v == nil then
+      error(string.format("the index '%s' needs a value for '%s' (regolith.null for NULL)", index.name, column.path),
+        level + 1)
+    end
+    values[i] = v
+  end
+  return values
+end
+
+--- Looks an index up: a DONE operation with the rows, or nil and the error.
+local function look_up(self, S, index, given, level)
+  local T = S.T
+  local builder = T.builder
+  C.rg_builder_reset(builder)
+  if not index.virtual then
+    local values = key_values(index, given, level + 1)
+    for i, column in ipairs(index.columns) do
+      if write.put(builder, column, values[i], T, nil) < 0 then
+        local e = errors.from_c(err)
+        e.entity = T.name
+        return nil, e
+      end
+    end
+  end
+  local op, fault = self:_own(C.rg_op_lookup(self._orm._engine, S.number, index.number, builder, err))
+  if not op then return nil, fault end
+  local ok
+  ok, fault = self:_run(op, level + 1)
+  if not ok then return nil, fault end
+  return op
+end
+
+local PAGE = { page = options.integer(1), size = options.integer(1) }
+
+local M = {}
+
+---@param Session table
+function M.install(Session)
+  --- The one entity with those values of a unique index, or nil. Looks at what is stored: changes of
+  --- this session that are not flushed yet are not seen.
+  ---@param entity regolith.Entity
+  ---@param index string name of a unique index
+  ---@param value any its value, or a table of its values
+  ---@return table? entity
+  ---@return regolith.Err? err
+  ---@return integer? errno
+  ---@return string? sqlstate
+  function Session:by(entity, index, value)
+    local S = self:_type(entity, 2)
+    local def = index_of(S, index, 2)
+    if not def.unique then error(string.format("the index '%s' is not unique; use all_by", index), 2) end
+    local op, fault = look_up(self, S, def, value, 2)
+    if not op then return errors.results(fault) end
+    if C.rg_op_rows(op) == 0 then return nil end
+    return self:_row(S, op, 0)
+  end
+
+  --- The entities with those values of an index, ordered by id.
+  ---@param entity regolith.Entity
+  ---@param index string
+  ---@param value any
+  ---@param opts? { page: integer?, size: integer? }
+  ---@return table[]? list
+  ---@return integer|regolith.Err total number of all of them, or the error
+  function Session:all_by(entity, index, value, opts)
+    local S = self:_type(entity, 2)
+    local def = index_of(S, index, 2)
+    opts = options.require("all_by", opts, PAGE)
+    if opts.page and not opts.size then error("all_by: 'page' needs 'size'", 2) end
+    local op, fault = look_up(self, S, def, value, 2)
+    if not op then return errors.results(fault) end
+    local total = C.rg_op_rows(op)
+    local first = opts.size and ((opts.page or 1) - 1) * opts.size or 0
+    local last = opts.size and math.min(first + opts.size, total) or total
+    return self:_rows(S, op, first, last - 1), total
+  end
+
+  --- All entities of a type, ordered by id; from the cache when the entity has `cache = { all = true }`.
+  ---@param entity regolith.Entity
+  ---@param opts? { page: integer?, size: integer? }
+  ---@return table[]? list
+  ---@return integer|regolith.Err total
+  function Session:all(entity, opts)
+    local S = self:_type(entity, 2)
+    if S.T.entity.by_index.all and S.T.entity.by_index.all.virtual then
+      return self:all_by(entity, "all", nil, opts)
+    end
+    opts = options.require("all", opts, PAGE)
+    local found = query.new(self, S, string.format("1 = 1 ORDER BY `%s`", S.T.columns[0].column))
+    if opts.size then return found:page_with_count(opts.page or 1, opts.size) end
+    local list, fault = found:all()
+    if not list then return errors.results(fault) end
+    return list, #list
+  end
+
+  --- A search by an SQL condition with ? parameters; nothing runs before one of its methods is called.
+  --- A list as parameter expands: `id IN ?`.
+  ---@param entity regolith.Entity
+  ---@param where string
+  ---@param ... any
+  ---@return regolith.Query
+  function Session:search(entity, where, ...)
+    local S = self:_type(entity, 2)
+    if type(where) ~= "string" then error("search takes an SQL condition", 2) end
+    return query.new(self, S, where, ...)
+  end
+end
+
+return M

@@ -1,0 +1,52 @@
+-- SPDX-License-Identifier: MIT
+-- The engine behind this module: the C half, its declarations and its calls. The C half is loaded as
+-- a Lua module (values only the C API can make) and through the FFI (everything else).
+
+local ffi = require "ffi"
+local core = require "regolith.core"
+
+--- A reload of this file (busted gives each spec file fresh modules) finds the types defined.
+local function define()
+  if not pcall(ffi.typeof, "rg_err") then ffi.cdef(core.cdef) end
+end
+
+local function load_library()
+  local path = assert(package.searchpath("regolith.core", package.cpath))
+  return ffi.load(path)
+end
+
+local function check(C)
+  if C.rg_abi() ~= core.abi then
+    error(string.format("regolith: the engine has ABI %d, this module was built for %d", C.rg_abi(), core.abi), 0)
+  end
+  if ffi.sizeof("rg_err") ~= C.rg_sizeof_err() or ffi.sizeof("rg_pool_opts") ~= C.rg_sizeof_pool_opts() then
+    error("regolith: the engine's structures differ from their declarations; rebuild the C half", 0)
+  end
+end
+
+define()
+local C = load_library()
+check(C)
+
+---@class regolith.native
+---@field C table the engine's functions
+---@field ffi table
+---@field null lightuserdata the placeholder for NULL; equals ngx.null and cjson.null
+---@field array_mt table metatable that marks a JSON array
+---@field version string
+local native = {
+  C = C,
+  ffi = ffi,
+  null = core.null,
+  array_mt = core.array_mt,
+  version = core.version,
+  json_encode = core.json_encode,
+  json_decode = core.json_decode,
+  signal_watch = core.signal_watch,
+  signal_taken = core.signal_taken,
+  signal_unwatch = core.signal_unwatch,
+  --- Scratch for calls that report through rg_err; never kept across a call that may yield.
+  err = ffi.new("rg_err"),
+}
+
+return native

@@ -1,0 +1,89 @@
+-- SPDX-License-Identifier: MIT
+-- Checks a table of options against a declarative schema, finding every fault at once.
+
+local suggest = require "regolith.suggest"
+
+local M = {}
+
+--- A predicate of a schema: nil when the value is fine, else what was expected.
+---@alias regolith.OptionCheck fun(value: any): string?
+
+local function of_type(name)
+  local expected = "must be a " .. name
+  return function(v) if type(v) ~= name then return expected end end
+end
+
+M.string = of_type "string"
+M.boolean = of_type "boolean"
+M.table = of_type "table"
+M.func = of_type "function"
+
+function M.any() end
+
+--- A name that SQL, Redis keys and Lua all take.
+function M.name(v)
+  if type(v) ~= "string" then return "must be a string" end
+  if not v:match "^[%a_][%w_]*$" or #v > 64 then
+    return "must be letters, digits and underscores, at most 64"
+  end
+end
+
+--- An integer within bounds.
+function M.integer(least, most)
+  return function(v)
+    if type(v) ~= "number" or v ~= math.floor(v) then return "must be an integer" end
+    if v < least then return string.format("must be at least %.0f", least) end
+    if most and v > most then return string.format("must be at most %.0f", most) end
+  end
+end
+
+--- One of some words.
+function M.one_of(...)
+  local words, expected = {}, {}
+  for i = 1, select("#", ...) do
+    local word = select(i, ...)
+    words[word], expected[i] = true, "'" .. word .. "'"
+  end
+  local text = "must be " .. table.concat(expected, ", ")
+  return function(v)
+    if type(v) ~= "string" or not words[v] then return text .. suggest.hint(v, words) end
+  end
+end
+
+--- Adds a fault for each unknown or wrong option.
+---@param given table
+---@param schema table<string, regolith.OptionCheck>
+---@param complain fun(text: string)
+---@param positional? boolean the list part belongs to somebody else
+function M.check(given, schema, complain, positional)
+  local names = {}
+  for name in pairs(given) do
+    if not (positional and type(name) == "number") then names[#names + 1] = name end
+  end
+  table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
+  for _, name in ipairs(names) do
+    local check = schema[name]
+    if not check then
+      complain(string.format("unknown option '%s'%s", tostring(name), suggest.hint(name, schema)))
+    else
+      local expected = check(given[name])
+      if expected then complain(string.format("option '%s' %s", name, expected)) end
+    end
+  end
+end
+
+--- For calls: raises at the caller's caller on the first fault.
+---@param what string name of the call
+---@param given table?
+---@param schema table<string, regolith.OptionCheck>
+---@return table
+function M.require(what, given, schema)
+  if given == nil then return {} end
+  if type(given) ~= "table" then error(what .. ": options must be a table", 3) end
+  local fault
+  M.check(given, schema, function(text) fault = fault or text end)
+  if fault then error(what .. ": " .. fault, 3) end
+  return given
+end
+
+return M

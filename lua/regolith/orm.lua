@@ -1,0 +1,266 @@
+-- SPDX-License-Identifier: MIT
+-- The ORM of one process: opens the engine from a configuration and hands out sessions. Safe to keep
+-- at module level and to share between requests.
+
+local admin = require "regolith.admin"
+local blocking = require "regolith.hosts.blocking"
+local config = require "regolith.config"
+local consumer = require "regolith.consumer"
+local errors = require "regolith.err"
+local log = require "regolith.log"
+local native = require "regolith.native"
+local nginx = require "regolith.hosts.nginx"
+local session = require "regolith.session"
+local types = require "regolith.type"
+
+local C, ffi, err = native.C, native.ffi, native.err
+
+---@class regolith.Orm
+---@field _engine ffi.cdata* rg_engine
+---@field _host regolith.Host
+---@field _types table<regolith.Entity, regolith.Type>
+---@field _by_name table<string, regolith.Entity>
+---@field _log fun(event: regolith.LogEvent)?
+---@field _on_error fun(err: regolith.Err)?
+local Orm = { __name = "regolith.Orm" }
+Orm.__index = Orm
+
+local Closed = {
+  __index = function(_, name) error(string.format("the orm is closed (%s)", tostring(name)), 2) end,
+}
+
+-- ---- opening ------------------------------------------------------------------------------------
+
+local TLS = { off = "RG_TLS_OFF", verify = "RG_TLS_VERIFY", encrypt = "RG_TLS_ENCRYPT" }
+
+local function pool_opts(server, pool)
+  return ffi.new("rg_pool_opts", {
+    size = ffi.sizeof "rg_pool_opts",
+    name = pool.name, host = pool.host, port = pool.port or 0, unix_path = pool.socket,
+    user = pool.user, password = pool.password,
+    database = server == "mysql" and pool.db or nil,
+    db = server == "redis" and pool.db or 0,
+    tls = C[TLS[pool.tls or "off"]], tls_ca = pool.ca, tls_cert = pool.cert, tls_key = pool.key,
+    max_connections = pool.pool or 0, connect_timeout_ms = pool.connect_timeout_ms or 0,
+    timeout_ms = pool.timeout_ms or 0, idle_timeout_ms = pool.idle_timeout_ms or 0,
+    max_statements = pool.max_statements or 0,
+  })
+end
+
+local function engine_opts(settings)
+  local mask, values = 0, 0
+  if settings.log then
+    local given = {}
+    for name, v in pairs(settings.log) do
+      if name ~= "handler" then given[name] = v end
+    end
+    mask, values = log.mask(given)
+  end
+  local mb = settings.process_cache_mb
+  return ffi.new("rg_engine_opts", {
+    size = ffi.sizeof "rg_engine_opts", prefix = settings.prefix,
+    process_cache_bytes = mb == 0 and 1 or (mb or 0) * 1048576,
+    operation_timeout_ms = settings.timeout_ms or 0, id_block = settings.id_block or 0,
+    node = settings.node or 0, queue_max_len = settings.queue_max_len or 0,
+    backpressure_wait_ms = settings.backpressure_wait_ms or 0,
+    workers = settings.workers or 0, max_queued = settings.max_queued or 0,
+    log_mask = mask, log_values = values,
+  })
+end
+
+--- Adds a pool or a type; a failure becomes a fault.
+local function add(faults, rc, prefix)
+  if rc < 0 then faults[#faults + 1] = prefix .. ffi.string(err.message) end
+end
+
+--- The engine's configuration with everything that can be added; faults are appended.
+local function configure(settings, faults)
+  local c = C.rg_config_new(engine_opts(settings), err)
+  if c == nil then
+    add(faults, -1, "")
+    return nil
+  end
+  c = ffi.gc(c, C.rg_config_free)
+  for _, pool in ipairs(settings.mysql) do
+    add(faults, C.rg_config_mysql(c, pool_opts("mysql", pool), err), "mysql pool '" .. pool.name .. "': ")
+  end
+  for _, pool in ipairs(settings.redis) do
+    add(faults, C.rg_config_redis(c, pool_opts("redis", pool), err), "redis pool '" .. pool.name .. "': ")
+  end
+  for _, entity in ipairs(settings.entities) do
+    local described = types.describe(entity, function(text) faults[#faults + 1] = text end)
+    if described then add(faults, C.rg_config_type(c, described, err), "") end
+  end
+  return c
+end
+
+local function config_error(faults)
+  local seen, lines = {}, {}
+  for _, fault in ipairs(faults) do
+    if not seen[fault] then lines[#lines + 1] = fault end
+    seen[fault] = true
+  end
+  local text = #lines == 1 and lines[1] or "\n  " .. table.concat(lines, "\n  ")
+  return errors.new("CONFIG", text, { faults = lines })
+end
+
+--- Entities with faults of their own are not described to the engine.
+local function without_faults(settings)
+  local good = {}
+  for _, entity in ipairs(settings.entities) do
+    if #entity.faults == 0 then good[#good + 1] = entity end
+  end
+  settings.entities = good
+  return settings
+end
+
+local function new_engine(settings)
+  local faults = settings.faults
+  local all_good = #faults == 0
+  local c = configure(without_faults(settings), faults)
+  if #faults > 0 then return nil, config_error(faults) end
+  assert(all_good)
+  local engine = C.rg_engine_new(ffi.gc(c, nil), err)
+  if engine ~= nil then return ffi.gc(engine, C.rg_engine_unref) end
+  local fault = errors.from_c(err)
+  if fault.code ~= "CONFIG" then return nil, fault end
+  for line in fault.message:gmatch "[^\n]+" do faults[#faults + 1] = line end
+  return nil, config_error(faults)
+end
+
+local function take_types(self, list)
+  for _, entity in ipairs(list) do
+    local number = C.rg_engine_type_find(self._engine, entity.name)
+    local T, fault = types.new(entity, C.rg_engine_type(self._engine, number), number)
+    if not T then return nil, errors.from_c(fault) end
+    self._types[entity], self._by_name[entity.name] = T, entity
+  end
+  return true
+end
+
+local M = {}
+
+--- Opens an ORM. Everything that is wrong with the configuration and the entities is reported at once.
+--- Nothing is connected before it is needed, unless `lazy = false`.
+---@param given table|string|nil a table, the path of a .lua or .json file, or nil for the environment
+---@param overrides? table with a path: what is added to the file, e.g. { entities = { User } }
+---@return regolith.Orm? orm
+---@return regolith.Err? err
+---@return integer? errno
+---@return string? sqlstate
+function M.open(given, overrides)
+  if given ~= nil and type(given) ~= "table" and type(given) ~= "string" then
+    error("regolith.open takes a table, or the path of a file", 2)
+  end
+  local settings = config.read(given, overrides)
+  local engine, fault = new_engine(settings)
+  if not engine then return errors.results(fault) end
+  local self = setmetatable({
+    _engine = engine, _types = {}, _by_name = {}, _on_error = settings.on_error,
+    _log = settings.log and settings.log.handler,
+  }, Orm)
+  self._host = nginx.here() and nginx.new(engine) or blocking.new()
+  local ok
+  ok, fault = take_types(self, settings.entities)
+  if ok and settings.lazy == false then ok, fault = self:connect() end
+  if not ok then return errors.results(fault) end
+  return self
+end
+
+---@param v any
+---@return boolean
+function M.is(v) return getmetatable(v) == Orm end
+
+-- ---- running ------------------------------------------------------------------------------------
+
+--- Runs an operation as the host does, then hands out its log.
+---@return true? ok
+---@return regolith.Err? err
+function Orm:_run(op, timeout_ms)
+  local ok, fault = self._host:run(op, timeout_ms)
+  if self._log then log.drain(self, op) end
+  return ok, fault
+end
+
+--- The same for an operation just made; nil when it could not be made.
+---@return ffi.cdata*? op DONE
+---@return regolith.Err? err
+function Orm:_do(op, timeout_ms)
+  if op == nil then return nil, errors.from_c(err) end
+  op = ffi.gc(op, C.rg_op_free)
+  local ok, fault = self:_run(op, timeout_ms)
+  if not ok then return nil, fault end
+  return op
+end
+
+-- ---- for the application ------------------------------------------------------------------------
+
+--- A new session: one per request or unit of work.
+---@param opts? { timeout_ms: integer? }
+---@return regolith.Session
+function Orm:session(opts) return session.new(self, opts) end
+
+--- Connects to every server once.
+---@return true? ok
+---@return regolith.Err? err
+function Orm:connect()
+  local op, fault = self:_do(C.rg_op_connect(self._engine, err))
+  if not op then return errors.results(fault) end
+  return true
+end
+
+--- Sends every event of the query log to fn, after the operation it belongs to. nil ends that.
+---@param fn fun(event: regolith.LogEvent)|nil
+---@param opts? { mysql: boolean?, redis: boolean?, process: boolean?, values: boolean? }
+function Orm:log(fn, opts)
+  if fn ~= nil and type(fn) ~= "function" then error("log takes a function", 2) end
+  local mask, values = log.mask(opts)
+  if not fn then mask = 0 end
+  self._log = fn
+  C.rg_engine_set_log(self._engine, mask, values)
+end
+
+--- Counters, histograms and gauges in Prometheus' text format.
+---@return string
+function Orm:metrics()
+  local len = ffi.new "size_t[1]"
+  local p = C.rg_engine_metrics(self._engine, len)
+  if p == nil then error("out of memory", 2) end
+  local text = ffi.string(p, len[0])
+  C.rg_free(p)
+  return text
+end
+
+--- A counter by its Prometheus name, or nil.
+---@param name string
+---@return number?
+function Orm:counter(name)
+  local v = C.rg_engine_counter(self._engine, name)
+  return v >= 0 and v or nil
+end
+
+--- The numbers that are looked at first.
+---@return { cache_bytes: number, cache_entries: number, coherent: boolean }
+function Orm:stats()
+  local bytes, entries = ffi.new "double[1]", ffi.new "double[1]"
+  C.rg_engine_cache_stats(self._engine, bytes, entries)
+  return { cache_bytes = bytes[0], cache_entries = entries[0], coherent = C.rg_engine_coherent(self._engine) == 1 }
+end
+
+--- A consumer of a queue of flushes.
+---@param opts? table
+---@return regolith.Consumer
+function Orm:consumer(opts) return consumer.new(self, opts) end
+
+--- Ends everything: connections are shut, threads stopped. Sessions fail from now on with CLOSED.
+function Orm:close()
+  self._host:close()
+  local engine = self._engine
+  for name in pairs(self) do self[name] = nil end
+  setmetatable(self, Closed)
+  C.rg_engine_close(engine)
+end
+
+admin.install(Orm)
+
+return M

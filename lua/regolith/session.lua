@@ -1,0 +1,305 @@
+-- SPDX-License-Identifier: MIT
+-- A session: the identity map and the unit of work of one request. Reading by id is here, by index in
+-- lookup, along references in reference; writing in unit, raw SQL in raw. Confined to one coroutine at a
+-- time.
+--
+-- Entities stand at places: a managed one at the engine's slot + 1, a new one at a negative number.
+-- `_at` maps places to entities, each type's `places` maps ids to places.
+
+local errors = require "regolith.err"
+local entities = require "regolith.entity"
+local log = require "regolith.log"
+local native = require "regolith.native"
+local options = require "regolith.options"
+local record = require "regolith.record"
+
+local C, ffi, err = native.C, native.ffi, native.err
+local setmetatable, tonumber, type = setmetatable, tonumber, type
+local HIT, ABSENT = tonumber(C.RG_GET_HIT), tonumber(C.RG_GET_ABSENT)
+local u64p = ffi.typeof "const uint64_t *"
+
+---@class regolith.SessionType what a session knows of one type
+---@field T regolith.Type
+---@field number integer
+---@field decode fun(row: ffi.cdata*): table
+---@field mt table metatable of its entities
+---@field places table<number, integer>
+---@field id_at integer offset of the id in a row
+---@field cached boolean
+---@field after_load function?
+
+---@class regolith.Session
+---@field _orm regolith.Orm
+---@field _c ffi.cdata* rg_session
+---@field _view ffi.cdata* rg_view
+---@field _types table<regolith.Entity, regolith.SessionType>
+---@field _at table<integer, table>
+---@field _top integer last place in use
+---@field _fresh table<table, integer> new entities and their number
+---@field _n_fresh integer
+---@field _doomed table<table, integer> entities to be deleted, in order
+---@field _n_doomed integer
+---@field _timeout_ms integer?
+---@field _busy boolean an operation is under way
+local Session = { __name = "regolith.Session" }
+Session.__index = Session
+
+local Closed = {
+  __index = function(_, name) error(string.format("the session is closed (%s)", tostring(name)), 2) end,
+  __newindex = function() error("the session is closed", 2) end,
+}
+
+-- ---- the parts the other files use --------------------------------------------------------------
+
+--- Raises unless the session's orm has the entity.
+---@param entity regolith.Entity
+---@param level integer
+---@return regolith.SessionType
+function Session:_type(entity, level)
+  local S = self._types[entity]
+  if S then return S end
+  local T = self._orm._types[entity]
+  if not T then
+    if not entities.is(entity) then error("an entity is expected, as regolith.entity makes it", level + 1) end
+    error(string.format("the entity '%s' is not among those of this orm", entity.name), level + 1)
+  end
+  S = {
+    T = T, number = T.number, decode = T.decode, mt = record.metatable(self, T), places = {},
+    id_at = T.info(0).offset, cached = T.cached, after_load = T.hooks.after_load,
+  }
+  self._types[entity] = S
+  return S
+end
+
+--- The types of entities that are under this session's care.
+---@return regolith.SessionType? S
+---@return integer? place
+function Session:_care(e)
+  if record.session_of(e) ~= self then return nil end
+  local S = self._types[record.type_of(e).entity]
+  local fresh = self._fresh[e]
+  if fresh then return S, -fresh end
+  local id = rawget(e, "id")
+  local place = type(id) == "number" and S.places[id]
+  if place and self._at[place] == e then return S, place end
+end
+
+--- The same; raises when the entity is nobody's, or another session's.
+function Session:_need(e, level)
+  local S, place = self:_care(e)
+  if S then return S, place end
+  local T = record.type_of(e)
+  if not T then error("an entity is expected", level + 1) end
+  error(string.format("this %s is not in this session (deleted, discarded, of another session, or its id was changed)",
+    T.name), level + 1)
+end
+
+--- Takes an operation into care; nil and the error when it could not be made.
+function Session._own(_, op)
+  if op == nil then return nil, errors.from_c(err) end
+  return ffi.gc(op, C.rg_op_free)
+end
+
+--- Runs an operation; waits as the host does.
+---@return true? ok
+---@return regolith.Err? err
+function Session:_run(op, level)
+  if self._busy then
+    error("the session is in use by another coroutine; give each its own session", (level or 2) + 1)
+  end
+  self._busy = true
+  local ok, e = self._orm:_run(op, self._timeout_ms)
+  self._busy = false
+  return ok, e
+end
+
+--- Makes an entity of the row in the view and remembers it.
+function Session:_adopt(S, id, view)
+  local place = view.slot + 1
+  local e = setmetatable(S.decode(view.data), S.mt)
+  S.places[id] = place
+  self._at[place] = e
+  if place > self._top then self._top = place end
+  if S.after_load then S.after_load(e, self) end
+  return e
+end
+
+--- The entity at a place, or nil when it is about to be deleted.
+local function alive(self, place)
+  local e = self._at[place]
+  if self._n_doomed > 0 and self._doomed[e] then return nil end
+  return e
+end
+
+--- Row i of an operation as an entity: the one that is known already, else a new one.
+function Session:_row(S, op, i)
+  local view = self._view
+  local rc = C.rg_op_row(op, i, self._c, view)
+  if rc ~= HIT then return nil end
+  local id = tonumber(ffi.cast(u64p, view.data + S.id_at)[0])
+  local place = S.places[id]
+  if not place then return self:_adopt(S, id, view) end
+  C.rg_session_repin(self._c, view.slot, nil)
+  return alive(self, place)
+end
+
+--- Rows first..last of an operation as a list.
+function Session:_rows(S, op, first, last)
+  local list, n = {}, 0
+  for i = first, last do
+    local e = self:_row(S, op, i)
+    if e then
+      n = n + 1
+      list[n] = e
+    end
+  end
+  return list
+end
+
+-- ---- by id --------------------------------------------------------------------------------------
+
+--- An id in any of its forms as a number.
+local function id_number(id, level)
+  if type(id) == "string" or type(id) == "cdata" then
+    local n = tonumber(id)
+    if n then id = n end
+  end
+  if type(id) ~= "number" or id % 1 ~= 0 then
+    error(string.format("an id is a whole number, not %s", type(id) == "number" and tostring(id) or "a " .. type(id)),
+      level + 1)
+  end
+  return id
+end
+
+function Session:_get_slow(S, id)
+  local view = self._view
+  if self._orm._host.blocking and not self._timeout_ms then
+    local rc = C.rg_session_get(self._c, S.number, id, view, err)
+    if self._orm._log then log.drain_session(self._orm, self._c) end
+    if rc == HIT then return self:_adopt(S, id, view) end
+    if rc < 0 then return errors.fail(err) end
+    return nil
+  end
+  local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 0, err))
+  if not op then return errors.results(fault) end
+  if C.rg_op_add_id(op, id, err) < 0 then return errors.fail(err) end
+  local ok
+  ok, fault = self:_run(op, 3)
+  if not ok then return errors.results(fault) end
+  return self:_row(S, op, 0)
+end
+
+--- The entity with that id: from the identity map, the caches or MySQL. nil when there is none.
+---@param entity regolith.Entity
+---@param id number|string|ffi.cdata*
+---@return table? entity
+---@return regolith.Err? err
+---@return integer? errno
+---@return string? sqlstate
+function Session:get(entity, id)
+  local S = self._types[entity] or self:_type(entity, 2)
+  if type(id) ~= "number" or id % 1 ~= 0 then id = id_number(id, 2) end
+  local place = S.places[id]
+  if place then return alive(self, place) end
+  if S.cached then
+    local view = self._view
+    local found = C.rg_session_peek(self._c, S.number, id, view)
+    if self._orm._log then log.drain_session(self._orm, self._c) end
+    if found == HIT then return self:_adopt(S, id, view) end
+    if found == ABSENT then return nil end
+  end
+  if id < 1 or id > 9007199254740992 then return nil end
+  return self:_get_slow(S, id)
+end
+
+--- Fetches those of the ids that the session does not know, in one operation.
+function Session:_fetch(S, ids, n)
+  local view, missing, asked = self._view, {}, {}
+  for i = 1, n do
+    local id = ids[i]
+    if not S.places[id] and not asked[id] and id >= 1 and id <= 9007199254740992 then
+      asked[id] = true
+      local found = S.cached and C.rg_session_peek(self._c, S.number, id, view)
+      if found == HIT then self:_adopt(S, id, view)
+      elseif found ~= ABSENT then missing[#missing + 1] = id end
+    end
+  end
+  if self._orm._log then log.drain_session(self._orm, self._c) end
+  if #missing == 0 then return true end
+  local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 0, err))
+  if not op then return nil, fault end
+  for i = 1, #missing do
+    if C.rg_op_add_id(op, missing[i], err) < 0 then return nil, errors.from_c(err) end
+  end
+  local ok
+  ok, fault = self:_run(op, 3)
+  if not ok then return nil, fault end
+  for i = 0, #missing - 1 do self:_row(S, op, i) end
+  return true
+end
+
+--- The entities with those ids, in that order; duplicates are the same entity, missing ones leave
+--- holes: the field `n` is the length.
+---@param entity regolith.Entity
+---@param ids (number|string)[]
+---@return table? list
+---@return regolith.Err? err
+function Session:get_many(entity, ids)
+  local S = self:_type(entity, 2)
+  if type(ids) ~= "table" then error("get_many takes a list of ids", 2) end
+  local n, wanted = ids.n or #ids, {}
+  for i = 1, n do wanted[i] = id_number(ids[i], 2) end
+  local ok, fault = self:_fetch(S, wanted, n)
+  if not ok then return errors.results(fault) end
+  local list = { n = n }
+  for i = 1, n do
+    local place = S.places[wanted[i]]
+    list[i] = place and alive(self, place) or nil
+  end
+  return list
+end
+
+-- ---- life ---------------------------------------------------------------------------------------
+
+--- Forgets everything: entities, changes, new ones. Entities at hand become plain data.
+function Session:clear()
+  if self._busy then error("the session is in use by another coroutine", 2) end
+  C.rg_session_clear(self._c)
+  for _, S in pairs(self._types) do S.places = {} end
+  self._at, self._top = {}, 0
+  self._fresh, self._n_fresh = {}, 0
+  self._doomed, self._n_doomed = {}, 0
+end
+
+--- Ends the session; its methods raise from now on. Pending changes are lost.
+function Session:close()
+  if self._busy then error("the session is in use by another coroutine", 2) end
+  local c = self._c
+  for name in pairs(self) do self[name] = nil end
+  setmetatable(self, Closed)
+  C.rg_session_free(ffi.gc(c, nil))
+end
+
+local M = { Session = Session }
+
+---@param orm regolith.Orm
+---@param opts? { timeout_ms: integer? }
+---@return regolith.Session? session
+---@return regolith.Err? err
+function M.new(orm, opts)
+  opts = options.require("session", opts, { timeout_ms = options.integer(1, 4294967295) })
+  local c = C.rg_session_new(orm._engine, err)
+  if c == nil then return errors.fail(err) end
+  return setmetatable({
+    _orm = orm, _c = ffi.gc(c, C.rg_session_free), _view = ffi.new "rg_view",
+    _types = {}, _at = {}, _top = 0, _fresh = {}, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
+    _timeout_ms = opts.timeout_ms, _busy = false,
+  }, Session)
+end
+
+require("regolith.lookup").install(Session)
+require("regolith.reference").install(Session)
+require("regolith.unit").install(Session)
+require("regolith.raw").install(Session)
+
+return M

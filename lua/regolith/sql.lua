@@ -1,0 +1,165 @@
+-- SPDX-License-Identifier: MIT
+-- SQL text with ? parameters on the way to the engine, and result sets on the way back.
+
+local native = require "regolith.native"
+local record = require "regolith.record"
+
+local C, ffi, null, err = native.C, native.ffi, native.null, native.err
+local int64, uint64 = ffi.typeof "int64_t", ffi.typeof "uint64_t"
+
+local M = {}
+
+-- ---- placeholders -------------------------------------------------------------------------------
+
+--- Where a quoted string, an identifier or a comment that starts at i ends; nil when none starts.
+local function skip(text, i)
+  local c = text:sub(i, i)
+  if c == "'" or c == '"' then
+    local at = i + 1
+    while at <= #text do
+      local d = text:sub(at, at)
+      if d == "\\" then at = at + 1
+      elseif d == c then return at end
+      at = at + 1
+    end
+    return #text
+  end
+  if c == "`" then return text:find("`", i + 1, true) or #text end
+  if c == "#" or text:find("^%-%-%s", i) then return text:find("\n", i, true) or #text end
+  if text:sub(i, i + 1) == "/*" then
+    local _, last = text:find("*/", i + 2, true)
+    return last or #text
+  end
+end
+
+--- Positions of the placeholders of a text.
+local function placeholders(text)
+  local found, i = {}, 1
+  while true do
+    i = text:find("[?'\"`#/%-]", i)
+    if not i then return found end
+    if text:byte(i) == 63 then found[#found + 1] = i else i = skip(text, i) or i end
+    i = i + 1
+  end
+end
+
+--- What a parameter is sent as: an entity stands for its id.
+local function is_list(v)
+  return type(v) == "table" and not record.type_of(v)
+end
+
+--- The placeholder(s) of a list; inside parentheses already, or not.
+local function list_text(text, at, n)
+  local inside = text:sub(1, at - 1):match "%(%s*$" and text:sub(at + 1):match "^%s*%)"
+  if n == 0 then
+    local nothing = "SELECT NULL FROM DUAL WHERE 1 = 0"
+    return inside and nothing or "(" .. nothing .. ")"
+  end
+  local marks = string.rep("?", n, ", ")
+  return inside and marks or "(" .. marks .. ")"
+end
+
+--- Expands list parameters. Raises (at `level`) when the number of parameters does not fit.
+---@param level integer of the caller to blame
+---@param text string
+---@return string text
+---@return any[] params flat
+---@return integer n
+function M.expand(level, text, ...)
+  local n = select("#", ...)
+  local at = placeholders(text)
+  if #at ~= n then
+    error(string.format("the SQL has %d placeholders, %d parameters were given", #at, n), level + 1)
+  end
+  local given, flat, count = { ... }, {}, 0
+  local parts, from = {}, 1
+  for i = 1, n do
+    local v = given[i]
+    if is_list(v) then
+      parts[#parts + 1] = text:sub(from, at[i] - 1)
+      parts[#parts + 1] = list_text(text, at[i], #v)
+      from = at[i] + 1
+      for _, item in ipairs(v) do
+        count = count + 1
+        flat[count] = item
+      end
+    else
+      count = count + 1
+      flat[count] = v
+    end
+  end
+  if from > 1 then text = table.concat(parts) .. text:sub(from) end
+  return text, flat, count
+end
+
+local function add_param(op, v, level, i)
+  local kind = type(v)
+  if v == nil or v == null then return C.rg_op_param_null(op, err) end
+  if kind == "number" then return C.rg_op_param_number(op, v, err) end
+  if kind == "string" then return C.rg_op_param_string(op, v, #v, err) end
+  if kind == "boolean" then return C.rg_op_param_number(op, v and 1 or 0, err) end
+  if kind == "cdata" and ffi.istype(int64, v) then return C.rg_op_param_i64(op, v, err) end
+  if kind == "cdata" and ffi.istype(uint64, v) then return C.rg_op_param_u64(op, v, err) end
+  if record.type_of(v) then return add_param(op, v.id, level + 1, i) end
+  error(string.format("parameter %d is a %s, which SQL does not know", i, kind), level + 1)
+end
+
+--- Adds the parameters to an operation; 0 or a negative code.
+function M.bind(level, op, params, n)
+  for i = 1, n do
+    local rc = add_param(op, params[i], level + 1, i)
+    if rc < 0 then return rc end
+  end
+  return 0
+end
+
+-- ---- results ------------------------------------------------------------------------------------
+
+local cell, cell_len = ffi.new "const char *[1]", ffi.new "size_t[1]"
+local NULL_CELL, DOUBLE = tonumber(C.RG_CELL_NULL), tonumber(C.RG_CELL_DOUBLE)
+local I64, U64 = tonumber(C.RG_CELL_I64), tonumber(C.RG_CELL_U64)
+
+--- An integer's digits as a number when that is exact, else as they are.
+local function integer(text)
+  local v = tonumber(text)
+  if v <= 9007199254740991 and v >= -9007199254740991 then return v end
+  return text
+end
+
+local function read_cell(op, set, row, col)
+  local kind = C.rg_op_cell(op, set, row, col, cell, cell_len)
+  if kind == NULL_CELL then return nil end
+  local text = ffi.string(cell[0], cell_len[0])
+  if kind == I64 or kind == U64 then return integer(text) end
+  if kind == DOUBLE then return tonumber(text) end
+  return text
+end
+
+--- One result set as an array of rows by column name.
+---@param op ffi.cdata*
+---@param set integer from 0
+---@return table[]
+function M.rows(op, set)
+  local names, rows = {}, {}
+  for col = 0, C.rg_op_set_columns(op, set) - 1 do
+    names[col] = ffi.string(C.rg_op_column_name(op, set, col))
+  end
+  for i = 0, C.rg_op_set_rows(op, set) - 1 do
+    local row = {}
+    for col = 0, #names do
+      if names[col] then row[names[col]] = read_cell(op, set, i, col) end
+    end
+    rows[i + 1] = row
+  end
+  return rows
+end
+
+--- All result sets of an operation.
+---@return table[][]
+function M.sets(op)
+  local sets = {}
+  for set = 0, C.rg_op_sets(op) - 1 do sets[set + 1] = M.rows(op, set) end
+  return sets
+end
+
+return M

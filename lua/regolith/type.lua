@@ -1,0 +1,160 @@
+-- SPDX-License-Identifier: MIT
+-- An entity at run time: what the engine knows of it, with the functions that read and write it.
+
+local entities = require "regolith.entity"
+local fields = require "regolith.field"
+local native = require "regolith.native"
+local read = require "regolith.codec.read"
+local write = require "regolith.codec.write"
+
+local C, ffi, err = native.C, native.ffi, native.err
+
+---@class regolith.Type
+---@field entity regolith.Entity
+---@field name string
+---@field number integer in the engine
+---@field c ffi.cdata* rg_type, borrowed from the engine
+---@field columns table<integer, regolith.Column> by number; 0 is the id
+---@field target table<string, string> entity name by path, of references
+---@field info fun(column: integer): table
+---@field builder ffi.cdata* reused by everything that writes this type
+---@field decode fun(row: ffi.cdata*): table
+---@field encode fun(b: ffi.cdata*, e: table, base: ffi.cdata*?): integer
+---@field hooks table<string, function>
+---@field cached boolean the process cache may have it
+
+local M = {}
+
+-- ---- towards the engine -------------------------------------------------------------------------
+
+local function name_of(target)
+  if type(target) == "table" then return target.name end
+  return target
+end
+
+local function flags_of(column)
+  local args, flags = column.args, 0
+  if args.nullable then flags = flags + C.RG_COL_NULLABLE end
+  if args.required then flags = flags + C.RG_COL_REQUIRED end
+  if args.created then flags = flags + C.RG_COL_CREATED end
+  if args.updated then flags = flags + C.RG_COL_UPDATED end
+  if args.version then flags = flags + C.RG_COL_VERSION end
+  if args.sensitive then flags = flags + C.RG_COL_SENSITIVE end
+  return flags
+end
+
+--- A C array of strings; keep `list` as long as it is used.
+local function strings(list)
+  local array = ffi.new("const char *[?]", #list)
+  for i, s in ipairs(list) do array[i - 1] = s end
+  return array
+end
+
+local function add_column(c, column)
+  local args, words = column.args, column.words or {}
+  local values = strings(words)
+  local opts = ffi.new("rg_column_opts", {
+    size = ffi.sizeof "rg_column_opts",
+    name = column.path, column = column.column,
+    kind = C[column.kind.c], flags = flags_of(column),
+    length = args.length or 0, precision = args.precision or 10, scale = args.scale or 2,
+    values = #words > 0 and values or nil, n_values = #words,
+    target = name_of(column.target), collation = args.collation,
+    def = column.default, foreign_key = args.foreign_key and 1 or 0,
+  })
+  return C.rg_type_column(c, opts, err)
+end
+
+local function add_index(c, index)
+  local paths = index.virtual and {} or index.paths
+  local columns, flags = strings(paths), 0
+  if index.unique then flags = flags + C.RG_INDEX_UNIQUE end
+  if index.cached then flags = flags + C.RG_INDEX_CACHED end
+  if index.virtual then flags = flags + C.RG_INDEX_VIRTUAL end
+  local opts = ffi.new("rg_index_opts", {
+    size = ffi.sizeof "rg_index_opts", name = index.name,
+    columns = #paths > 0 and columns or nil, n_columns = #paths, flags = flags,
+  })
+  return C.rg_type_index(c, opts, err)
+end
+
+local function new_type(entity)
+  local cache = entity.cache
+  local opts = ffi.new("rg_type_opts", {
+    size = ffi.sizeof "rg_type_opts", name = entity.name, table = entity.table,
+    mysql = entity.mysql, redis = entity.redis, id_column = entity.id_column,
+    ids = entities.ids(entity.ids),
+    cache_process = cache.process and 1 or 0, cache_redis = cache.redis and 1 or 0,
+    ttl_s = cache.ttl_s or 0, absent_ttl_s = cache.absent_ttl_s or 0,
+  })
+  return C.rg_type_new(opts, err)
+end
+
+--- The engine's description of an entity, or nil when it has faults (all told to complain).
+---@param entity regolith.Entity
+---@param complain fun(text: string)
+---@return ffi.cdata*? rg_type, the caller's
+function M.describe(entity, complain)
+  local function fault()
+    local text = ffi.string(err.message)
+    complain(text:find(entity.name, 1, true) == 1 and text or entity.name .. ": " .. text)
+  end
+  local c = new_type(entity)
+  if c == nil then return fault() end
+  local faults = 0
+  for _, column in ipairs(entity.columns) do
+    if add_column(c, column) < 0 then fault() faults = faults + 1 end
+  end
+  for _, index in ipairs(faults == 0 and entity.indexes or {}) do
+    if add_index(c, index) < 0 then fault() faults = faults + 1 end
+  end
+  if faults == 0 then return c end
+  C.rg_type_free(c)
+end
+
+-- ---- from the engine ----------------------------------------------------------------------------
+
+local function info_reader(c)
+  local out, known = ffi.new "rg_column_info", {}
+  return function(number)
+    local info = known[number]
+    if not info then
+      assert(C.rg_type_column_info(c, number, out) >= 0)
+      info = {
+        store = tonumber(out.store), offset = tonumber(out.offset),
+        null_at = tonumber(out.null_at), null_bit = tonumber(out.null_bit),
+      }
+      known[number] = info
+    end
+    return info
+  end
+end
+
+--- The run-time side of an entity whose type the engine has taken.
+---@param entity regolith.Entity
+---@param c ffi.cdata* frozen rg_type
+---@param number integer
+---@return regolith.Type? type
+---@return table? err rg_err
+function M.new(entity, c, number)
+  local T = {
+    entity = entity, name = entity.name, number = number, c = c,
+    hooks = entity.hooks, columns = {}, target = {},
+    cached = entity.cache.process == true,
+    info = info_reader(c),
+  }
+  T.columns[0] = { number = 0, path = "id", column = entity.id_column or "id", kind = fields.KINDS.uint64, args = {},
+    access = { "id" } }
+  for _, column in ipairs(entity.columns) do
+    T.columns[column.number] = column
+    if column.target then T.target[column.path] = name_of(column.target) end
+  end
+  local builder = C.rg_builder_new(c, err)
+  if builder == nil then return nil, err end
+  T.builder = ffi.gc(builder, C.rg_builder_free)
+  T.decode = read.decoder(entity, c, T.info)
+  T.encode = write.encoder(T)
+  return T
+end
+
+return M

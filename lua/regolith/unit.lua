@@ -1,0 +1,246 @@
+-- SPDX-License-Identifier: MIT
+-- The unit of work: new entities, changes, deletions, and what there is to say about them before they
+-- are flushed. Writing itself is in flush.
+
+local errors = require "regolith.err"
+local flush = require "regolith.flush"
+local hooks = require "regolith.hooks"
+local native = require "regolith.native"
+local record = require "regolith.record"
+
+local C, ffi, err = native.C, native.ffi, native.err
+
+local id_out = ffi.new "double[1]"
+
+-- ---- names --------------------------------------------------------------------------------------
+
+--- The column that a name means besides an entity's own names: a path, or an SQL name.
+local function column_named(T, name)
+  local column = T.entity.by_path[name]
+  if column then return column end
+  for _, c in ipairs(T.entity.columns) do
+    if c.column == name then return c end
+  end
+end
+
+--- Assigns by any name a field goes by: "team", "team_id", "address.city", "score_2".
+local function assign(T, e, name, v, level)
+  local entity = T.entity
+  if entity.keys[name] or entity.refs[name] or name == "id" then
+    return record.assign(T, e, name, v, level + 1)
+  end
+  local column = column_named(T, name)
+  if not column then record.unknown(entity, name, level + 1) end
+  record.write(e, column.access, v)
+end
+
+local function assign_all(T, e, values, level)
+  if type(values) ~= "table" then error("the values are a table by field", level + 1) end
+  for name, v in pairs(values) do assign(T, e, name, v, level + 1) end
+end
+
+-- ---- ids ----------------------------------------------------------------------------------------
+
+--- The next id from the block in memory, reserving another block when it is used up.
+---@return number? id
+---@return regolith.Err? err
+local function next_id(self, S)
+  local engine = self._orm._engine
+  for _ = 1, 100 do
+    local rc = C.rg_engine_next_id(engine, S.number, id_out, err)
+    if rc == 1 then return id_out[0] end
+    if rc < 0 then return nil, errors.from_c(err) end
+    local op, fault = self:_own(C.rg_op_reserve(engine, S.number, 0, err))
+    if not op then return nil, fault end
+    local ok
+    ok, fault = self:_run(op, 4)
+    if not ok then return nil, fault end
+  end
+  return nil, errors.new("LIMIT", "ids are used up faster than they are reserved; raise id_block")
+end
+
+local ALLOTTED = { block = true, snowflake = true }
+
+local M = {}
+
+---@param Session table
+function M.install(Session)
+  --- A new entity, written by the next flush. Its id is allotted at once (unless ids are the
+  --- database's or the application's).
+  ---@param entity regolith.Entity
+  ---@param values? table by field
+  ---@return table? entity
+  ---@return regolith.Err? err
+  ---@return integer? errno
+  ---@return string? sqlstate
+  function Session:new(entity, values)
+    local S = self:_type(entity, 2)
+    local e = setmetatable({}, S.mt)
+    if values ~= nil then assign_all(S.T, e, values, 2) end
+    local id = rawget(e, "id")
+    if id == nil and ALLOTTED[entity.ids] then
+      local fault
+      id, fault = next_id(self, S)
+      if not id then return errors.results(fault) end
+      rawset(e, "id", id)
+    end
+    local k = self._n_fresh + 1
+    self._n_fresh, self._fresh[e], self._at[-k] = k, k, e
+    if id ~= nil then S.places[id] = -k end
+    return e
+  end
+
+  --- A new entity with the same values, but its own id.
+  ---@param e table
+  ---@return table? copy
+  ---@return regolith.Err? err
+  function Session:copy(e)
+    local T = record.type_of(e)
+    if not T then error("an entity is expected", 2) end
+    local values = {}
+    for _, node in ipairs(T.entity.nodes) do
+      local args = node.column and node.column.args or {}
+      if not (args.created or args.updated or args.version) then
+        values[node.key] = record.copy(rawget(e, node.key))
+      end
+    end
+    return self:new(T.entity, values)
+  end
+
+  --- Assigns several fields; besides their names, paths ("address.city") and SQL names will do.
+  ---@param e table
+  ---@param values table
+  ---@return table e
+  function Session:set(e, values)
+    local S = self:_need(e, 2)
+    assign_all(S.T, e, values, 2)
+    return e
+  end
+
+  --- Has the next flush delete the entity; a new one is just forgotten.
+  ---@param e table
+  ---@return true
+  function Session:delete(e)
+    local S, place = self:_need(e, 2)
+    if place < 0 then
+      flush.forget(self, S, e, place)
+    elseif not self._doomed[e] then
+      self._n_doomed = self._n_doomed + 1
+      self._doomed[e] = self._n_doomed
+    end
+    return true
+  end
+
+  --- Is it waiting to be inserted?
+  ---@param e table
+  ---@return boolean
+  function Session:is_new(e)
+    local _, place = self:_need(e, 2)
+    return place < 0
+  end
+
+  --- Changes some fields of one entity now, in one statement, apart from what else is pending. The
+  --- entity keeps its values until that has worked.
+  ---@param e table
+  ---@param changes table
+  ---@return { changed: boolean }? answer
+  ---@return regolith.Err? err
+  ---@return integer? errno
+  ---@return string? sqlstate
+  function Session:update(e, changes)
+    local S, place = self:_need(e, 2)
+    if place < 0 then error("a new entity is flushed before it is updated", 2) end
+    local view = self._view
+    C.rg_session_row(self._c, place - 1, view)
+    local shadow = setmetatable(S.decode(view.data), S.mt)
+    assign_all(S.T, shadow, changes, 2)
+    local ok, fault = hooks.before(S.T, "update", shadow, self)
+    if not ok then return errors.results(fault) end
+    ok, fault = flush.update(self, S, e, place, shadow)
+    if ok == nil then return errors.results(fault) end
+    return { changed = ok }
+  end
+
+  --- Reads the entity anew from MySQL, past all caches; pending changes of it are lost.
+  ---@param e table
+  ---@return table? e nil and CONFLICT when it is gone
+  ---@return regolith.Err? err
+  function Session:reload(e)
+    local S, place = self:_need(e, 2)
+    if place < 0 then error("a new entity is flushed before it is reloaded", 2) end
+    local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 1, err))
+    if not op then return errors.results(fault) end
+    if C.rg_op_add_id(op, e.id, err) < 0 then return errors.fail(err) end
+    local ok
+    ok, fault = self:_run(op, 3)
+    if not ok then return errors.results(fault) end
+    if C.rg_op_row(op, 0, self._c, self._view) ~= C.RG_GET_HIT then
+      return errors.results(errors.new("CONFLICT", string.format("%s %.0f is no longer there", S.T.name, e.id),
+        { entity = S.T.name, row = e }))
+    end
+    flush.move(self, S, e, place, self._view)
+    flush.reset(S, e, self._view.data)
+    return e
+  end
+
+  --- Forgets what is pending: all of it, or of one entity. New entities are dropped, changed ones get
+  --- the values of their row back, deletions are called off.
+  ---@param e? table
+  function Session:discard(e)
+    if e ~= nil then
+      local S, place = self:_need(e, 2)
+      return flush.discard(self, S, e, place)
+    end
+    for k = self._n_fresh, 1, -1 do
+      local new = self._at[-k]
+      if new then flush.discard(self, self:_need(new, 2), new, -k) end
+    end
+    for place = 1, self._top do
+      local known = self._at[place]
+      if known then flush.discard(self, self._types[record.type_of(known).entity], known, place) end
+    end
+    self._n_fresh, self._doomed, self._n_doomed = 0, {}, 0
+  end
+
+  --- What a flush would change in the entity: the old and the new values by path ("address.city"). A
+  --- new entity has no old values, one to be deleted no new ones. nil when nothing would change.
+  ---@param e table
+  ---@return table? old
+  ---@return table|regolith.Err|nil new
+  function Session:dirty(e)
+    local S, place = self:_need(e, 2)
+    if place < 0 then return {}, flush.values(S, e) end
+    C.rg_session_row(self._c, place - 1, self._view)
+    local row = S.decode(self._view.data)
+    if self._doomed[e] then return flush.values(S, row), {} end
+    local columns, fault = flush.changed_columns(self, S, e, place)
+    if not columns then return errors.results(fault) end
+    if #columns == 0 then return nil end
+    local old, new = {}, {}
+    for _, column in ipairs(columns) do
+      old[column.path], new[column.path] = record.read(row, column.access), record.read(e, column.access)
+    end
+    return old, new
+  end
+
+  --- Writes all that is pending, in one transaction per MySQL pool. When it fails nothing has been
+  --- written and the session is as before: try again, or discard.
+  ---@return true? ok
+  ---@return integer|regolith.Err changes number of rows written, or the error
+  ---@return integer|regolith.Err[]|nil failures of after_* hooks (the flush stands), or errno
+  ---@return string? sqlstate
+  function Session:flush() return flush.run(self, false) end
+
+  --- Queues all that is pending; a consumer writes it to MySQL. Cached reads see it at once.
+  ---@return true? ok
+  ---@return integer|regolith.Err changes
+  ---@return integer|regolith.Err[]|nil failures
+  ---@return string? sqlstate
+  function Session:flush_async() return flush.run(self, true) end
+
+  --- Stream id of the last queued flush ("ms-seq"), or nil.
+  ---@return string?
+  function Session:stream_id() return self._stream_id end
+end
+
+return M

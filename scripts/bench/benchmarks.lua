@@ -1,0 +1,128 @@
+-- SPDX-License-Identifier: MIT
+-- What is measured, and against what. A benchmark has two sides, each a command that runs in a process
+-- of its own; `prepare` is run once, `before` before each round of the side it names. The ratio is ours
+-- to raw; where less is better (`less`) raw to ours, so that more than 1 is always in our favour.
+
+local MANY = 100           -- ids in a get_many, rows in a queued flush
+local ROWS = 20000         -- rows of the tables that are read and changed
+local CACHED_ROWS = 200000 -- rows in the process cache whose memory is measured
+local UPDATE_BATCH = 250 -- rows in one statement of the raw update: the quickest of 64, 250 and 1000
+local CONSUMER_ENTRIES = 2 -- entries of MANY operations in one transaction, as ours takes them
+
+---@class bench.Context what `prepare`, `before` and the sides are given
+---@field seconds number
+---@field ops number operations of the memory benchmarks
+---@field ours fun(side: string, number: number): string command
+---@field raw fun(program: string, ...): string command
+---@field run fun(command: string): table runs it; what it printed, by key
+
+local function ours(side) return function(c) return c.ours(side, c.seconds) end end
+
+local function raw(program, name, ...)
+  local rest = { ... }
+  return function(c) return c.raw(program, name, c.seconds, unpack(rest)) end
+end
+
+local function fill(table_name, rows)
+  return function(c) c.run(c.raw("raw_mysql", "fill", 0, rows, table_name)) end
+end
+
+local function empty_redis(c) c.run(c.raw("raw_redis", "empty")) end
+
+--- Fills the table and the entries in Redis that both sides then read.
+local function fill_redis(c)
+  fill("bench_user", ROWS)(c)
+  empty_redis(c)
+  c.run(c.ours("read.redis_fill", 1))
+end
+
+--- Queues a little and looks how long an entry of the queue is: the raw side queues as many bytes.
+local function measure_entry(side)
+  return function(c)
+    empty_redis(c)
+    c.run(c.ours(side, 0.05))
+    c.entry_bytes = c.run(c.raw("raw_redis", "entry", "'{rg}:q:default'")).bytes
+    assert(c.entry_bytes > 0, "nothing was queued")
+    empty_redis(c)
+  end
+end
+
+local function xadd(c) return c.raw("raw_redis", "xadd", c.seconds, math.ceil(c.entry_bytes / MANY)) end
+
+local function consume(what, table_name)
+  return function(c)
+    return c.raw("raw_consumer", what, c.seconds, ROWS, table_name, CONSUMER_ENTRIES, MANY, c.entry_bytes)
+  end
+end
+
+local function prepare_changed(side)
+  return function(c)
+    fill("bench_changed", ROWS)(c)
+    fill("bench_raw", ROWS)(c)
+    if side then measure_entry(side)(c) end
+  end
+end
+
+--- Before a round of our consumer: what the last round has inserted is gone.
+local function empty_new(c)
+  empty_redis(c)
+  c.run(c.raw("raw_mysql", "fill", 0, 0, "bench_new"))
+end
+
+return {
+  -- One lrucache hit whose table is copied may be 1.5 times as fast.
+  { name = "process_hit", unit = "gets/s", bar = 1 / 1.5, prepare = fill_redis,
+    ours = ours "read.process_hit", raw = ours "read.lrucache_hit" },
+  { name = "process_memory", unit = "B/row", bar = 1, less = true, rounds = 1,
+    prepare = fill("bench_many", CACHED_ROWS),
+    both = ours "memory.process_memory" },
+
+  -- The same keys with the same bytes: one GET a row; a pipeline of GETs, and one MGET, for MANY rows.
+  { name = "redis_get", unit = "rows/s", bar = 0.85, prepare = fill_redis,
+    ours = ours "read.redis_get", raw = raw("raw_redis", "get", ROWS, "bench_user") },
+  { name = "redis_get_many_100", unit = "rows/s", bar = 0.8, prepare = fill_redis,
+    ours = ours "read.redis_get_many", raw = raw("raw_redis", "get_many", ROWS, "bench_user") },
+  { name = "redis_get_many_100_mget", unit = "rows/s", prepare = fill_redis,
+    ours = ours "read.redis_get_many", raw = raw("raw_redis", "mget", ROWS, "bench_user") },
+
+  -- A prepared statement a row; one IN query in text for MANY rows.
+  { name = "mysql_get", unit = "rows/s", bar = 0.85, prepare = fill("bench_user", ROWS),
+    ours = ours "read.mysql_get", raw = raw("raw_mysql", "get", ROWS, "bench_user") },
+  { name = "mysql_get_many_100", unit = "rows/s", bar = 0.8, prepare = fill("bench_user", ROWS),
+    ours = ours "read.mysql_get_many", raw = raw("raw_mysql", "get_many", ROWS, "bench_user") },
+
+  -- One transaction of 1000 rows: one INSERT; prepared UPDATE ... JSON_TABLE(?) of UPDATE_BATCH rows each.
+  -- The second of each pair has both caches on, which the raw side knows nothing of.
+  { name = "flush_insert_1000", unit = "rows/s", bar = 0.8,
+    ours = ours "write.insert", raw = raw("raw_mysql", "insert", 0, "bench_raw") },
+  { name = "flush_insert_1000_cached", unit = "rows/s",
+    ours = ours "write.insert_cached", raw = raw("raw_mysql", "insert", 0, "bench_raw"),
+    before = { ours = empty_redis } },
+  { name = "flush_update_1000", unit = "rows/s", bar = 0.5, prepare = prepare_changed(),
+    ours = ours "write.update", raw = raw("raw_mysql", "update", ROWS, "bench_raw", UPDATE_BATCH) },
+  { name = "flush_update_1000_cached", unit = "rows/s", prepare = prepare_changed(),
+    ours = ours "write.update_cached", raw = raw("raw_mysql", "update", ROWS, "bench_raw", UPDATE_BATCH) },
+
+  -- Flushes of MANY new rows against pipelines of MANY XADDs that carry as many bytes for an operation.
+  { name = "enqueue", unit = "ops/s", bar = 0.7, prepare = measure_entry "queue.enqueue",
+    ours = ours "queue.enqueue", raw = xadd, before = { ours = empty_redis } },
+  { name = "enqueue_cached", unit = "ops/s", prepare = measure_entry "queue.enqueue_cached",
+    ours = ours "queue.enqueue_cached", raw = xadd, before = { ours = empty_redis } },
+
+  -- Batches of the same size: read, ledger row locked, one statement, ledger moved, durable COMMIT.
+  { name = "consume_insert", unit = "ops/s", bar = 0.8, or_rate = 15000, prepare = measure_entry "queue.enqueue",
+    ours = ours "queue.consume_insert", raw = consume("insert", "bench_raw"), before = { ours = empty_new } },
+  { name = "consume_update", unit = "ops/s", bar = 0.8, or_rate = 15000,
+    prepare = prepare_changed "queue.enqueue_changed",
+    ours = ours "queue.consume_update", raw = consume("update", "bench_raw"), before = { ours = empty_redis } },
+
+  -- Resident memory at the end against that after a fifth of the operations.
+  { name = "memory_reader", unit = "MiB", bar = 1 / 1.05, less = true, rounds = 1, prepare = fill_redis,
+    both = function(c) return c.ours("memory.reader", c.ops) end },
+  { name = "memory_consumer", unit = "MiB", bar = 1 / 1.05, less = true, rounds = 1,
+    prepare = function(c)
+      empty_new(c)
+      c.run(c.ours("queue.queue_for_memory", c.ops))
+    end,
+    both = function(c) return c.ours("memory.consumer", c.ops) end },
+}

@@ -1,0 +1,96 @@
+-- SPDX-License-Identifier: MIT
+-- Our sides of the queue: flush_async of MANY rows at a time, and the consumer.
+
+local clock = require "clock"
+local model = require "model"
+
+local M = {}
+
+--- One flush of MANY new rows.
+local function enqueue_new(orm, User, first)
+  local db = orm:session()
+  for i = first, first + model.MANY - 1 do assert(db:new(User, model.row(i))) end
+  assert(db:flush_async())
+  db:close()
+end
+
+local function enqueues(cache)
+  return function(seconds)
+    local User = model.entity("bench_new", cache)
+    local orm = model.open { User }
+    local i = 0
+    clock.measure(seconds, function()
+      enqueue_new(orm, User, i)
+      i = i + model.MANY
+      return model.MANY
+    end)
+    orm:close()
+  end
+end
+
+M.enqueue = enqueues(false)
+M.enqueue_cached = enqueues { redis = true }
+
+--- One flush of MANY changed rows: rows first..first+MANY-1.
+local function enqueue_changed(orm, User, first, turn)
+  local db, ids = orm:session(), {}
+  for i = 1, model.MANY do ids[i] = first + i - 1 end
+  for _, user in ipairs(assert(db:get_many(User, ids))) do
+    user.visits = user.visits + 1
+    user.city = model.city(user.id + turn)
+  end
+  assert(db:flush_async())
+  db:close()
+end
+
+--- For the length of its entries.
+function M.enqueue_changed()
+  local User = model.entity("bench_changed", false)
+  local orm = model.open { User }
+  enqueue_changed(orm, User, 1, 1)
+  clock.answer(model.MANY, 1)
+  orm:close()
+end
+
+local function ops_for(seconds, rate) return math.ceil(seconds * rate / model.MANY) * model.MANY end
+
+local function queue_new(orm, User, ops)
+  for i = 1, ops, model.MANY do enqueue_new(orm, User, i) end
+end
+
+local function queue_changed(orm, User, ops)
+  for i = 0, ops - 1, model.MANY do
+    enqueue_changed(orm, User, i % model.ROWS + 1, math.floor(i / model.ROWS) + 1)
+  end
+end
+
+--- Queues for as long as asked, then times a consumer until all of that is applied.
+local function consumes(table_name, queue, rate)
+  return function(seconds)
+    local User = model.entity(table_name, false)
+    local orm = model.open { User }
+    local ops, applied = ops_for(seconds, rate), 0
+    queue(orm, User, ops)
+    local consumer = assert(orm:consumer())
+    local started = clock.now()
+    while applied < ops do applied = applied + assert(consumer:step(5)) end
+    clock.answer(ops, clock.now() - started)
+    assert(consumer:stats().dead == 0, "there are dead letters")
+    consumer:close()
+    orm:close()
+  end
+end
+
+M.consume_insert = consumes("bench_new", queue_new, 60000)
+M.consume_update = consumes("bench_changed", queue_changed, 60000)
+
+--- Queues a number of operations for the side that watches a consumer's memory.
+function M.queue_for_memory(ops)
+  local User = model.entity("bench_new", { redis = true, process = true })
+  local orm = model.open { User }
+  queue_new(orm, User, ops)
+  clock.answer(ops, 1)
+  orm:close()
+end
+
+return M

@@ -1,0 +1,153 @@
+-- SPDX-License-Identifier: MIT
+-- What specs stand on: a database and a Redis prefix of their own on the private servers, sessions
+-- and ORMs that are closed afterwards, and the check that nothing is left behind.
+--
+--   local world = require("support.init").world()      in setup
+--   local orm = world:open({ User }, { ... })          schema applied
+--   world:close()                                      in teardown
+
+local regolith = require "regolith"
+
+local M = {}
+
+local function need(name)
+  return assert(os.getenv(name), name .. " is not set: run the specs with scripts/test specs")
+end
+
+--- Runs a shell command; its output.
+function M.shell(command)
+  local pipe = assert(io.popen("env -u LD_PRELOAD sh -c '" .. command:gsub("'", "'\\''") .. "' 2>&1"))
+  local text = pipe:read "*a"
+  local ok = pipe:close()
+  return text, ok
+end
+
+--- One command to the private Redis; the lines of its answer.
+function M.redis(...)
+  local words = {}
+  for i = 1, select("#", ...) do words[i] = "'" .. tostring((select(i, ...))) .. "'" end
+  local lines = {}
+  for line in M.shell("redis-cli -s " .. need "REGOLITH_REDIS_SOCKET" .. " " .. table.concat(words, " ")):gmatch "[^\n]+" do
+    lines[#lines + 1] = line
+  end
+  return lines
+end
+
+local unique = 0
+
+--- A name nobody else uses.
+local function new_name()
+  unique = unique + 1
+  local pid = io.open("/proc/self/stat"):read "*n"
+  return string.format("rgspec_%d_%d_%d", pid, os.time() % 100000, unique)
+end
+
+---@class World
+---@field name string of the database, and the Redis prefix
+---@field orms table[]
+local World = {}
+World.__index = World
+
+function M.world()
+  local self = setmetatable({ name = new_name(), orms = {} }, World)
+  self.admin = assert(regolith.open { mysql = World.mysql_url(need "REGOLITH_MYSQL_DB"), entities = {} })
+  self.sql = self.admin:session()
+  assert(self.sql:execute("CREATE DATABASE `" .. self.name .. "` CHARACTER SET utf8mb4"))
+  return self
+end
+
+function World.mysql_url(database, more)
+  return string.format("mysql+unix://%s?user=root&db=%s%s", need "REGOLITH_MYSQL_SOCKET", database, more or "")
+end
+
+function World.redis_url(more)
+  return string.format("redis+unix://%s%s", need "REGOLITH_REDIS_SOCKET", more or "")
+end
+
+--- The options of an ORM in this world.
+function World:config(entities, more)
+  local config = {
+    mysql = self.mysql_url(self.name), redis = self.redis_url(), prefix = self.name, entities = entities,
+    timeout_ms = 10000,
+  }
+  for option, v in pairs(more or {}) do config[option] = v end
+  return config
+end
+
+--- An ORM with its tables made. `schema = false` leaves the tables out, `redis = false` Redis.
+function World:open(entities, more)
+  local config = self:config(entities, more)
+  local schema = config.schema
+  config.schema = nil
+  if config.redis == false then config.redis = nil end
+  local orm = assert(regolith.open(config))
+  self.orms[#self.orms + 1] = orm
+  if schema ~= false then assert(orm:schema_apply { destructive = true }) end
+  return orm
+end
+
+--- Closes one ORM before the world ends.
+function World:shut(orm)
+  for i, own in ipairs(self.orms) do
+    if own == orm then table.remove(self.orms, i) break end
+  end
+  orm:close()
+end
+
+--- Counts the statements and commands that fn causes: by source and, upper case, by first word.
+function M.count(orm, fn)
+  local counts = { mysql = 0, redis = 0, process = 0, texts = {} }
+  orm:log(function(event)
+    counts[event.source] = counts[event.source] + 1
+    if event.source == "mysql" then counts.texts[#counts.texts + 1] = event.text end
+  end, { mysql = true, redis = true, process = true, values = true })
+  local ok, err = pcall(fn)
+  orm:log(nil)
+  if not ok then error(err, 0) end
+  return counts
+end
+
+--- Waits until fn gives something true.
+function M.eventually(fn, seconds)
+  local ffi = require "ffi"
+  ffi.cdef "int poll(void *fds, unsigned long n, int timeout_ms);"
+  local deadline = os.time() + (seconds or 5)
+  repeat
+    local v = fn()
+    if v then return v end
+    ffi.C.poll(nil, 0, 20)
+  until os.time() > deadline
+  return fn()
+end
+
+--- Applies everything that is queued.
+function M.drain(orm, opts)
+  local consumer = assert(orm:consumer(opts))
+  local total = 0
+  repeat
+    local n = assert(consumer:step(0.05))
+    total = total + n
+  until n == 0
+  consumer:close()
+  return total
+end
+
+local function connections(self)
+  local rows = assert(self.sql:query("SELECT COUNT(*) AS n FROM information_schema.processlist WHERE db = ?", self.name))
+  return rows[1].n
+end
+
+--- Removes what the specs made and asserts that closed ORMs hold no connection.
+function World:close()
+  for _, orm in ipairs(self.orms) do orm:close() end
+  self.orms = {}
+  local gone = M.eventually(function() return connections(self) == 0 end)
+  local left = connections(self)
+  assert(self.sql:execute("DROP DATABASE `" .. self.name .. "`"))
+  self.sql:close()
+  self.admin:close()
+  for _, key in ipairs(M.redis("--scan", "--pattern", "*" .. self.name .. "*")) do M.redis("DEL", key) end
+  assert(gone, string.format("%s connections to MySQL are left behind", tostring(left)))
+end
+
+return M
