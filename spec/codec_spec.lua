@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local native = require "regolith.native"
 local record = require "regolith.record"
 local regolith = require "regolith"
+local must = require("support.init").must
 
 local field, null, C = regolith.field, regolith.null, native.C
 
@@ -39,7 +40,7 @@ describe("codec", function()
 
   setup(function()
     Thing = every_kind()
-    orm = assert(regolith.open { mysql = "mysql+unix:///nowhere.sock?user=u&db=d", entities = { Team, Thing } })
+    orm = must(regolith.open { mysql = "mysql+unix:///nowhere.sock?user=u&db=d", entities = { Team, Thing } })
     db = orm:session()
     T = orm._types[Thing]
   end)
@@ -65,7 +66,7 @@ describe("codec", function()
 
   local function round_trip(values)
     values.id = values.id or 1
-    local view = assert(encode(values))
+    local view = must(encode(values))
     return T.decode(view.data), view
   end
 
@@ -178,7 +179,7 @@ describe("codec", function()
   it("finds nothing changed in JSON that the server has formatted", function()
     local e = { id = 1, json = { b = 1, a = { 2 } } }
     C.rg_builder_reset(T.builder)
-    assert(T.encode(T.builder, e) == 0)
+    must(T.encode(T.builder, e) == 0)
     local text = '{"b": 1.0, "a": [2]}'
     C.rg_builder_string(T.builder, Thing.by_path.json.number, text, #text, native.err)
     local op = ffi.gc(C.rg_op_flush(orm._engine, db._c, 0, native.err), C.rg_op_free)
@@ -197,7 +198,7 @@ describe("codec", function()
       field.string "name", field.string "email", field.uint32 "age", field.string "balance", field.double "score",
       field.bool "active", field.string "created", field.int64 "big", field.string "note",
     })
-    local own = assert(regolith.open { mysql = "mysql+unix:///nowhere.sock?user=u&db=d", entities = { Ten } })
+    local own = must(regolith.open { mysql = "mysql+unix:///nowhere.sock?user=u&db=d", entities = { Ten } })
     local session, type = own:session(), own._types[Ten]
     type.encode(type.builder, { id = 1, name = "Ann", email = "ann@example.org", age = 5, score = 1.5, big = 7 })
     local op = ffi.gc(C.rg_op_flush(own._engine, session._c, 0, native.err), C.rg_op_free)

@@ -2,6 +2,7 @@
 local config = require "regolith.config"
 local regolith = require "regolith"
 local url = require "regolith.url"
+local must = require("support.init").must
 
 local User = regolith.entity("user", { regolith.field.bool "a" })
 
@@ -90,7 +91,7 @@ describe("config:read", function()
 
   it("finds passwords in files and in the environment", function()
     local path = os.tmpname()
-    local file = assert(io.open(path, "w"))
+    local file = must(io.open(path, "w"))
     file:write "s3cret\r\n"
     file:close()
     local c = read { mysql = "mysql://u@h/d?password_file=" .. path }
@@ -106,7 +107,7 @@ describe("config:read", function()
   it("reads Lua and JSON files; code goes before the file", function()
     local base = os.tmpname()
     local function with(suffix, text)
-      local file = assert(io.open(base .. suffix, "w"))
+      local file = must(io.open(base .. suffix, "w"))
       file:write(text)
       file:close()
       local c = config.read(base .. suffix, { entities = { User }, prefix = "code" })

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 local regolith = require "regolith"
+local must = require("support.init").must
 
 local entity, field = regolith.entity, regolith.field
 
@@ -115,13 +116,13 @@ describe("regolith.open", function()
   end)
 
   it("opens without connecting", function()
-    local orm = assert(open { entity("user", { field.bool "a" }) })
+    local orm = must(open { entity("user", { field.bool "a" }) })
     orm:close()
   end)
 
   it("takes one definition for several orms", function()
     local User = entity("user", { field.bool "a" })
-    local one, two = assert(open { User }), assert(open { User })
+    local one, two = must(open { User }), must(open { User })
     one:close()
     two:close()
     assert.matches("the orm is closed", select(2, pcall(function() return one:session() end)))

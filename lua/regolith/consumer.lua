@@ -25,7 +25,7 @@ local OPTIONS = {
   queue = options.name, max_batch = count, max_hold_ms = count, max_backoff_ms = count, max_tries = count,
   on_error = options.one_of("wait", "stop"), on_dead = options.func, on_error_report = options.func,
 }
-local RUN = { signals = options.boolean, max_wait_s = function(v)
+local RUN = { signals = options.boolean, on_step = options.func, max_wait_s = function(v)
   if type(v) ~= "number" or v <= 0 or v > 3600 then return "must be a number of seconds" end
 end }
 
@@ -114,6 +114,7 @@ local function loop(self, opts)
     local applied, fault = self:step(opts.max_wait_s)
     if applied then
       failures = 0
+      if opts.on_step then opts.on_step(applied) end
     else
       failures = failures + 1
       if self._opts.on_error_report then self._opts.on_error_report(fault, failures) end
@@ -128,7 +129,7 @@ end
 
 --- Consumes until stop() is called; with `signals`, until SIGINT or SIGTERM too (the batch under way is
 --- finished). With on_error = "stop" the first error ends it.
----@param opts? { signals: boolean?, max_wait_s: number? }
+---@param opts? { signals: boolean?, max_wait_s: number?, on_step: fun(applied: number)? }
 ---@return true? ok
 ---@return regolith.Err? err
 function Consumer:run(opts)

@@ -48,15 +48,22 @@ local function is_list(v)
   return type(v) == "table" and not record.type_of(v)
 end
 
---- The placeholder(s) of a list; inside parentheses already, or not.
-local function list_text(text, at, n)
-  local inside = text:sub(1, at - 1):match "%(%s*$" and text:sub(at + 1):match "^%s*%)"
-  if n == 0 then
-    local nothing = "SELECT NULL FROM DUAL WHERE 1 = 0"
-    return inside and nothing or "(" .. nothing .. ")"
+--- What a list becomes: text in place of the placeholder, how many characters after it are replaced
+--- too. An empty list is no SQL: `IN` it is false, `NOT IN` it is true, for NULL as well.
+---@return string text
+---@return integer more
+local function list_text(text, at, n, level)
+  local before, after = text:sub(1, at - 1), text:sub(at + 1)
+  local inside = before:match "%(%s*$" and after:match "^%s*%)"
+  if n > 0 then
+    local marks = string.rep("?", n, ", ")
+    return inside and marks or "(" .. marks .. ")", 0
   end
-  local marks = string.rep("?", n, ", ")
-  return inside and marks or "(" .. marks .. ")"
+  local word = before:upper():gsub("%(?%s*$", "")
+  if not word:match "%f[%w]IN$" then error("an empty list stands only after IN or NOT IN", level + 1) end
+  local answer = word:match "%f[%w]NOT%s+IN$" and "IS NOT TRUE" or "IS TRUE"
+  if inside then return "NULL) " .. answer, #inside end
+  return "(NULL) " .. answer, 0
 end
 
 --- Expands list parameters. Raises (at `level`) when the number of parameters does not fit.
@@ -77,8 +84,9 @@ function M.expand(level, text, ...)
     local v = given[i]
     if is_list(v) then
       parts[#parts + 1] = text:sub(from, at[i] - 1)
-      parts[#parts + 1] = list_text(text, at[i], #v)
-      from = at[i] + 1
+      local marks, more = list_text(text, at[i], #v, level + 1)
+      parts[#parts + 1] = marks
+      from = at[i] + 1 + more
       for _, item in ipairs(v) do
         count = count + 1
         flat[count] = item

@@ -174,10 +174,10 @@ TEST(utf8_accepts_the_well_formed_only) {
     CHECK(utf8("\xED\x9F\xBF\xEE\x80\x80\xF4\x8F\xBF\xBF", NULL));
     CHECK(rg__utf8_valid("a\0b", 3, &n) && n == 3);
     const char *bad[] = {
-        "\x80",         "\xC0\x80",         "\xC1\xBF",         "\xE0\x80\x80", "\xE0\x9F\xBF",
-        "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80",
-        "\xFF",         "\xC3",             "\xE2\x82",         "\xF0\x9F\x98", "abcdefgh\xC3",
-        "\xC3(",        "\xE2\x28\xA1",     "\xF0\x9F(\x80",
+        "\x80",         "\xC0\x80",         "\xC1\xBF",         "\xE0\x80\x80",     "\xE0\x9F\xBF",
+        "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF",
+        "\xC3",         "\xE2\x82",         "\xF0\x9F\x98",     "abcdefgh\xC3",     "\xC3(",
+        "\xE2\x28\xA1", "\xF0\x9F(\x80",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) CHECK(!utf8(bad[i], NULL));
 }
@@ -267,7 +267,9 @@ TEST(map_keeps_binary_keys) {
 enum { MAP_N = 3000 };
 static char map_values[MAP_N];
 
-static size_t map_key(char *out, unsigned i) { return (size_t)sprintf(out, "key-%u", i * 2654435761u); }
+static size_t map_key(char *out, unsigned i) {
+    return (size_t)sprintf(out, "key-%u", i * 2654435761u);
+}
 
 /* Random puts and takes against an array that says what should be there. */
 TEST(map_agrees_with_a_model) {
@@ -313,7 +315,8 @@ TEST(map_survives_out_of_memory) {
         rg__alloc_fail_at(fail, 0);
         rg__map *m = rg__map_new();
         size_t put = 0;
-        for (unsigned i = 0; m && i < 40; i++) put += rg__map_put(m, key, map_key(key, i), &fail, NULL) == 0;
+        for (unsigned i = 0; m && i < 40; i++)
+            put += rg__map_put(m, key, map_key(key, i), &fail, NULL) == 0;
         rg__alloc_fail_at(0, 0);
         if (!m) continue;
         CHECK_EQ_INT(rg__map_count(m), put);
@@ -337,7 +340,8 @@ TEST(metrics_render_as_prometheus_text) {
     rg__buf out = {0};
     rg__metrics_render(&m, &out);
     const char *text = rg__buf_cstr(&out);
-    CHECK(strstr(text, "# TYPE regolith_flushes_total counter\nregolith_flushes_total 3\n") != NULL);
+    CHECK(strstr(text, "# TYPE regolith_flushes_total counter\nregolith_flushes_total 3\n") !=
+          NULL);
     CHECK(strstr(text, "regolith_mysql_seconds_bucket{le=\"0.000025\"} 2\n") != NULL);
     CHECK(strstr(text, "regolith_mysql_seconds_bucket{le=\"0.000050\"} 3\n") != NULL);
     CHECK(strstr(text, "regolith_mysql_seconds_bucket{le=\"0.409600\"} 3\n") != NULL);
@@ -400,7 +404,8 @@ TEST(cond_wait_times_out_on_the_monotonic_clock) {
     rg__cond_init(&c);
     pthread_mutex_lock(&m);
     int64_t before = rg__now_ms();
-    while (rg__cond_wait(&c, &m, before + 20)) {}
+    while (rg__cond_wait(&c, &m, before + 20)) {
+    }
     CHECK(rg__now_ms() - before >= 19);
     CHECK(!rg__cond_wait(&c, &m, -5));
     pthread_mutex_unlock(&m);

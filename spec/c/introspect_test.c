@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Introspection and DDL on a real server (REGOLITH_MYSQL_SOCKET, REGOLITH_MYSQL_DB): every kind comes
- * back as it was made, and random pairs of types become each other. */
+ * back as it was made, and random pairs of types become each other (REGOLITH_PAIRS: how many). */
 #include "unit.h"
 
 #include "base/alloc.h"
@@ -361,10 +361,10 @@ static rg__schema random_schema(void) {
     if (pick(10) == 0) o.id_column = "number";
     rg_type *t = rg_type_new(&o, NULL);
     uint32_t order = pick(2);
-    for (uint32_t i = 0; i < 10; i++)
-        if (pick(5)) random_column(t, order ? i : 9 - i);
-    for (uint32_t i = 0; i < 5; i++)
-        if (pick(5) > 1) random_index(t, i);
+    for (uint32_t i = 0; i < 8; i++)
+        if (pick(4)) random_column(t, order ? i : 7 - i);
+    for (uint32_t i = 0; i < 4; i++)
+        if (pick(2)) random_index(t, i);
     return schema_of(t);
 }
 
@@ -408,6 +408,14 @@ static void check_safe_changes(const rg__schema *s) {
     rg__ddl_deinit(&left);
 }
 
+/* From one to the other in two steps: what is safe while a row is there, the rest without. */
+static void check_with_rows(const rg__schema *from, const rg__schema *to) {
+    insert_row(from->types[0]);
+    check_safe_changes(to);
+    CHECK(run("DELETE FROM rgt_item"));
+    bring(to);
+}
+
 static void check_pair(uint64_t number) {
     seed = number;
     rg__schema a = random_schema(), b = random_schema();
@@ -415,10 +423,7 @@ static void check_pair(uint64_t number) {
     unsigned long faults = unit_faults;
     bring(&a);
     bring(&b);
-    insert_row(b.types[0]);
-    check_safe_changes(&a);
-    CHECK(run("DELETE FROM rgt_item"));
-    bring(&a);
+    if (number % 2) check_with_rows(&b, &a);
     if (faults != unit_faults) printf("# of pair %d\n", (int)number);
     rg__schema_deinit(&a);
     rg__schema_deinit(&b);
@@ -426,7 +431,9 @@ static void check_pair(uint64_t number) {
 
 TEST(random_types_become_each_other) {
     drop_tables();
-    for (uint64_t i = 1; i <= PAIRS; i++) check_pair(i);
+    const char *pairs = getenv("REGOLITH_PAIRS");
+    uint64_t n = pairs ? strtoull(pairs, NULL, 10) : PAIRS;
+    for (uint64_t i = 1; i <= n; i++) check_pair(i);
 }
 
 TEST(nothing_is_left_behind) {

@@ -17,7 +17,8 @@ static size_t read_all(const rg_type *t, const uint8_t *row, uint32_t len, rg_bu
     uint8_t mask[COLUMNS];
     for (uint32_t i = 0; i < t->n_columns; i++) {
         rg__value v = rg__row_value(t, row, i);
-        for (size_t k = 0; !v.is_null && v.store == RG_STORE_VAR && k < v.s.len; k++) sum += (uint8_t)v.s.p[k];
+        for (size_t k = 0; !v.is_null && v.store == RG_STORE_VAR && k < v.s.len; k++)
+            sum += (uint8_t)v.s.p[k];
         int n = rg_row_text(t, row, i, text, sizeof text);
         if (n > 0) sum += (uint8_t)text[(n < (int)sizeof text ? n : (int)sizeof text) - 1];
     }
@@ -49,9 +50,12 @@ static rg_type *fuzzed_type(int round) {
     rg_type *t = new_type("all");
     const uint32_t flags[] = {RG_COL_NULLABLE, 0, 0};
     for (int i = 1; i < COLUMNS; i++)
-        add(t, (rg_column_opts){.name = names[i], .kind = RG_BOOL + i - 1,
+        add(t, (rg_column_opts){.name = names[i],
+                                .kind = RG_BOOL + i - 1,
                                 .flags = round == 2 && i % 2 ? RG_COL_NULLABLE : flags[round % 3]});
-    rg_index_opts x = {.size = sizeof x, .name = "x", .n_columns = 5,
+    rg_index_opts x = {.size = sizeof x,
+                       .name = "x",
+                       .n_columns = 5,
                        .columns = (const char *[]){"string", "i32", "float", "decimal", "set"}};
     CHECK_EQ_INT(rg_type_index(t, &x, &err), RG_OK);
     CHECK_EQ_INT(rg_type_freeze(t, &err), RG_OK);
@@ -120,7 +124,8 @@ TEST(random_text_never_breaks_a_setter) {
         uint32_t col = random32() % COLUMNS;
         int rc = rg_builder_string(b, col, exact, len, &err);
         if (rc != RG_OK && rc != RG_EINVALID) CHECK(false);
-        if (rc == RG_EINVALID && !rg__utf8_valid(err.message, strlen(err.message), NULL)) CHECK(false);
+        if (rc == RG_EINVALID && !rg__utf8_valid(err.message, strlen(err.message), NULL))
+            CHECK(false);
         free(exact);
         if (i % 50) continue;
         rg_block *row = rg__builder_partial(b);

@@ -133,8 +133,10 @@ TEST(trusted_values_are_not_asked_for_emptiness) {
 TEST(stamps_are_set_when_they_should_be) {
     rg_type *t = new_type("user");
     add(t, (rg_column_opts){.name = "c", .kind = RG_DATETIME, .flags = RG_COL_CREATED});
-    add(t, (rg_column_opts){.name = "u", .kind = RG_DATETIME, .flags = RG_COL_UPDATED | RG_COL_NULLABLE});
-    add(t, (rg_column_opts){.name = "d", .kind = RG_DATE, .flags = RG_COL_CREATED | RG_COL_REQUIRED});
+    add(t, (rg_column_opts){
+               .name = "u", .kind = RG_DATETIME, .flags = RG_COL_UPDATED | RG_COL_NULLABLE});
+    add(t,
+        (rg_column_opts){.name = "d", .kind = RG_DATE, .flags = RG_COL_CREATED | RG_COL_REQUIRED});
     CHECK_EQ_INT(rg_type_freeze(t, &err), RG_OK);
     rg_builder *b = rg_builder_new(t, &err);
     const int64_t now = INT64_C(1000000) * 90000 + 5;
@@ -171,8 +173,9 @@ TEST(a_refused_value_leaves_the_former_one) {
     rg_type *t = type_of_all(0);
     rg_builder *b = rg_builder_new(t, &err);
     rg_block *before = make(b, 3);
-    const char *bad[COLUMNS] = {"x", "x", "x", "x", "x", "x", "x", "x", "x", "x", "x", "x", "x", "x", "x", "\xFF", "\xFF",
-                                NULL, NULL, "x", "x", "x", "x", "x", "x", "x", "x"};
+    const char *bad[COLUMNS] = {"x",  "x", "x", "x", "x", "x", "x",    "x",    "x",
+                                "x",  "x", "x", "x", "x", "x", "\xFF", "\xFF", NULL,
+                                NULL, "x", "x", "x", "x", "x", "x",    "x",    "x"};
     for (uint32_t i = 0; i < COLUMNS; i++)
         if (bad[i]) CHECK_EQ_INT(set(b, i, bad[i]), RG_EINVALID);
     static char big[65536];
@@ -232,7 +235,8 @@ TEST(diff_and_merge_agree) {
 
 /* ---- foreign bytes ---- */
 
-static int check_changed(const rg_type *t, const rg_block *row, uint32_t at, uint8_t value, bool seal) {
+static int check_changed(const rg_type *t, const rg_block *row, uint32_t at, uint8_t value,
+                         bool seal) {
     uint8_t copy[1024];
     memcpy(copy, row->data, row->len);
     copy[at] = value;
@@ -253,16 +257,20 @@ TEST(check_tells_what_is_wrong) {
     CHECK_EQ_INT(rg__row_check(t, row->data, row->len - 1, NULL), RG_ECORRUPT);
     for (uint32_t i = 0; i < row->len; i++)
         CHECK_EQ_INT(check_changed(t, row, i, row->data[i] ^ 0x40, false), RG_ECORRUPT);
-    const struct { uint32_t col, at; uint8_t value; } bad[] = {
-        {BOOL, 0, 2}, {I24, 3, 1}, {U24, 3, 1}, {ENUM, 0, 0}, {ENUM, 0, 4}, {SET, 0, 8}, {DATE, 3, 127},
-        {DATETIME, 7, 127}, {TIME, 6, 0}, {STRING, 0, 0}, {STRING, 4, 1}, {STRING, 7, 1}, {REFS, 4, 9},
-        {REFS, 7, 255}, {DECIMAL, 4, 0}};
+    const struct {
+        uint32_t col, at;
+        uint8_t value;
+    } bad[] = {{BOOL, 0, 2},   {I24, 3, 1},    {U24, 3, 1},        {ENUM, 0, 0},   {ENUM, 0, 4},
+               {SET, 0, 8},    {DATE, 3, 127}, {DATETIME, 7, 127}, {TIME, 6, 0},   {STRING, 0, 0},
+               {STRING, 4, 1}, {STRING, 7, 1}, {REFS, 4, 9},       {REFS, 7, 255}, {DECIMAL, 4, 0}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        if (!CHECK_EQ_INT(check_changed(t, row, t->columns[bad[i].col].offset + bad[i].at, bad[i].value, true),
+        if (!CHECK_EQ_INT(check_changed(t, row, t->columns[bad[i].col].offset + bad[i].at,
+                                        bad[i].value, true),
                           RG_ECORRUPT))
             printf("# %s\n", names[bad[i].col]);
-    CHECK_EQ_INT(check_changed(t, row, 24, 2, true), RG_ECORRUPT);       /* NULL where none may be */
-    CHECK_EQ_INT(check_changed(t, row, 24 + 3, 0x08, true), RG_ECORRUPT); /* bit 27: no such column */
+    CHECK_EQ_INT(check_changed(t, row, 24, 2, true), RG_ECORRUPT); /* NULL where none may be */
+    CHECK_EQ_INT(check_changed(t, row, 24 + 3, 0x08, true),
+                 RG_ECORRUPT); /* bit 27: no such column */
     CHECK_EQ_INT(check_changed(t, row, 31, 0x80, true), RG_ECORRUPT);
     rg__value v = rg__row_value(t, row->data, DECIMAL);
     uint32_t at = (uint32_t)((const uint8_t *)v.s.p - row->data);
@@ -280,10 +288,12 @@ TEST(check_tells_what_is_wrong) {
 
 static rg_type *keyed_type(const char *collation) {
     rg_type *t = new_type("user");
-    add(t, (rg_column_opts){.name = "s", .kind = RG_STRING, .collation = collation, .flags = RG_COL_NULLABLE});
+    add(t, (rg_column_opts){
+               .name = "s", .kind = RG_STRING, .collation = collation, .flags = RG_COL_NULLABLE});
     add(t, (rg_column_opts){.name = "n", .kind = RG_I32, .flags = RG_COL_NULLABLE});
     add(t, (rg_column_opts){.name = "b", .kind = RG_BINARY, .flags = RG_COL_NULLABLE});
-    rg_index_opts x = {.size = sizeof x, .name = "x", .n_columns = 3, .columns = (const char *[]){"s", "n", "b"}};
+    rg_index_opts x = {
+        .size = sizeof x, .name = "x", .n_columns = 3, .columns = (const char *[]){"s", "n", "b"}};
     CHECK_EQ_INT(rg_type_index(t, &x, &err), RG_OK);
     CHECK_EQ_INT(rg_type_freeze(t, &err), RG_OK);
     return t;
@@ -291,8 +301,10 @@ static rg_type *keyed_type(const char *collation) {
 
 static bool key_of(const rg_type *t, const char *s, double n, const char *bytes, rg__buf *out) {
     rg_builder *b = rg_builder_new(t, &err);
-    if (s) set(b, 1, s);
-    else rg_builder_null(b, 1, &err);
+    if (s)
+        set(b, 1, s);
+    else
+        rg_builder_null(b, 1, &err);
     rg_builder_number(b, 2, n, &err);
     set(b, 3, bytes);
     bool has_null;
@@ -358,7 +370,8 @@ TEST(keys_delimit_their_values) {
     rg_builder *builder = rg_builder_new(t, &err);
     set(builder, 1, "a");
     bool has_null;
-    CHECK_EQ_INT(rg__key_encode_builder(t, &t->indexes[0], builder, &a, &has_null, &err), RG_EINVALID);
+    CHECK_EQ_INT(rg__key_encode_builder(t, &t->indexes[0], builder, &a, &has_null, &err),
+                 RG_EINVALID);
     CHECK_STR(err.message, "user.n: index \"x\" needs a value");
     rg_builder_free(builder);
     rg__buf_deinit(&a);

@@ -13,14 +13,40 @@
 static rg_err err;
 
 enum {
-    ID, BOOL, I8, I16, I24, I32, I64, U8, U16, U24, U32, U64, FLOAT, DOUBLE, DECIMAL, STRING, TEXT,
-    BINARY, BLOB, ENUM, SET, DATE, DATETIME, TIME, JSON, REF, REFS, COLUMNS
+    ID,
+    BOOL,
+    I8,
+    I16,
+    I24,
+    I32,
+    I64,
+    U8,
+    U16,
+    U24,
+    U32,
+    U64,
+    FLOAT,
+    DOUBLE,
+    DECIMAL,
+    STRING,
+    TEXT,
+    BINARY,
+    BLOB,
+    ENUM,
+    SET,
+    DATE,
+    DATETIME,
+    TIME,
+    JSON,
+    REF,
+    REFS,
+    COLUMNS
 };
 
 __attribute__((unused)) static const char *const names[COLUMNS] = {
-    "id", "bool", "i8", "i16", "i24", "i32", "i64", "u8", "u16", "u24", "u32", "u64", "float",
-    "double", "decimal", "string", "text", "binary", "blob", "enum", "set", "date", "datetime",
-    "time", "json", "ref", "refs"};
+    "id",   "bool", "i8",  "i16",   "i24",      "i32",     "i64",    "u8",   "u16",
+    "u24",  "u32",  "u64", "float", "double",   "decimal", "string", "text", "binary",
+    "blob", "enum", "set", "date",  "datetime", "time",    "json",   "ref",  "refs"};
 static const char *const words[] = {"new", "active", "ban'd"};
 
 static inline int add(rg_type *t, rg_column_opts o) {
@@ -40,7 +66,8 @@ static inline rg_type *new_type(const char *name) {
 static inline rg_type *type_of_all(uint32_t flags) {
     rg_type *t = new_type("all");
     for (int i = 1; i < COLUMNS; i++)
-        CHECK_EQ_INT(add(t, (rg_column_opts){.name = names[i], .kind = RG_BOOL + i - 1, .flags = flags}), 0);
+        CHECK_EQ_INT(
+            add(t, (rg_column_opts){.name = names[i], .kind = RG_BOOL + i - 1, .flags = flags}), 0);
     CHECK_EQ_INT(rg_type_freeze(t, &err), RG_OK);
     return t;
 }
@@ -68,8 +95,11 @@ static inline rg_block *finish(rg_builder *b) {
 static inline void text_is(const rg_type *t, const rg_block *row, uint32_t col, const char *want) {
     char text[512];
     int n = rg_row_text(t, row->data, col, text, sizeof text);
-    if (!want) CHECK_EQ_INT(n, RG_EINVALID);
-    else unit_bytes(text, n < 0 ? 0 : (size_t)n, want, strlen(want), __FILE__, __LINE__, t->columns[col].name);
+    if (!want)
+        CHECK_EQ_INT(n, RG_EINVALID);
+    else
+        unit_bytes(text, n < 0 ? 0 : (size_t)n, want, strlen(want), __FILE__, __LINE__,
+                   t->columns[col].name);
 }
 
 static inline void fill(rg_builder *b, unsigned seed) {
@@ -80,7 +110,9 @@ static inline void fill(rg_builder *b, unsigned seed) {
     rg_builder_number(b, FLOAT, seed * 0.5, &err);
     rg_builder_number(b, DOUBLE, seed * -0.25, &err);
     rg_builder_number(b, DECIMAL, seed * 1.01, &err);
-    for (uint32_t i = STRING; i <= BLOB; i++) rg_builder_string(b, i, text, (size_t)snprintf(text, sizeof text, "%u-%u", i, seed * 997), &err);
+    for (uint32_t i = STRING; i <= BLOB; i++)
+        rg_builder_string(b, i, text, (size_t)snprintf(text, sizeof text, "%u-%u", i, seed * 997),
+                          &err);
     set(b, ENUM, words[seed % 3]);
     set(b, SET, seed % 2 ? "new,ban'd" : "");
     rg_builder_number(b, DATE, seed * 86400.0, &err);

@@ -17,19 +17,63 @@ static uint32_t random32(void) {
 }
 
 TEST(json_text_is_scanned) {
-    const char *good[] = {
-        "null", "true", " false ", "0", "-0", "1.5e+10", "\"\"", "\"a\\u00e9\\n\\\"\\/\"", "[]", "{}", "[1,[2,{}],{\"a\":null}]",
-        "{\"a\":1,\"b\":[true]}", "\"\\ud83d\\ude00\"", "\"\xC3\xA9\xF0\x9F\x98\x80\"", "\t[\r\n1 , 2 ]\n"};
+    const char *good[] = {"null",
+                          "true",
+                          " false ",
+                          "0",
+                          "-0",
+                          "1.5e+10",
+                          "\"\"",
+                          "\"a\\u00e9\\n\\\"\\/\"",
+                          "[]",
+                          "{}",
+                          "[1,[2,{}],{\"a\":null}]",
+                          "{\"a\":1,\"b\":[true]}",
+                          "\"\\ud83d\\ude00\"",
+                          "\"\xC3\xA9\xF0\x9F\x98\x80\"",
+                          "\t[\r\n1 , 2 ]\n"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         CHECK_EQ_INT(rg__json_fault(good[i], strlen(good[i])), 0);
-    const struct { const char *text; size_t at; } bad[] = {
-        {"", 1}, {" ", 2}, {"nul", 4}, {"nulL", 4}, {"01", 2}, {"-", 2}, {"1.", 3}, {".5", 1}, {"1e", 3}, {"+1", 1},
-        {"\"", 2}, {"\"\n\"", 2}, {"\"\\x\"", 3}, {"\"\\u12g4\"", 6}, {"\"\\ud800\"", 4}, {"\"\\udc00\"", 4},
-        {"\"\\ud800\\u0041\"", 4}, {"[", 2}, {"[1", 3}, {"[1,]", 4}, {"[,1]", 2}, {"{", 2}, {"{1:2}", 2},
-        {"{\"a\"}", 5}, {"{\"a\":}", 6}, {"{\"a\":1,}", 8}, {"[1}", 3}, {"1 2", 3}, {"'a'", 1}, {"\"\xFF\"", 2},
-        {"\xEF\xBB\xBF[]", 1}, {"tru\xC3", 4}, {"[\"a\" \"b\"]", 6}, {"NaN", 1}};
+    const struct {
+        const char *text;
+        size_t at;
+    } bad[] = {{"", 1},
+               {" ", 2},
+               {"nul", 4},
+               {"nulL", 4},
+               {"01", 2},
+               {"-", 2},
+               {"1.", 3},
+               {".5", 1},
+               {"1e", 3},
+               {"+1", 1},
+               {"\"", 2},
+               {"\"\n\"", 2},
+               {"\"\\x\"", 3},
+               {"\"\\u12g4\"", 6},
+               {"\"\\ud800\"", 4},
+               {"\"\\udc00\"", 4},
+               {"\"\\ud800\\u0041\"", 4},
+               {"[", 2},
+               {"[1", 3},
+               {"[1,]", 4},
+               {"[,1]", 2},
+               {"{", 2},
+               {"{1:2}", 2},
+               {"{\"a\"}", 5},
+               {"{\"a\":}", 6},
+               {"{\"a\":1,}", 8},
+               {"[1}", 3},
+               {"1 2", 3},
+               {"'a'", 1},
+               {"\"\xFF\"", 2},
+               {"\xEF\xBB\xBF[]", 1},
+               {"tru\xC3", 4},
+               {"[\"a\" \"b\"]", 6},
+               {"NaN", 1}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        if (!CHECK_EQ_INT(rg__json_fault(bad[i].text, strlen(bad[i].text)), bad[i].at)) printf("# %s\n", bad[i].text);
+        if (!CHECK_EQ_INT(rg__json_fault(bad[i].text, strlen(bad[i].text)), bad[i].at))
+            printf("# %s\n", bad[i].text);
     CHECK_EQ_INT(rg__json_fault("\"a\0\"", 4), 3);
     CHECK_EQ_INT(rg__json_fault("1\0", 2), 2);
     char deep[202];
@@ -79,8 +123,9 @@ TEST(formatting_never_overflows) {
 
 TEST(datetimes_survive_their_text) {
     for (int i = 0; i < 50000; i++) {
-        int64_t us = (int64_t)(((uint64_t)random32() << 32 | random32()) % UINT64_C(284012524800000000)) -
-                     INT64_C(30610224000000000);
+        int64_t us =
+            (int64_t)(((uint64_t)random32() << 32 | random32()) % UINT64_C(284012524800000000)) -
+            INT64_C(30610224000000000);
         if (i % 3 == 0) us -= us % 1000000;
         char text[32];
         int64_t back = 0;
@@ -96,15 +141,29 @@ TEST(datetimes_survive_their_text) {
 
 TEST(decimal_text_is_canonical_or_refused) {
     rg__buf b = {0};
-    const struct { const char *text; uint32_t p, s; const char *want; } cases[] = {
-        {"0", 1, 0, "0"}, {"+0.0", 2, 1, "0.0"}, {"12.340", 4, 2, "12.34"}, {"1e-2", 4, 2, "0.01"},
-        {"1E2", 4, 1, "100.0"}, {"0.00000000000000000000000000000000001", 65, 30, NULL},
-        {"000000000000000000000000000000000000000000000000000000000000000000000000000000001", 1, 0, "1"},
-        {"1.00000000000000000000000000000000000000000000000000000000000000000000000000000000000", 3, 2, "1.00"},
-        {"999", 2, 0, NULL}, {"1e5001", 65, 0, NULL}, {"0e99999999999999999999", 5, 2, "0.00"}, {"1 ", 5, 2, NULL}};
+    const struct {
+        const char *text;
+        uint32_t p, s;
+        const char *want;
+    } cases[] = {
+        {"0", 1, 0, "0"},
+        {"+0.0", 2, 1, "0.0"},
+        {"12.340", 4, 2, "12.34"},
+        {"1e-2", 4, 2, "0.01"},
+        {"1E2", 4, 1, "100.0"},
+        {"0.00000000000000000000000000000000001", 65, 30, NULL},
+        {"000000000000000000000000000000000000000000000000000000000000000000000000000000001", 1, 0,
+         "1"},
+        {"1.00000000000000000000000000000000000000000000000000000000000000000000000000000000000", 3,
+         2, "1.00"},
+        {"999", 2, 0, NULL},
+        {"1e5001", 65, 0, NULL},
+        {"0e99999999999999999999", 5, 2, "0.00"},
+        {"1 ", 5, 2, NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         rg__buf_clear(&b);
-        int rc = rg__decimal_canonical(cases[i].text, strlen(cases[i].text), cases[i].p, cases[i].s, &b);
+        int rc =
+            rg__decimal_canonical(cases[i].text, strlen(cases[i].text), cases[i].p, cases[i].s, &b);
         CHECK_EQ_INT(rc, cases[i].want ? RG_OK : RG_EINVALID);
         CHECK_STR(rg__buf_cstr(&b), cases[i].want ? cases[i].want : "");
     }
@@ -128,7 +187,8 @@ static void doubles_survive(void) {
         float f = (float)v;
         if (!isfinite(f)) continue;
         n = rg__number_format((double)f, true, text);
-        if (n >= sizeof text || !rg__number_parse(text, n, &back) || (float)back != f) CHECK_STR(text, "");
+        if (n >= sizeof text || !rg__number_parse(text, n, &back) || (float)back != f)
+            CHECK_STR(text, "");
     }
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Units of the schema: what definitions may say, names, fingerprints, references, ranks, SQL types. */
+/* Units of the schema: what definitions may say, names, fingerprints, references, ranks, SQL types.
+ */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "schema/type.h"
@@ -23,15 +24,18 @@ static int add(rg_type *t, rg_column_opts o) {
 static int add_kind(rg_type *t, const char *name, int kind, uint32_t flags) {
     static const char *const values[] = {"a", "b"};
     bool list = kind == RG_ENUM || kind == RG_SET, ref = kind == RG_REF || kind == RG_REFS;
-    return add(t, (rg_column_opts){.name = name, .kind = kind, .flags = flags,
-                                   .values = list ? values : NULL, .n_values = list ? 2 : 0,
+    return add(t, (rg_column_opts){.name = name,
+                                   .kind = kind,
+                                   .flags = flags,
+                                   .values = list ? values : NULL,
+                                   .n_values = list ? 2 : 0,
                                    .target = ref ? "team" : NULL});
 }
 
 static int add_index(rg_type *t, const char *name, uint32_t flags, uint32_t n,
                      const char *const *columns) {
-    rg_index_opts o = {.size = sizeof o, .name = name, .flags = flags, .columns = columns,
-                       .n_columns = n};
+    rg_index_opts o = {
+        .size = sizeof o, .name = name, .flags = flags, .columns = columns, .n_columns = n};
     return rg_type_index(t, &o, &err);
 }
 
@@ -116,7 +120,8 @@ TEST(column_names_are_checked) {
     CHECK_STR(err.field, "id");
     CHECK_EQ_INT(add_kind(t, "ID", RG_U8, 0), RG_EINVALID);
     CHECK_STR(err.message, "user.ID: its SQL name \"ID\" is that of field \"id\"");
-    CHECK_EQ_INT(add(t, (rg_column_opts){.name = "x", .column = "bad ", .kind = RG_U8}), RG_EINVALID);
+    CHECK_EQ_INT(add(t, (rg_column_opts){.name = "x", .column = "bad ", .kind = RG_U8}),
+                 RG_EINVALID);
     CHECK_EQ_INT(add_kind(t, "address.city", RG_U8, 0), RG_OK);
     CHECK_STR(t->columns[2].column, "address_city");
     CHECK_EQ_INT(add_kind(t, "score[1]", RG_U8, 0), RG_OK);
@@ -157,9 +162,12 @@ TEST(columns_refuse_contradictions) {
             "user.f: a version must be an integer");
     refuses((rg_column_opts){.kind = RG_U32, .flags = RG_COL_VERSION | RG_COL_NULLABLE},
             "user.f: a version cannot be nullable");
-    refuses((rg_column_opts){.kind = RG_STRING, .length = 16384}, "user.f: length 16384 exceeds max 16383");
-    refuses((rg_column_opts){.kind = RG_BINARY, .length = 65536}, "user.f: length 65536 exceeds max 65535");
-    refuses((rg_column_opts){.kind = RG_DECIMAL, .precision = 66}, "user.f: precision exceeds max 65");
+    refuses((rg_column_opts){.kind = RG_STRING, .length = 16384},
+            "user.f: length 16384 exceeds max 16383");
+    refuses((rg_column_opts){.kind = RG_BINARY, .length = 65536},
+            "user.f: length 65536 exceeds max 65535");
+    refuses((rg_column_opts){.kind = RG_DECIMAL, .precision = 66},
+            "user.f: precision exceeds max 65");
     refuses((rg_column_opts){.kind = RG_DECIMAL, .precision = 40, .scale = 31},
             "user.f: scale exceeds max 30");
     refuses((rg_column_opts){.kind = RG_DECIMAL, .precision = 5, .scale = 6},
@@ -175,12 +183,15 @@ TEST(columns_refuse_contradictions) {
             "user.f: value \"a \" ends with a space");
     refuses((rg_column_opts){.kind = RG_SET, .n_values = 1, .values = (const char *[]){"a,b"}},
             "user.f: value \"a,b\" holds a comma");
-    refuses((rg_column_opts){.kind = RG_ENUM, .n_values = 2, .values = (const char *[]){"a", "A"},
+    refuses((rg_column_opts){.kind = RG_ENUM,
+                             .n_values = 2,
+                             .values = (const char *[]){"a", "A"},
                              .collation = "utf8mb4_general_ci"},
             "user.f: value \"A\" is given twice");
     refuses((rg_column_opts){.kind = RG_U8, .values = values, .n_values = 2},
             "user.f: only an enum or a set has values");
-    refuses((rg_column_opts){.kind = RG_U8, .target = "team"}, "user.f: only a reference has a target");
+    refuses((rg_column_opts){.kind = RG_U8, .target = "team"},
+            "user.f: only a reference has a target");
     refuses((rg_column_opts){.kind = RG_REF}, "user.f: a reference needs a target");
     refuses((rg_column_opts){.kind = RG_REFS, .target = "team", .foreign_key = 1},
             "user.f: only a reference can be a foreign key");
@@ -194,10 +205,21 @@ TEST(columns_refuse_contradictions) {
 
 TEST(columns_take_their_defaults) {
     rg_type *t = new_type("user");
-    const struct { int kind; uint32_t flags, length; } want[] = {
-        {RG_STRING, 0, 255}, {RG_BINARY, 0, 255}, {RG_TEXT, 0, 65535}, {RG_BLOB, 0, 65535},
-        {RG_U8, 0, 0}, {RG_REF, RG_COL_NULLABLE, 0}, {RG_REFS, 0, 0}, {RG_JSON, RG_COL_NULLABLE, 0},
-        {RG_DATE, RG_COL_REQUIRED, 0}, {RG_DATETIME, RG_COL_REQUIRED, 0}, {RG_TIME, 0, 0},
+    const struct {
+        int kind;
+        uint32_t flags, length;
+    } want[] = {
+        {RG_STRING, 0, 255},
+        {RG_BINARY, 0, 255},
+        {RG_TEXT, 0, 65535},
+        {RG_BLOB, 0, 65535},
+        {RG_U8, 0, 0},
+        {RG_REF, RG_COL_NULLABLE, 0},
+        {RG_REFS, 0, 0},
+        {RG_JSON, RG_COL_NULLABLE, 0},
+        {RG_DATE, RG_COL_REQUIRED, 0},
+        {RG_DATETIME, RG_COL_REQUIRED, 0},
+        {RG_TIME, 0, 0},
     };
     for (uint32_t i = 0; i < sizeof want / sizeof *want; i++) {
         char name[16];
@@ -272,15 +294,26 @@ TEST(indexes_are_checked) {
     CHECK_EQ_INT(add_index(t, "raw", 0, 1, (const char *[]){"raw"}), RG_OK);
     CHECK_EQ_INT(rg_type_index_find(t, "team"), 1);
     CHECK_EQ_INT(rg_type_index_find(t, "nope"), -1);
-    const struct { const char *name; uint32_t flags, n; const char *columns[2]; const char *message; } bad[] = {
+    const struct {
+        const char *name;
+        uint32_t flags, n;
+        const char *columns[2];
+        const char *message;
+    } bad[] = {
         {"", 0, 1, {"email"}, "user: index name is empty"},
         {"PRIMARY", 0, 1, {"email"}, "user: index \"PRIMARY\": the name is the server's"},
         {"EMAIL", 0, 1, {"email"}, "user: index \"EMAIL\" is defined twice"},
         {"a", 8, 1, {"email"}, "user: index \"a\": unknown flags"},
         {"a", 0, 0, {NULL}, "user: index \"a\": no columns given"},
-        {"a", RG_INDEX_VIRTUAL, 1, {"email"},
+        {"a",
+         RG_INDEX_VIRTUAL,
+         1,
+         {"email"},
          "user: index \"a\": a virtual one lists all ids and has no columns"},
-        {"a", RG_INDEX_VIRTUAL | RG_INDEX_UNIQUE, 0, {NULL},
+        {"a",
+         RG_INDEX_VIRTUAL | RG_INDEX_UNIQUE,
+         0,
+         {NULL},
          "user: index \"a\": virtual contradicts unique"},
         {"a", 0, 1, {"nope"}, "user: index \"a\": there is no field \"nope\""},
         {"a", 0, 1, {NULL}, "user: index \"a\": there is no field \"\""},
@@ -289,7 +322,8 @@ TEST(indexes_are_checked) {
         {"a", 0, 1, {"long"}, "user: index \"a\": 3076 bytes exceed max 3072"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        CHECK_EQ_INT(add_index(t, bad[i].name, bad[i].flags, bad[i].n, bad[i].columns), RG_EINVALID);
+        CHECK_EQ_INT(add_index(t, bad[i].name, bad[i].flags, bad[i].n, bad[i].columns),
+                     RG_EINVALID);
         CHECK_STR(err.message, bad[i].message);
         CHECK_STR(err.entity, "user");
     }
@@ -342,8 +376,9 @@ TEST(freezing_checks_defaults) {
     CHECK_STR(err.field, "f");
     CHECK_STR(err.entity, "user");
     CHECK_EQ_INT(freeze_with((rg_column_opts){.kind = RG_DATETIME, .def = "soon"}), RG_EINVALID);
-    CHECK_EQ_INT(freeze_with((rg_column_opts){.kind = RG_STRING, .flags = RG_COL_REQUIRED, .def = ""}),
-                 RG_EINVALID);
+    CHECK_EQ_INT(
+        freeze_with((rg_column_opts){.kind = RG_STRING, .flags = RG_COL_REQUIRED, .def = ""}),
+        RG_EINVALID);
     CHECK_EQ_INT(freeze_with((rg_column_opts){.kind = RG_JSON, .def = "{"}), RG_EINVALID);
     CHECK_STR(err.message, "default of user.f: invalid JSON at byte 2");
     CHECK_EQ_INT(freeze_with((rg_column_opts){.kind = RG_JSON, .def = "{}"}), RG_OK);
@@ -378,7 +413,8 @@ TEST(fingerprints_tell_column_lists_apart) {
     for (size_t i = 0; i < n; i++)
         for (size_t k = i + 1; k < n; k++) CHECK(fingerprint(lists[i]) != fingerprint(lists[k]));
     CHECK(fingerprint(lists[0]) == fingerprint((rg_column_opts){.kind = RG_STRING, .length = 255}));
-    CHECK(fingerprint(lists[0]) == fingerprint((rg_column_opts){.kind = RG_STRING, .flags = RG_COL_REQUIRED}));
+    CHECK(fingerprint(lists[0]) ==
+          fingerprint((rg_column_opts){.kind = RG_STRING, .flags = RG_COL_REQUIRED}));
     CHECK(fingerprint(lists[0]) ==
           fingerprint((rg_column_opts){.name = "path", .column = "f", .kind = RG_STRING}));
 }
@@ -419,7 +455,8 @@ TEST(sql_types_are_complete) {
     sql_is((rg_column_opts){.kind = RG_BOOL}, "tinyint(1)", NULL);
     sql_is((rg_column_opts){.kind = RG_U24}, "mediumint unsigned", NULL);
     sql_is((rg_column_opts){.kind = RG_REF, .target = "x"}, "bigint unsigned", NULL);
-    sql_is((rg_column_opts){.kind = RG_DECIMAL, .precision = 12, .scale = 2}, "decimal(12,2)", NULL);
+    sql_is((rg_column_opts){.kind = RG_DECIMAL, .precision = 12, .scale = 2}, "decimal(12,2)",
+           NULL);
     sql_is((rg_column_opts){.kind = RG_STRING, .length = 80},
            "varchar(80) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", NULL);
     sql_is((rg_column_opts){.kind = RG_TEXT, .length = 65536, .collation = "utf8mb4_general_ci"},
@@ -429,7 +466,9 @@ TEST(sql_types_are_complete) {
     sql_is((rg_column_opts){.kind = RG_BINARY, .length = 16}, "varbinary(16)", NULL);
     sql_is((rg_column_opts){.kind = RG_BLOB}, "blob", NULL);
     sql_is((rg_column_opts){.kind = RG_BLOB, .length = 16777215}, "mediumblob", NULL);
-    sql_is((rg_column_opts){.kind = RG_ENUM, .n_values = 2, .values = (const char *[]){"it's", "a\\b"}},
+    sql_is((rg_column_opts){.kind = RG_ENUM,
+                            .n_values = 2,
+                            .values = (const char *[]){"it's", "a\\b"}},
            "enum('it''s','a\\\\b') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", NULL);
     sql_is((rg_column_opts){.kind = RG_SET, .n_values = 1, .values = (const char *[]){"a"}},
            "set('a') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", NULL);
@@ -482,12 +521,12 @@ TEST(schema_numbers_and_ranks) {
         if (i == 1) add_index(t[i], "all", RG_INDEX_VIRTUAL, 0, NULL);
         CHECK_EQ_INT(rg__schema_add(&s, t[i], &err), RG_OK);
     }
-    refer(t[0], "team", RG_REF, "team");      /* user -> team -> org; team lists its users */
+    refer(t[0], "team", RG_REF, "team"); /* user -> team -> org; team lists its users */
     refer(t[1], "members", RG_REFS, "user");
     refer(t[1], "org", RG_REF, "org");
     refer(t[3], "by", RG_REF, "user");
     refer(t[3], "chain", RG_REF, "chain_a");
-    refer(t[4], "b", RG_REF, "chain_b");      /* a cycle of single references, which needs org */
+    refer(t[4], "b", RG_REF, "chain_b"); /* a cycle of single references, which needs org */
     refer(t[5], "a", RG_REF, "chain_a");
     refer(t[5], "org", RG_REF, "org");
     refer(t[6], "parent", RG_REF, "self");
@@ -517,11 +556,14 @@ TEST(schema_reports_all_faults_at_once) {
     rg_type *team = rg_type_new(&o, &err);
     CHECK_EQ_INT(rg__schema_add(&s, team, &err), RG_OK);
     CHECK_EQ_INT(rg__schema_resolve(&s, &err), RG_EINVALID);
-    CHECK_EQ_INT(add(user, (rg_column_opts){.name = "fk", .kind = RG_REF, .target = "team",
-                                            .foreign_key = 1}), RG_OK);
+    CHECK_EQ_INT(
+        add(user,
+            (rg_column_opts){.name = "fk", .kind = RG_REF, .target = "team", .foreign_key = 1}),
+        RG_OK);
     CHECK_EQ_INT(rg__schema_resolve(&s, &err), RG_ECONFIG);
-    CHECK_STR(err.message, "user.org: refers to entity \"org\", which is not registered\n"
-                           "user.fk: a foreign key cannot reach from pool \"default\" to \"other\"");
+    CHECK_STR(err.message,
+              "user.org: refers to entity \"org\", which is not registered\n"
+              "user.fk: a foreign key cannot reach from pool \"default\" to \"other\"");
     rg__schema_deinit(&s);
 }
 

@@ -10,13 +10,22 @@ local regolith = require "regolith"
 
 local M = {}
 
+--- What plain `assert` is where busted has put its own in its place: gives the values back, or raises
+--- with the error's text.
+function M.must(...)
+  local v, e = ...
+  if not v then error(tostring(e or "assertion failed"), 2) end
+  return ...
+end
+local must = M.must
+
 local function need(name)
-  return assert(os.getenv(name), name .. " is not set: run the specs with scripts/test specs")
+  return (must(os.getenv(name), name .. " is not set: run the specs with scripts/test specs"))
 end
 
 --- Runs a shell command; its output.
 function M.shell(command)
-  local pipe = assert(io.popen("env -u LD_PRELOAD sh -c '" .. command:gsub("'", "'\\''") .. "' 2>&1"))
+  local pipe = must(io.popen("env -u LD_PRELOAD sh -c '" .. command:gsub("'", "'\\''") .. "' 2>&1"))
   local text = pipe:read "*a"
   local ok = pipe:close()
   return text, ok
@@ -42,6 +51,11 @@ local function new_name()
   return string.format("rgspec_%d_%d_%d", pid, os.time() % 100000, unique)
 end
 
+--- A statement that a pool's connections do not take: on a connection of its own.
+local function administer(self, text)
+  must(self.sql:connection(function(conn) return conn:execute(text) end))
+end
+
 ---@class World
 ---@field name string of the database, and the Redis prefix
 ---@field orms table[]
@@ -50,9 +64,9 @@ World.__index = World
 
 function M.world()
   local self = setmetatable({ name = new_name(), orms = {} }, World)
-  self.admin = assert(regolith.open { mysql = World.mysql_url(need "REGOLITH_MYSQL_DB"), entities = {} })
+  self.admin = must(regolith.open { mysql = World.mysql_url(need "REGOLITH_MYSQL_DB"), entities = {} })
   self.sql = self.admin:session()
-  assert(self.sql:execute("CREATE DATABASE `" .. self.name .. "` CHARACTER SET utf8mb4"))
+  administer(self, "CREATE DATABASE `" .. self.name .. "` CHARACTER SET utf8mb4")
   return self
 end
 
@@ -80,9 +94,9 @@ function World:open(entities, more)
   local schema = config.schema
   config.schema = nil
   if config.redis == false then config.redis = nil end
-  local orm = assert(regolith.open(config))
+  local orm = must(regolith.open(config))
   self.orms[#self.orms + 1] = orm
-  if schema ~= false then assert(orm:schema_apply { destructive = true }) end
+  if schema ~= false then must(orm:schema_apply { destructive = true }) end
   return orm
 end
 
@@ -122,10 +136,10 @@ end
 
 --- Applies everything that is queued.
 function M.drain(orm, opts)
-  local consumer = assert(orm:consumer(opts))
+  local consumer = must(orm:consumer(opts))
   local total = 0
   repeat
-    local n = assert(consumer:step(0.05))
+    local n = must(consumer:step(0.05))
     total = total + n
   until n == 0
   consumer:close()
@@ -133,7 +147,7 @@ function M.drain(orm, opts)
 end
 
 local function connections(self)
-  local rows = assert(self.sql:query("SELECT COUNT(*) AS n FROM information_schema.processlist WHERE db = ?", self.name))
+  local rows = must(self.sql:query("SELECT COUNT(*) AS n FROM information_schema.processlist WHERE db = ?", self.name))
   return rows[1].n
 end
 
@@ -143,11 +157,11 @@ function World:close()
   self.orms = {}
   local gone = M.eventually(function() return connections(self) == 0 end)
   local left = connections(self)
-  assert(self.sql:execute("DROP DATABASE `" .. self.name .. "`"))
+  administer(self, "DROP DATABASE `" .. self.name .. "`")
   self.sql:close()
   self.admin:close()
   for _, key in ipairs(M.redis("--scan", "--pattern", "*" .. self.name .. "*")) do M.redis("DEL", key) end
-  assert(gone, string.format("%s connections to MySQL are left behind", tostring(left)))
+  must(gone, string.format("%s connections to MySQL are left behind", tostring(left)))
 end
 
 return M

@@ -55,7 +55,8 @@ RG_API int rg_builder_load(rg_builder *b, const uint8_t *row, uint32_t len, rg_e
 RG_API int rg_builder_null(rg_builder *b, uint32_t col, rg_err *err);
 RG_API int rg_builder_bool(rg_builder *b, uint32_t col, int v, rg_err *err);
 /* A Lua number: integral for integer kinds, finite for floats; for DECIMAL the shortest digits that
- * give v back; for date kinds seconds since 1970 UTC. */
+ * give v back, rounded to the scale half away from zero (text is never rounded: exact or refused);
+ * for date kinds seconds since 1970 UTC (DATE: the day they lie in). */
 RG_API int rg_builder_number(rg_builder *b, uint32_t col, double v, rg_err *err);
 RG_API int rg_builder_i64(rg_builder *b, uint32_t col, int64_t v, rg_err *err);
 RG_API int rg_builder_u64(rg_builder *b, uint32_t col, uint64_t v, rg_err *err);

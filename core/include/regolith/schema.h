@@ -53,7 +53,8 @@ typedef enum rg_store {
     RG_STORE_VAR /* two u32 at the offset: position from the row's start, length in bytes */
 } rg_store;
 
-/* Column flags. */
+/* Column flags. Implied: NULLABLE for REF and JSON that are not REQUIRED; REQUIRED for DATE and
+ * DATETIME that are neither NULLABLE, CREATED nor UPDATED and have no default. */
 enum {
     RG_COL_NULLABLE = 1,  /* NULL allowed; the default of an absent value is NULL */
     RG_COL_REQUIRED = 2,  /* an absent, NULL or empty value (0 for a reference) is refused */

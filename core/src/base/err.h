@@ -6,7 +6,7 @@
 #include <regolith/err.h>
 #include <stdarg.h>
 
-/* Replaces *err; returns code. */
+/* Replaces *err, with the class and the retriability usual for the code; returns code. */
 int rg__fail(rg_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The same, naming the field. */
 int rg__fail_field(rg_err *err, const char *field, const char *fmt, ...)

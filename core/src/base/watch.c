@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 
 /* Everything below is under the lock, a leaf: nothing is locked while it is held. Sockets are shut
- * down under it too, so that after disarm the descriptor may be closed and its number used again. */
+ * down under it too: after disarm the descriptor may be closed and its number used again. */
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t cond;

@@ -22,7 +22,7 @@ enum {
     MIN_BUCKETS = 64,
     STAMPS = 4096,  /* a multiple of MAX_SHARDS: one lock per stamp */
     MAX_FREQ = 3,
-    OVERHEAD = 10,  /* bucket and ghost, per block */
+    OVERHEAD = 10,  /* bucket and ghosts, per block */
     MALLOC_UNIT = 16,
 };
 
@@ -50,7 +50,7 @@ typedef struct queue {
 typedef struct shard {
     pthread_mutex_t lock; /* innermost but for the allocator's */
     rg_block **buckets;
-    uint16_t *ghosts;     /* fingerprints, one slot a bucket */
+    uint16_t *ghosts;     /* fingerprints of evicted ones, two slots a bucket */
     size_t mask;          /* buckets - 1 */
     size_t entries;       /* live */
     size_t dead_bytes;
@@ -81,6 +81,9 @@ static inline shard *shard_of(const rg__process *p, uint64_t hash) {
     return &p->shards[hash & (p->n_shards - 1)];
 }
 static inline size_t bucket_at(const shard *s, uint64_t hash) { return (hash >> 12) & s->mask; }
+static inline uint16_t *ghost_at(shard *s, uint64_t hash) {
+    return &s->ghosts[(hash >> 12) & (s->mask * 2 + 1)];
+}
 static inline uint16_t fingerprint(uint64_t hash) { return (uint16_t)(hash >> 48 | 1); }
 
 /* What a block costs: itself, malloc's word and rounding, its part of the tables. */
@@ -190,14 +193,14 @@ static void grow(rg__process *p, shard *s) {
     size_t n = s->mask + 1;
     if (s->entries < n * 2) return;
     rg_block **buckets = rg__calloc(n * 2, sizeof *buckets);
-    uint16_t *ghosts = rg__calloc(n * 2, sizeof *ghosts);
+    uint16_t *ghosts = rg__calloc(n * 4, sizeof *ghosts);
     if (!buckets || !ghosts) {
         rg__free(buckets);
         rg__free(ghosts);
         return;
     }
     rehash(p, s, buckets, n * 2 - 1);
-    for (size_t i = 0; i < n; i++) ghosts[i] = ghosts[i + n] = s->ghosts[i];
+    for (size_t i = 0; i < n * 2; i++) ghosts[i] = ghosts[i + n * 2] = s->ghosts[i];
     rg__free(s->buckets);
     rg__free(s->ghosts);
     s->buckets = buckets;
@@ -228,7 +231,7 @@ static void evict_small(rg__process *p, shard *s) {
         return;
     }
     uint64_t hash = hash_of(p, space_of(b), b->key);
-    s->ghosts[bucket_at(s, hash)] = fingerprint(hash);
+    *ghost_at(s, hash) = fingerprint(hash);
     evict(p, s, b);
 }
 
@@ -283,7 +286,7 @@ static bool init_shard(shard *s, size_t max_bytes) {
     s->max_bytes = max_bytes;
     s->mask = MIN_BUCKETS - 1;
     s->buckets = rg__calloc(MIN_BUCKETS, sizeof *s->buckets);
-    s->ghosts = rg__calloc(MIN_BUCKETS, sizeof *s->ghosts);
+    s->ghosts = rg__calloc(MIN_BUCKETS * 2, sizeof *s->ghosts);
     return s->buckets && s->ghosts;
 }
 
@@ -398,7 +401,7 @@ static bool belongs_in_main(shard *s, uint64_t hash, rg_block **at) {
         kill_at(s, at);
         return main;
     }
-    uint16_t *ghost = &s->ghosts[bucket_at(s, hash)];
+    uint16_t *ghost = ghost_at(s, hash);
     if (*ghost != fingerprint(hash)) return false;
     *ghost = 0;
     return true;

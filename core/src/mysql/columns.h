@@ -41,6 +41,7 @@ typedef struct rg__row_reader {
     rg__buf large;   /* a value too long for its buffer, until it is put */
     rg__buf scratch; /* a value in another form, until it is put */
     bool truncated;  /* this row's error flags mean something */
+    bool rebind;     /* a buffer grew: to be told to the library before the next row */
 } rg__row_reader;
 int rg__row_reader_init(rg__row_reader *r, const rg_type *t, rg_err *err);
 void rg__row_reader_deinit(rg__row_reader *r);

@@ -147,6 +147,10 @@ struct rg__stmt {
     void *extra;                /* the user's: buffers behind params and results */
     void (*extra_free)(void *);
 };
+/* The key of a statement of ours about a type, in the connection's key buffer: finds it again without
+ * writing its text. what: which statement; number: whatever else its text depends on; mask (NULL:
+ * none): the columns it names. */
+rg__buf *rg__stmt_key(rg__mysql *c, const rg_type *t, char what, uint32_t number, const uint8_t *mask);
 /* The cached statement of that key, or NULL. */
 rg__stmt *rg__stmt_find(rg__mysql *c, const void *key, size_t len);
 /* Prepares and caches; within a call. Evicts the one used longest ago beyond the pool's bound. */

@@ -174,7 +174,7 @@ static int fetch_long(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__slice *
     b.buffer = to;
     b.buffer_length = cap;
     if (mysql_stmt_fetch_column(st, &b, i, 0)) return rg__fail(err, RG_EINTERNAL, "a long value was lost");
-    if (keep && mysql_stmt_bind_result(st, r->binds)) return rg__fail_memory(err);
+    r->rebind |= keep; /* after the row: it makes the library forget where its values are */
     *out = (rg__slice){to, cap};
     return 0;
 }
@@ -265,6 +265,12 @@ rg_block *rg__row_read(rg__row_reader *r, MYSQL_STMT *st, int rc, rg_err *err) {
     for (uint32_t i = 0; code == 0 && i < r->t->n_columns; i++) code = read_column(r, st, i, err);
     rg_block *row = code ? NULL : rg__builder_finish(r->b, false, 0, err);
     if (r->large.cap) rg__buf_deinit(&r->large);
+    if (r->rebind && mysql_stmt_bind_result(st, r->binds) && row) {
+        rg_block_unref(row);
+        rg__fail_memory(err);
+        row = NULL;
+    }
+    r->rebind = false;
     if (r->scratch.cap > SCRATCH_KEEP) rg__buf_deinit(&r->scratch);
     return row;
 }

@@ -38,7 +38,7 @@ static int delete_one(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const 
     rg__stmt *s = NULL;
     int code = rg__call_begin(c, &call, err);
     if (code) return code;
-    code = rg__write_prepare(c, &call, rg__write_key_make(c, t, versioned ? 'D' : 'd', NULL), &w,
+    code = rg__write_prepare(c, &call, rg__stmt_key(c, t, versioned ? 'D' : 'd', 0, NULL), &w,
                              one_row_text, &s, err);
     if (code == 0) code = rg__row_write_run(c, &call, s, &w, err);
     if (code == 0) *matched += (uint64_t)call.rows;

@@ -21,7 +21,9 @@ static void add_double(rg__buf *out, double v, const char *format) {
 }
 
 static void add_float(rg__buf *out, const rg__column *col, double v) {
-    add_double(out, v, col->kind == RG_FLOAT ? "%.9g" : "%.17g");
+    /* Nine digits tell floats apart, but round the largest one up, which is then out of range. */
+    bool few = col->kind == RG_FLOAT && fabs(v) < 3.4e38;
+    add_double(out, v, few ? "%.9g" : "%.17g");
 }
 
 static void add_quoted_float(rg__buf *out, const rg__column *col, double v, char quote) {

@@ -11,35 +11,25 @@ static void add_lock(rg__buf *sql, rg__lock lock) {
 
 /* ---- by ids ---- */
 
-/* Finds a statement of ours again without writing its text. Types outlive the connections of the
- * pools that serve them, so an address says which. */
-typedef struct key {
-    const rg_type *t;
-    uint64_t fingerprint;
-    uint32_t n;
-    uint16_t what, lock;
-} key;
-_Static_assert(sizeof(key) == sizeof(void *) + 16, "keys are compared as bytes");
-
 static uint32_t padded(size_t n) {
     uint32_t to = 1;
     while (to < n) to *= 2;
     return to;
 }
 
-static int prepare_ids(rg__mysql *c, const rg__call *call, const rg_type *t, const key *k,
-                       rg__stmt **out, rg_err *err) {
+static int prepare_ids(rg__mysql *c, const rg__call *call, const rg_type *t, uint32_t n, rg__lock lock,
+                       const rg__buf *key, rg__stmt **out, rg_err *err) {
     rg__buf *sql = rg__conn_text(c);
     rg__select_begin(sql, t);
     rg__buf_fmt(sql, " WHERE %s", t->columns[0].quoted);
-    rg__buf_str(sql, k->n == 1 ? "=?" : " IN (?");
-    for (uint32_t i = 1; i < k->n; i++) rg__buf_str(sql, ",?");
-    if (k->n > 1) rg__buf_char(sql, ')');
-    add_lock(sql, (rg__lock)k->lock);
-    int code = rg__select_prepare(c, call, t, k, sizeof *k, sql, out, err);
+    rg__buf_str(sql, n == 1 ? "=?" : " IN (?");
+    for (uint32_t i = 1; i < n; i++) rg__buf_str(sql, ",?");
+    if (n > 1) rg__buf_char(sql, ')');
+    add_lock(sql, lock);
+    int code = rg__select_prepare(c, call, t, key, sql, out, err);
     if (code) return code;
     rg__selection *x = (*out)->extra;
-    for (uint32_t i = 0; i < k->n; i++) rg__param_bind_u64(&(*out)->params[i], &x->bounds[i].u);
+    for (uint32_t i = 0; i < n; i++) rg__param_bind_u64(&(*out)->params[i], &x->bounds[i].u);
     return 0;
 }
 
@@ -54,11 +44,12 @@ static void set_ids(rg__stmt *s, const uint64_t *ids, size_t n) {
 static int select_chunk(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids,
                         size_t n, rg__lock lock, rg__row_fn fn, void *arg, rg_err *err) {
     rg__call call = {.ctx = ctx, .what = "loading", .op = "SELECT"};
-    key k = {.t = t, .fingerprint = t->fingerprint, .n = padded(n), .what = 'i', .lock = (uint16_t)lock};
     int code = rg__call_begin(c, &call, err);
     if (code) return code;
-    rg__stmt *s = rg__stmt_find(c, &k, sizeof k);
-    if (!s) code = prepare_ids(c, &call, t, &k, &s, err);
+    uint32_t params = padded(n);
+    const rg__buf *key = rg__stmt_key(c, t, 'i', params << 2 | (uint32_t)lock, NULL);
+    rg__stmt *s = rg__stmt_find(c, key->p, key->len);
+    if (!s) code = prepare_ids(c, &call, t, params, lock, key, &s, err);
     if (code == 0) set_ids(s, ids, n);
     if (code == 0) code = rg__select_run(c, &call, s, fn, arg, err);
     return rg__select_end(c, &call, code, code ? NULL : s, t, err);
@@ -75,8 +66,7 @@ int rg__sql_select_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const
 /* ---- by an index ---- */
 
 static int prepare_index(rg__mysql *c, const rg__call *call, const rg_type *t, const rg__index *x,
-                         const void *k, size_t k_len, rg__lock lock, bool limited, rg__stmt **out,
-                         rg_err *err) {
+                         const rg__buf *key, rg__lock lock, bool limited, rg__stmt **out, rg_err *err) {
     rg__buf *sql = rg__conn_text(c);
     rg__select_begin(sql, t);
     for (uint32_t i = 0; i < x->n_columns; i++)
@@ -84,7 +74,7 @@ static int prepare_index(rg__mysql *c, const rg__call *call, const rg_type *t, c
     rg__buf_fmt(sql, " ORDER BY %s", t->columns[0].quoted);
     if (limited) rg__buf_str(sql, " LIMIT ?");
     add_lock(sql, lock);
-    return rg__select_prepare(c, call, t, k, k_len, sql, out, err);
+    return rg__select_prepare(c, call, t, key, sql, out, err);
 }
 
 static int bind_index(rg__stmt *s, const rg_type *t, const rg__index *x, const void *row,
@@ -113,12 +103,12 @@ int rg__sql_select_index(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, con
                          const void *key_row, rg__lock lock, uint64_t limit, rg__row_fn fn,
                          void *arg, rg_err *err) {
     rg__call call = {.ctx = ctx, .what = "looking up", .op = "SELECT"};
-    key k = {.t = t, .fingerprint = t->fingerprint, .n = (uint32_t)(x - t->indexes),
-             .what = limit ? 'x' : 'X', .lock = (uint16_t)lock};
     int code = rg__call_begin(c, &call, err);
     if (code) return code;
-    rg__stmt *s = rg__stmt_find(c, &k, sizeof k);
-    if (!s) code = prepare_index(c, &call, t, x, &k, sizeof k, lock, limit != 0, &s, err);
+    uint32_t number = (uint32_t)(x - t->indexes);
+    const rg__buf *key = rg__stmt_key(c, t, limit ? 'x' : 'X', number << 2 | (uint32_t)lock, NULL);
+    rg__stmt *s = rg__stmt_find(c, key->p, key->len);
+    if (!s) code = prepare_index(c, &call, t, x, key, lock, limit != 0, &s, err);
     if (code == 0) code = bind_index(s, t, x, key_row, limit, err);
     if (code == 0) code = rg__select_run(c, &call, s, fn, arg, err);
     return rg__select_end(c, &call, code, code ? NULL : s, t, err);

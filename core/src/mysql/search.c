@@ -78,7 +78,7 @@ static int find_statement(rg__mysql *c, const rg__call *call, const search *q, r
     add_page(sql, q);
     if (sql->failed) return rg__fail_memory(err);
     *out = rg__stmt_find(c, sql->p, sql->len);
-    return *out ? 0 : rg__select_prepare(c, call, q->t, sql->p, sql->len, sql, out, err);
+    return *out ? 0 : rg__select_prepare(c, call, q->t, sql, sql, out, err);
 }
 
 static int run_search(rg__mysql *c, rg__call *call, const search *q, rg__stmt **s, rg__row_fn fn,

@@ -26,10 +26,10 @@ static int make_select(rg__mysql *c, const rg__call *call, rg__stmt *s, const rg
     return code ? code : rg__stmt_bind_results(c, call, s, err);
 }
 
-int rg__select_prepare(rg__mysql *c, const rg__call *call, const rg_type *t, const void *key,
-                       size_t key_len, const rg__buf *sql, rg__stmt **out, rg_err *err) {
-    if (sql->failed) return rg__fail_memory(err);
-    int code = rg__stmt_new(c, call, key, key_len, sql->p, sql->len, out, err);
+int rg__select_prepare(rg__mysql *c, const rg__call *call, const rg_type *t, const rg__buf *key,
+                       const rg__buf *sql, rg__stmt **out, rg_err *err) {
+    if (sql->failed || key->failed) return rg__fail_memory(err);
+    int code = rg__stmt_new(c, call, key->p, key->len, sql->p, sql->len, out, err);
     if (code) return code;
     code = make_select(c, call, *out, t, err);
     if (code) rg__stmt_drop(c, *out);

@@ -35,6 +35,19 @@ static void evict(rg__mysql *c, size_t keep) {
 
 /* ---- preparing ---- */
 
+/* Types live longer than the connections of the pools that serve them, so an address says which; the
+ * rest is for a program that makes types again and again in the same place. */
+rg__buf *rg__stmt_key(rg__mysql *c, const rg_type *t, char what, uint32_t number, const uint8_t *mask) {
+    rg__buf_clear(&c->key);
+    rg__buf_add(&c->key, &t, sizeof t);
+    rg__buf_add(&c->key, &t->fingerprint, sizeof t->fingerprint);
+    rg__buf_add(&c->key, &number, sizeof number);
+    rg__buf_char(&c->key, what);
+    if (mask) rg__buf_add(&c->key, mask, t->n_columns);
+    rg__buf_str(&c->key, t->quoted);
+    return &c->key;
+}
+
 rg__stmt *rg__stmt_find(rg__mysql *c, const void *key, size_t len) {
     rg__stmt *s = rg__map_get(c->stmts, key, len);
     if (!s || c->stmt_lru.next == &s->lru) return s;

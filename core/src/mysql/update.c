@@ -88,7 +88,7 @@ static int update_one(const update *u, size_t i, uint64_t *matched, rg_err *err)
     w.more[1] = u->expected ? u->expected[i] : 0;
     int code = rg__call_begin(u->c, &call, err);
     if (code) return code;
-    code = rg__write_prepare(u->c, &call, rg__write_key_make(u->c, u->t, u->expected ? 'U' : 'u', u->mask),
+    code = rg__write_prepare(u->c, &call, rg__stmt_key(u->c, u->t, u->expected ? 'U' : 'u', 0, u->mask),
                              &w, one_row_text, &s, err);
     if (code == 0) code = rg__row_write_run(u->c, &call, s, &w, err);
     if (code == 0) *matched += mysql_stmt_affected_rows(s->st);
@@ -186,7 +186,7 @@ static int update_many(const update *u, size_t at, size_t n, uint64_t *matched, 
     add_json(u, json, at, n);
     int code = json->failed ? rg__fail_memory(err) : rg__call_begin(u->c, &call, err);
     if (code) return code;
-    code = rg__write_prepare(u->c, &call, rg__write_key_make(u->c, u->t, u->expected ? 'J' : 'j', u->mask),
+    code = rg__write_prepare(u->c, &call, rg__stmt_key(u->c, u->t, u->expected ? 'J' : 'j', 0, u->mask),
                              &w, many_rows_text, &s, err);
     if (code == 0) code = send_json(u, &call, s, json, err);
     if (code == 0) call.rows = (int64_t)mysql_stmt_affected_rows(s->st);

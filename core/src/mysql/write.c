@@ -66,14 +66,6 @@ int rg__row_write_run(rg__mysql *c, rg__call *call, rg__stmt *s, const rg__row_w
 
 /* ---- cached statements ---- */
 
-rg__buf *rg__write_key_make(rg__mysql *c, const rg_type *t, uint64_t what, const uint8_t *mask) {
-    rg__write_key key = {.t = t, .fingerprint = t->fingerprint, .what = what};
-    rg__buf_clear(&c->key);
-    rg__buf_add(&c->key, &key, sizeof key);
-    if (mask) rg__buf_add(&c->key, mask, t->n_columns);
-    return &c->key;
-}
-
 int rg__write_prepare(rg__mysql *c, const rg__call *call, const rg__buf *key, const rg__row_write *w,
                       void (*text)(rg__mysql *c, rg__buf *sql, const rg__row_write *w), rg__stmt **out,
                       rg_err *err) {

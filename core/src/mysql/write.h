@@ -28,14 +28,6 @@ static inline bool rg__row_writes(const rg__row_write *w, uint32_t col) {
     return w->mask ? w->mask[col] != 0 : col >= w->first;
 }
 
-/* Names of our statements in the cache of a connection. */
-typedef struct rg__write_key {
-    const rg_type *t;
-    uint64_t fingerprint;
-    uint64_t what;
-} rg__write_key;
-/* The connection's key buffer with the key and the mask (or NULL) in it. */
-rg__buf *rg__write_key_make(rg__mysql *c, const rg_type *t, uint64_t what, const uint8_t *mask);
 /* The cached statement, or a new one of the text that `text` writes. */
 int rg__write_prepare(rg__mysql *c, const rg__call *call, const rg__buf *key, const rg__row_write *w,
                       void (*text)(rg__mysql *c, rg__buf *sql, const rg__row_write *w), rg__stmt **out,

@@ -186,10 +186,10 @@ int rg__batch_write_letters(const rg__batch *b, const rg__queue *q, rg__mysql *c
     return rc;
 }
 
-int rg__batch_note(const rg__batch *b, rg__dead *dead, const rg__queue *q, rg_err *err) {
+int rg__batch_note(const rg__batch *b, rg__dead *dead, rg_err *err) {
     int rc = RG_OK;
     for (size_t i = 0; rc >= 0 && b->n_dead && i < b->n; i++)
         if (b->tasks[i].fate != RG__FATE_GOOD && b->tasks[i].op)
-            rc = rg__dead_note(dead, q, b->tasks[i].op, err);
+            rc = rg__dead_note(dead, rg__qop_entity(b->tasks[i].op), b->tasks[i].op->id, err);
     return rc;
 }

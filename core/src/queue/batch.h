@@ -36,11 +36,11 @@ int rg__batch_write_letters(const rg__batch *b, const rg__queue *q, rg__mysql *c
 
 /* ---- after its COMMIT ---- */
 /* Takes note of the dead ones. */
-int rg__batch_note(const rg__batch *b, rg__dead *dead, const rg__queue *q, rg_err *err);
+int rg__batch_note(const rg__batch *b, rg__dead *dead, rg_err *err);
 /* Tells the caches that pending entries are in the database: what was applied becomes valid, what
- * was not is dropped. dead NULL: drops all of them, as it is not known what became of which. */
-int rg__batch_tell(const rg__batch *b, const rg__dead *dead, const rg__queue *q, const rg__ctx *ctx,
-                   rg_err *err);
+ * was not is dropped; of what was queued later on top of it, they take care. drop: drops all, as it
+ * is not known what became of which. */
+int rg__batch_tell(const rg__batch *b, bool drop, const rg__queue *q, const rg__ctx *ctx, rg_err *err);
 
 /* True for what would fail the same way for ever. */
 static inline bool rg__is_permanent(const rg_err *err) { return err->cls == RG_CLASS_PERMANENT; }

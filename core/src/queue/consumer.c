@@ -94,7 +94,7 @@ static int settle_some(rg__consumer *c, const rg__ctx *ctx, bool *more, rg_err *
     if (!*more) return rc;
     rc = rg__batch_make(&b, c->q, &c->window, SIZE_MAX, SIZE_MAX, err);
     rg__kill_point(RG__KILL_SETTLING);
-    if (rc >= 0) rc = rg__batch_tell(&b, NULL, c->q, ctx, err);
+    if (rc >= 0) rc = rg__batch_tell(&b, true, c->q, ctx, err);
     if (rc >= 0) rc = rg__stream_trim(c->q, ctx, b.last, &c->totals.lag, err);
     rg__batch_deinit(&b);
     return rc;
@@ -261,8 +261,8 @@ static int apply_batch(rg__consumer *c, const rg__ctx *ctx, rg__batch *b, rg_err
 static void tidy(rg__consumer *c, const rg__ctx *ctx, const rg__batch *b) {
     rg_err ignored;
     rg__err_clear(&ignored);
-    int rc = rg__batch_note(b, &c->dead, c->q, &ignored);
-    if (rc >= 0) rc = rg__batch_tell(b, &c->dead, c->q, ctx, &ignored);
+    int rc = rg__batch_note(b, &c->dead, &ignored);
+    if (rc >= 0) rc = rg__batch_tell(b, false, c->q, ctx, &ignored);
     rg__kill_point(RG__KILL_TOLD);
     c->untrimmed++;
     c->totals.lag -= c->totals.lag < b->n_entries ? c->totals.lag : b->n_entries;

@@ -118,65 +118,42 @@ int rg__qop_keys(const rg__queue *q, const rg__qdecoded *op, rg__changes *out, r
 
 /* ---- memory ---- */
 
-/* What the maps point to. */
-static char dead, resolved;
+static char present; /* what the map points to */
 
 int rg__dead_init(rg__dead *d, rg_err *err) {
-    *d = (rg__dead){.rows = rg__map_new(), .lookups = rg__map_new()};
-    return d->rows && d->lookups ? RG_OK : rg__fail_memory(err);
+    *d = (rg__dead){.rows = rg__map_new()};
+    return d->rows ? RG_OK : rg__fail_memory(err);
 }
 
 void rg__dead_deinit(rg__dead *d) {
     if (d->rows) rg__map_free(d->rows);
-    if (d->lookups) rg__map_free(d->lookups);
     *d = (rg__dead){0};
 }
 
-/* The map's key of a row; "" when the name is too long to be one of ours. */
-static size_t row_name(const char *entity, uint64_t id, char out[ENTITY_MAX + 16]) {
-    size_t len = strnlen(entity, ENTITY_MAX + 1);
-    if (len > ENTITY_MAX) len = ENTITY_MAX;
-    memcpy(out, entity, len);
+/* The map's key of a row. */
+static size_t row_name(rg__slice entity, uint64_t id, char out[ENTITY_MAX + 16]) {
+    size_t len = entity.len < ENTITY_MAX ? entity.len : ENTITY_MAX;
+    if (len) memcpy(out, entity.p, len);
     out[len] = '\0';
     memcpy(out + len + 1, &id, sizeof id);
     return len + 1 + sizeof id;
 }
 
-static int note_row(rg__dead *d, const char *entity, uint64_t id, char *state, rg_err *err) {
+static int note_row(rg__dead *d, rg__slice entity, uint64_t id, rg_err *err) {
     char name[ENTITY_MAX + 16];
     size_t len = row_name(entity, id, name);
-    return rg__map_put(d->rows, name, len, state, NULL) < 0 ? rg__fail_memory(err) : RG_OK;
+    return rg__map_put(d->rows, name, len, &present, NULL) < 0 ? rg__fail_memory(err) : RG_OK;
 }
 
-int rg__dead_note(rg__dead *d, const rg__queue *q, const rg__qdecoded *op, rg_err *err) {
-    rg__changes keys = {0};
-    int rc = note_row(d, rg__qop_entity(op), op->id, &dead, err);
-    if (rc >= 0) rc = rg__qop_keys(q, op, &keys, err);
-    for (size_t i = 0; rc >= 0 && i < keys.n; i++)
-        if (!keys.items[i].is_row &&
-            rg__map_put(d->lookups, keys.items[i].key.text, keys.items[i].key.len, &dead, NULL) < 0)
-            rc = rg__fail_memory(err);
-    rg__changes_deinit(&keys);
-    return rc;
-}
-
-/* A letter that cannot be read any more (or is a whole entry) holds nobody up. */
-static int note_stored(rg__dead *d, const rg__queue *q, const rg__slice *cells, rg_err *err) {
-    rg__payload p;
-    rg_err ignored;
-    rg__err_clear(&ignored);
-    if (rg__payload_decode(q->schema, cells[1], &p, &ignored) < 0)
-        return ignored.code == RG_ENO_MEMORY ? rg__fail_memory(err) : RG_OK;
-    int rc = p.n == 1 ? rg__dead_note(d, q, &p.ops[0], err) : RG_OK;
-    rg__payload_deinit(&p);
-    return rc;
+int rg__dead_note(rg__dead *d, const char *entity, uint64_t id, rg_err *err) {
+    return note_row(d, rg__slice_of(entity), id, err);
 }
 
 static int load_some(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, size_t *n,
                      rg_err *err) {
     rg__buf sql = {0};
     rg__result *r = NULL;
-    rg__buf_str(&sql, "SELECT `number`,`payload`");
+    rg__buf_str(&sql, "SELECT `number`,`entity`,`entity_id`");
     rg__letters_from(&sql, q);
     rg__buf_fmt(&sql, " AND `number`>%llu AND `operation`<>'entry' ORDER BY `number` LIMIT %d",
                 (unsigned long long)d->last, LOAD_AT_ONCE);
@@ -184,7 +161,7 @@ static int load_some(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ct
     rg__buf_deinit(&sql);
     *n = rc < 0 ? 0 : r->n_rows;
     for (size_t i = 0; rc >= 0 && i < *n; i++) {
-        rc = note_stored(d, q, &r->cells[i * r->n_columns], err);
+        rc = note_row(d, r->cells[i * r->n_columns + 1], rg__cell_u64(r, i, 2), err);
         if (rc >= 0) d->last = rg__cell_u64(r, i, 0);
     }
     rg__result_free(r);
@@ -198,19 +175,11 @@ int rg__dead_load(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx *
     return rc;
 }
 
-static const char *find_row(const rg__dead *d, const char *entity, uint64_t id) {
-    char name[ENTITY_MAX + 16];
-    if (rg__map_count(d->rows) == 0) return NULL;
-    size_t len = row_name(entity, id, name);
-    return rg__map_get(d->rows, name, len);
-}
-
 bool rg__dead_has(const rg__dead *d, const char *entity, uint64_t id) {
-    return find_row(d, entity, id) == &dead;
-}
-
-bool rg__dead_had(const rg__dead *d, const char *entity, uint64_t id) {
-    return find_row(d, entity, id) != NULL;
+    char name[ENTITY_MAX + 16];
+    if (rg__map_count(d->rows) == 0) return false;
+    size_t len = row_name(rg__slice_of(entity), id, name);
+    return rg__map_get(d->rows, name, len) != NULL;
 }
 
 int rg__dead_check(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx,
@@ -227,10 +196,7 @@ int rg__dead_check(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx 
     if (rc < 0) return rc;
     bool there = r->n_rows > 0;
     rg__result_free(r);
-    if (!there && note_row(d, entity, id, &resolved, err) < 0) return RG_ENO_MEMORY;
+    char name[ENTITY_MAX + 16];
+    if (!there) rg__map_take(d->rows, name, row_name(rg__slice_of(entity), id, name));
     return there;
-}
-
-bool rg__dead_taints(const rg__dead *d, const rg__key *key) {
-    return rg__map_count(d->lookups) > 0 && rg__map_get(d->lookups, key->text, key->len) != NULL;
 }

@@ -36,13 +36,10 @@ int rg__letter_missing(uint64_t number, rg_err *err);
  * leaves. Only the keys: `before` and `after` stay NULL. */
 int rg__qop_keys(const rg__queue *q, const rg__qdecoded *op, rg__changes *out, rg_err *err);
 
-/* Rows that have letters, whose later operations must wait for them; and the lookups that these
- * letters touch. What was queued after a letter shows in the caches what the letter was to do, so it
- * may not become valid there, not even when the letter was resolved meanwhile. That it was is found
- * out when the row is met (rg__dead_check), and remembered. */
+/* Rows that have letters, whose later operations must wait for them. That a row's letters were
+ * resolved elsewhere is found out when the row is met (rg__dead_check). */
 typedef struct rg__dead {
     rg__map *rows;     /* entity, NUL, id */
-    rg__map *lookups;  /* Redis keys */
     uint64_t last;     /* highest letter number that was read */
 } rg__dead;
 
@@ -51,15 +48,11 @@ void rg__dead_deinit(rg__dead *d);
 /* Reads the letters that are newer than the last one read. */
 int rg__dead_load(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg_err *err);
 /* Takes note of a letter that was written just now. */
-int rg__dead_note(rg__dead *d, const rg__queue *q, const rg__qdecoded *op, rg_err *err);
+int rg__dead_note(rg__dead *d, const char *entity, uint64_t id, rg_err *err);
 /* The row has letters, as far as is known here. */
 bool rg__dead_has(const rg__dead *d, const char *entity, uint64_t id);
-/* It has, or had. */
-bool rg__dead_had(const rg__dead *d, const char *entity, uint64_t id);
-/* Asks the database whether the row still has letters: 1 or 0. */
+/* Asks the database whether it still has: 1 or 0, and forgets it then. */
 int rg__dead_check(rg__dead *d, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx,
                    const char *entity, uint64_t id, rg_err *err);
-/* True when a lookup's pending entry may not become valid. */
-bool rg__dead_taints(const rg__dead *d, const rg__key *key);
 
 #endif

@@ -34,7 +34,7 @@ static inline uint64_t rg__row_id(const rg_type *t, const void *row) {
 rg__value rg__row_value(const rg_type *t, const void *row, uint32_t col);
 /* True when both rows hold the same bytes (or NULL) in the column. */
 bool rg__row_column_eq(const rg_type *t, const void *a, const void *b, uint32_t col);
-/* Which columns differ: sets mask[col] to 1 (mask has n_columns bytes); returns how many. */
+/* Which columns differ: mask[col] (n_columns bytes) becomes 1, else 0; returns how many. */
 uint32_t rg__row_diff(const rg_type *t, const void *a, const void *b, uint8_t *mask);
 
 /* ---- building, internal side of rg_builder ---- */
@@ -43,10 +43,13 @@ uint32_t rg__row_diff(const rg_type *t, const void *a, const void *b, uint8_t *m
  * empty (ENUM: first value; dates: an error when required, else NULL must be allowed or 1970-01-01).
  * Checks REQUIRED. now_us != 0 fills CREATED (when absent, inserts) and UPDATED columns. */
 rg_block *rg__builder_finish(rg_builder *b, bool insert, int64_t now_us, rg_err *err);
-/* The values set so far as a row, absent columns zero or NULL, nothing required: for keys. */
+/* The values set so far as a row, absent columns by default, nothing required: for keys. NULL when
+ * out of memory. */
 rg_block *rg__builder_partial(rg_builder *b);
 bool rg__builder_has(const rg_builder *b, uint32_t col);
-/* Raw setters for trusted values (from MySQL's binary protocol or another row). */
+/* Raw setters for trusted values (from MySQL's binary protocol or another row): nothing is checked,
+ * REQUIRED neither. The column's store says which member holds. NULL in a column that is not
+ * nullable stores its default. Out of memory is told by finish. */
 void rg__builder_put(rg_builder *b, uint32_t col, const rg__value *v);
 const rg_type *rg__builder_type(const rg_builder *b);
 

@@ -60,6 +60,7 @@ static int run_health(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg_engine *e = op->engine;
     op->result = rg__result_new(health_columns, 6);
     int ok = op->result ? RG_OK : RG_ENO_MEMORY;
+    for (int i = 2; ok == RG_OK && i < 5; i++) op->result->kinds[i] = RG__CELL_I64;
     uint32_t busy = 0;
     uint32_t idle = 0;
     for (uint32_t i = 0; ok == RG_OK && i < e->store.n_mysql; i++) {
@@ -111,6 +112,7 @@ static int diff_pool(rg_op *op, uint32_t i, const rg__ctx *ctx, rg_err *err) {
 static int run_diff(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     op->result = rg__result_new(diff_columns, 6);
     if (!op->result) return rg__fail_memory(err);
+    op->result->kinds[3] = RG__CELL_I64;
     int rc = RG_OK;
     for (uint32_t i = 0; rc >= 0 && i < op->engine->store.n_mysql; i++)
         rc = diff_pool(op, i, ctx, err);

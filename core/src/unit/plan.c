@@ -85,13 +85,10 @@ static int collect_freed(const rg__items *items, rg__map *freed) {
 
 static void wait_for(rg__item *taker, rg__item *freer) {
     if (freer == taker) return;
-    if (taker->write == RG_INSERT) {
-        freer->early = true;
-    } else if (freer->write == RG_DELETE) {
-        freer->early = true;
-    } else if (taker->level <= freer->level && freer->level < MAX_LEVEL) {
+    if (taker->write == RG_INSERT || taker->early || freer->write == RG_DELETE) freer->early = true;
+    if (taker->write == RG_UPDATE && freer->write == RG_UPDATE && taker->level <= freer->level &&
+        freer->level < MAX_LEVEL)
         taker->level = freer->level + 1;
-    }
 }
 
 /* Lets takers wait for freers; repeated so that chains of updates get rising levels. */

@@ -1,0 +1,44 @@
+-- SPDX-License-Identifier: MIT
+-- Loads what a command works on: a Lua file that returns an orm, a configuration for regolith.open, or
+-- a function that gives either.
+
+local orm_module = require "regolith.orm"
+
+local M = {}
+
+--- Modules beside the file can be required.
+local function let_it_require(path)
+  local folder = path:match "^(.*)/[^/]*$" or "."
+  package.path = folder .. "/?.lua;" .. folder .. "/?/init.lua;" .. package.path
+end
+
+---@param path string
+---@return regolith.Orm? orm
+---@return any why
+function M.open(path)
+  local chunk, why = loadfile(path)
+  if not chunk then return nil, why end
+  let_it_require(path)
+  local value, fault = chunk(path)
+  if type(value) == "function" then value, fault = value() end
+  if value == nil then return nil, fault or path .. " returns nothing" end
+  if orm_module.is(value) then return value end
+  if type(value) ~= "table" then return nil, path .. " must return an orm, a configuration, or a function" end
+  return orm_module.open(value)
+end
+
+--- Runs fn(orm) on an application's orm and closes it: the exit code and what went wrong.
+---@param path string
+---@param fn fun(orm: regolith.Orm): integer?, any
+---@return integer code
+---@return any fault
+function M.with(path, fn)
+  local orm, why = M.open(path)
+  if not orm then return 1, why end
+  local called, code, fault = pcall(fn, orm)
+  orm:close()
+  if not called then return 1, code end
+  return code or (fault and 1) or 0, fault
+end
+
+return M

@@ -1,0 +1,95 @@
+-- SPDX-License-Identifier: MIT
+-- regolith dev: private MariaDB (or MySQL) and Redis on sockets under .regolith/, for trying and
+-- testing. Their addresses are in REGOLITH_MYSQL_URL and REGOLITH_REDIS_URL of the command.
+
+local M = {}
+
+--- $1 is the folder, the rest the command. Servers that are up already are used and left running.
+local SCRIPT = [==[
+set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+dir=$1
+shift
+fail() { echo "regolith: $*" >&2; exit 1; }
+mysqld=$(command -v mariadbd || command -v mysqld) || fail "neither mariadbd nor mysqld is installed"
+client=$(command -v mariadb || command -v mysql) || fail "no mysql client is installed"
+command -v redis-server >/dev/null || fail "redis-server is not installed"
+mkdir -p "$dir" && chmod 700 "$dir"
+dir=$(cd "$dir" && pwd -P)
+sockets=$dir
+if [ ${#dir} -gt 80 ]; then
+    sockets=$(cat "$dir/sockets" 2>/dev/null || true)
+    [ -d "$sockets" ] || sockets=$(mktemp -d /tmp/regolith.XXXXXX)
+    echo "$sockets" >"$dir/sockets"
+fi
+as_root=
+[ "$(id -u)" != 0 ] || as_root=--user=root
+if [ ! -d "$dir/mysql" ]; then
+    echo "regolith: making a database under $dir" >&2
+    rm -rf "$dir/mysql.new"
+    if mariadb-install-db --version >/dev/null 2>&1 || command -v mariadb-install-db >/dev/null; then
+        mariadb-install-db --no-defaults --force --skip-test-db --skip-name-resolve --datadir="$dir/mysql.new" \
+            --auth-root-authentication-method=normal $as_root >"$dir/install.log" 2>&1 ||
+            { tail "$dir/install.log" >&2; exit 1; }
+    else
+        "$mysqld" --no-defaults --initialize-insecure --datadir="$dir/mysql.new" $as_root >"$dir/install.log" 2>&1 ||
+            { tail "$dir/install.log" >&2; exit 1; }
+    fi
+    mv "$dir/mysql.new" "$dir/mysql"
+fi
+sql() { "$client" --no-defaults -uroot --socket="$sockets/mysql.sock" -e "$1" >/dev/null 2>&1; }
+ping_redis() { [ "$(redis-cli -s "$sockets/redis.sock" ping 2>/dev/null)" = PONG ]; }
+own_mysql= own_redis=
+stop() {
+    trap - EXIT
+    [ -z "$own_redis" ] || kill "$own_redis" 2>/dev/null || true
+    [ -z "$own_mysql" ] || kill "$own_mysql" 2>/dev/null || true
+    wait
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+if ! sql "select 1"; then
+    rm -f "$sockets/mysql.sock" "$sockets/mysql.sock.lock"
+    setsid "$mysqld" --no-defaults $as_root --datadir="$dir/mysql" --socket="$sockets/mysql.sock" --skip-networking \
+        --skip-name-resolve --skip-log-bin --pid-file="$dir/mysqld.pid" --innodb-buffer-pool-size=64M \
+        --character-set-server=utf8mb4 </dev/null >"$dir/mysql.log" 2>&1 &
+    own_mysql=$!
+fi
+if ! ping_redis; then
+    rm -f "$sockets/redis.sock"
+    setsid redis-server --port 0 --unixsocket "$sockets/redis.sock" --unixsocketperm 700 --dir "$dir" --save '' \
+        --appendonly yes --maxmemory-policy noeviction </dev/null >"$dir/redis.log" 2>&1 &
+    own_redis=$!
+fi
+n=0
+until sql "create database if not exists app character set utf8mb4" && ping_redis; do
+    n=$((n + 1))
+    [ $n -lt 600 ] || { tail "$dir/mysql.log" "$dir/redis.log" >&2; fail "the servers did not start"; }
+    sleep 0.1
+done
+export REGOLITH_MYSQL_URL="mysql+unix://$sockets/mysql.sock?user=root&db=app"
+export REGOLITH_REDIS_URL="redis+unix://$sockets/redis.sock"
+if [ $# -gt 0 ]; then
+    code=0
+    "$@" || code=$?
+    exit $code
+fi
+echo "export REGOLITH_MYSQL_URL='$REGOLITH_MYSQL_URL'"
+echo "export REGOLITH_REDIS_URL='$REGOLITH_REDIS_URL'"
+echo "regolith: the servers run until Ctrl-C" >&2
+while :; do sleep 3600 & wait $! || true; done
+]==]
+
+local function quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
+
+function M.run(args)
+  local words = { "sh", "-c", quote(SCRIPT), "regolith-dev", quote(os.getenv "REGOLITH_DEV_DIR" or ".regolith/dev") }
+  for _, word in ipairs(args.words) do words[#words + 1] = quote(word) end
+  local status = os.execute(table.concat(words, " "))
+  if type(status) == "number" then status = status >= 256 and math.floor(status / 256) or status end
+  if status == true then status = 0 end
+  return status or 1
+end
+
+return M

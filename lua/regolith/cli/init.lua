@@ -1,0 +1,96 @@
+-- SPDX-License-Identifier: MIT
+-- The command line: what there is to say, and which file does it. Exit codes: 0 done, 1 failed,
+-- 2 wrong usage.
+
+local out = require "regolith.cli.out"
+
+local M = {}
+
+local OK, FAILED, USAGE = 0, 1, 2
+
+local function add_app(command)
+  command:argument("app", "a Lua file that returns the orm, its configuration, or a function giving either")
+end
+
+local function add_queue_option(command)
+  command:option("-q --queue", "queue (MySQL pool)"):target "queue_name":default "default"
+end
+
+local function schema_commands(parser)
+  local schema = parser:command("schema", "compare the databases with the entities")
+  schema:command_target "action"
+  local diff = schema:command("diff", "show the statements that are needed")
+  diff:flag("--check", "exit with 1 when there are any")
+  add_app(diff)
+  local apply = schema:command("apply", "run the statements that lose nothing")
+  apply:flag("--destructive", "run the others as well")
+  add_app(apply)
+end
+
+local function queue_commands(parser)
+  local queue = parser:command("queue", "look after queued writes")
+  queue:command_target "action"
+  local function action(name, text, number)
+    local command = queue:command(name, text)
+    add_app(command)
+    if number then command:argument("number", number) end
+    if name ~= "status" then add_queue_option(command) end
+    return command
+  end
+  action("status", "length, age and position of each queue")
+  action("errors", "list dead letters"):option("-n --limit", "at most so many"):default "100":convert(tonumber)
+  action("show", "show a dead letter with its values", "number of the dead letter")
+  action("retry", "apply a dead letter again", "number of the dead letter, or 'all'")
+  action("drop", "give a dead letter up", "number of the dead letter, or 'all'")
+end
+
+local function build_parser()
+  local argparse = require "argparse"
+  local parser = argparse("regolith", "An ORM for Lua on MySQL and Redis.")
+  parser:command_target "command"
+  parser:flag("--version", "print the version"):action(function()
+    io.stdout:write("regolith ", require("regolith")._VERSION, "\n")
+    os.exit(OK, true)
+  end)
+  schema_commands(parser)
+  local consume = parser:command("consume", "apply queued writes until SIGINT or SIGTERM")
+  add_app(consume)
+  add_queue_option(consume)
+  consume:option("--max-batch", "operations in one transaction"):convert(tonumber)
+  consume:flag("--stop-on-error", "end at the first temporary error")
+  consume:flag("--until-empty", "end when nothing is queued")
+  queue_commands(parser)
+  local stats = parser:command("stats", "health of the servers and queues")
+  stats:flag("--metrics", "Prometheus text instead")
+  add_app(stats)
+  local invalidate = parser:command("invalidate", "drop cached rows and lookups")
+  add_app(invalidate)
+  invalidate:argument("entity", "name of the entity")
+  invalidate:argument("ids", "ids; none: all of the entity"):args "*":convert(tonumber)
+  local dev = parser:command("dev", "run a command with private MariaDB and Redis under .regolith/")
+  dev:argument("words", "command and its arguments (after --); none: wait for Ctrl-C"):args "*"
+  return parser
+end
+
+--- Runs the command line and gives the exit code.
+---@param argv string[]
+---@return integer
+function M.main(argv)
+  local parser = build_parser()
+  local ok, args = parser:pparse(argv)
+  if not ok then
+    out.error(args)
+    io.stderr:write(parser:get_usage(), "\n")
+    return USAGE
+  end
+  local called, code, fault = pcall(require("regolith.cli." .. args.command).run, args)
+  if not called then
+    out.error(tostring(code))
+    return FAILED
+  end
+  if fault then out.error(tostring(fault)) end
+  return code
+end
+
+M.OK, M.FAILED, M.USAGE = OK, FAILED, USAGE
+return M

@@ -1,0 +1,75 @@
+-- SPDX-License-Identifier: MIT
+-- regolith queue status|errors|show|retry|drop
+
+local app = require "regolith.cli.app"
+local out = require "regolith.cli.out"
+
+local M = {}
+
+local ACTIONS = {}
+local MEMBERS = { "number", "id", "entity", "entity_id", "operation", "errno", "sqlstate", "error", "tries", "at", "state" }
+
+function ACTIONS.status(orm)
+  local queues, fault = orm:queues()
+  if not queues then return nil, fault end
+  out.table({ "queue", "length", "oldest_ms", "applied", "dead", "ledger" }, queues)
+  return 0
+end
+
+function ACTIONS.errors(orm, args)
+  local letters, fault = orm:dead_letters(args.queue_name, args.limit)
+  if not letters then return nil, fault end
+  if #letters == 0 then
+    out.line "no dead letters"
+  else
+    out.table({ "number", "at", "operation", "entity", "entity_id", "errno", "tries", "error" }, letters)
+  end
+  return 0
+end
+
+function ACTIONS.show(orm, args)
+  local letter, fault = orm:dead_letter(args.number, args.queue_name)
+  if fault then return nil, fault end
+  if not letter then
+    return 1, string.format("there is no dead letter %d in the queue '%s'", args.number, args.queue_name)
+  end
+  for _, name in ipairs(MEMBERS) do
+    if letter[name] ~= nil then out.line("%-10s %s", name, tostring(letter[name])) end
+  end
+  local names = {}
+  for name in pairs(letter.values) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do out.line("  %s = %s", name, tostring(letter.values[name])) end
+  return 0
+end
+
+function ACTIONS.retry(orm, args)
+  local left, fault = orm:retry(args.number, args.queue_name)
+  if not left then return nil, fault end
+  out.line("%.0f dead letters left", left)
+  return args.number == "all" and left > 0 and 1 or 0
+end
+
+function ACTIONS.drop(orm, args)
+  local left, fault = orm:drop(args.number, args.queue_name)
+  if not left then return nil, fault end
+  out.line("%.0f dead letters left", left)
+  return 0
+end
+
+--- "all" where that is allowed, else a number.
+local function read_number(args)
+  if args.number == nil then return true end
+  if args.number == "all" and args.action ~= "show" then return true end
+  local n = tonumber(args.number)
+  if not n or n < 1 or n % 1 ~= 0 then return false end
+  args.number = n
+  return true
+end
+
+function M.run(args)
+  if not read_number(args) then return 2, string.format("'%s' is no number of a dead letter", args.number) end
+  return app.with(args.app, function(orm) return ACTIONS[args.action](orm, args) end)
+end
+
+return M
