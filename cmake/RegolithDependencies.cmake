@@ -8,16 +8,21 @@ find_package(Threads REQUIRED)
 if(NOT REGOLITH_CLIENT MATCHES "^(auto|mariadb|mysql)$")
   message(FATAL_ERROR "REGOLITH_CLIENT is '${REGOLITH_CLIENT}'; it may be auto, mariadb or mysql")
 endif()
+# Each library keeps its own cache entries: a second configuration looks at both again.
+set(client "")
 if(NOT REGOLITH_CLIENT STREQUAL "mysql")
-  pkg_check_modules(MYSQL_CLIENT IMPORTED_TARGET libmariadb)
-  set(client_module libmariadb)
+  pkg_check_modules(LIBMARIADB IMPORTED_TARGET libmariadb)
+  if(LIBMARIADB_FOUND)
+    set(client LIBMARIADB)
+  endif()
 endif()
-if(NOT MYSQL_CLIENT_FOUND AND NOT REGOLITH_CLIENT STREQUAL "mariadb")
-  unset(MYSQL_CLIENT_FOUND CACHE)
-  pkg_check_modules(MYSQL_CLIENT IMPORTED_TARGET mysqlclient)
-  set(client_module mysqlclient)
+if(NOT client AND NOT REGOLITH_CLIENT STREQUAL "mariadb")
+  pkg_check_modules(LIBMYSQLCLIENT IMPORTED_TARGET mysqlclient)
+  if(LIBMYSQLCLIENT_FOUND)
+    set(client LIBMYSQLCLIENT)
+  endif()
 endif()
-if(NOT MYSQL_CLIENT_FOUND)
+if(NOT client)
   message(FATAL_ERROR "no MySQL client library: install libmariadb-dev (or libmysqlclient-dev, with -DREGOLITH_CLIENT=mysql)")
 endif()
 
@@ -26,7 +31,7 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET openssl)
 
 # Compatibility packages hand out MariaDB's library under MySQL's name, so the header decides.
-set(CMAKE_REQUIRED_LIBRARIES PkgConfig::MYSQL_CLIENT)
+set(CMAKE_REQUIRED_LIBRARIES PkgConfig::${client})
 check_c_source_compiles("
   #include <mysql.h>
   #ifndef MARIADB_PACKAGE_VERSION
@@ -39,11 +44,11 @@ if(RG_CLIENT_IS_MARIADB)
 else()
   set(RG_CLIENT MYSQL)
 endif()
-message(STATUS "MySQL client: ${client_module} ${MYSQL_CLIENT_VERSION} (${RG_CLIENT}), hiredis ${HIREDIS_VERSION}")
+message(STATUS "MySQL client: ${RG_CLIENT} ${${client}_VERSION}, hiredis ${HIREDIS_VERSION}")
 
 add_library(regolith_deps INTERFACE)
 target_link_libraries(regolith_deps INTERFACE
-  PkgConfig::MYSQL_CLIENT PkgConfig::HIREDIS PkgConfig::XXHASH PkgConfig::OPENSSL Threads::Threads m)
+  PkgConfig::${client} PkgConfig::HIREDIS PkgConfig::XXHASH PkgConfig::OPENSSL Threads::Threads m)
 # <hiredis/hiredis.h>, whose folder's parent pkg-config does not always give.
 target_include_directories(regolith_deps SYSTEM INTERFACE ${HIREDIS_INCLUDEDIR})
 

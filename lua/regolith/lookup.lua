@@ -137,7 +137,8 @@ function M.install(Session)
   function Session:search(entity, where, ...)
     local S = self:_type(entity, 2)
     if type(where) ~= "string" then error("search takes an SQL condition", 2) end
-    return query.new(self, S, where, ...)
+    local found = query.new(self, S, where, ...) -- no tail call: an error blames the caller
+    return found
   end
 end
 

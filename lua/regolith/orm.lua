@@ -259,6 +259,7 @@ function Orm:close()
   for name in pairs(self) do self[name] = nil end
   setmetatable(self, Closed)
   C.rg_engine_close(engine)
+  C.rg_engine_unref(ffi.gc(engine, nil)) -- sessions and operations hold references of their own
 end
 
 admin.install(Orm)

@@ -65,13 +65,17 @@ local function borrow(session, pool)
   local ok
   ok, fault = session:_run(op, 3)
   if not ok then return nil, fault end
-  return ffi.gc(C.rg_op_lease(op), C.rg_lease_release)
+  return ffi.gc(C.rg_op_lease(op), C.rg_lease_free)
 end
 
+--- Back into the pool, rolled back and reset. A connection that cannot be given back is closed by the
+--- engine: nobody else ever gets it.
 local function give_back(connection)
-  local lease = connection._lease
+  local session, lease = connection._session, connection._lease
   connection._lease = nil
-  C.rg_lease_release(ffi.gc(lease, nil))
+  local op = session:_own(C.rg_op_lease_return(lease, err))
+  if op then session:_run(op, 3) end
+  C.rg_lease_free(ffi.gc(lease, nil))
 end
 
 --- Gives the connection back whatever happened, then returns or raises what the function did.

@@ -59,7 +59,7 @@ local function list_text(text, at, n, level)
     local marks = string.rep("?", n, ", ")
     return inside and marks or "(" .. marks .. ")", 0
   end
-  local word = before:upper():gsub("%(?%s*$", "")
+  local word = before:upper():gsub("%s*%(?%s*$", "")
   if not word:match "%f[%w]IN$" then error("an empty list stands only after IN or NOT IN", level + 1) end
   local answer = word:match "%f[%w]NOT%s+IN$" and "IS NOT TRUE" or "IS TRUE"
   if inside then return "NULL) " .. answer, #inside end

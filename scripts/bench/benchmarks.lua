@@ -94,10 +94,10 @@ return {
   -- One transaction of 1000 rows: one INSERT; prepared UPDATE ... JSON_TABLE(?) of UPDATE_BATCH rows each.
   -- The second of each pair has both caches on, which the raw side knows nothing of.
   { name = "flush_insert_1000", unit = "rows/s", bar = 0.8,
-    ours = ours "write.insert", raw = raw("raw_mysql", "insert", 0, "bench_raw") },
+    ours = ours "write.insert", raw = raw("raw_mysql", "insert", 0, "bench_raw"), before = { ours = empty_new } },
   { name = "flush_insert_1000_cached", unit = "rows/s",
     ours = ours "write.insert_cached", raw = raw("raw_mysql", "insert", 0, "bench_raw"),
-    before = { ours = empty_redis } },
+    before = { ours = empty_new } },
   { name = "flush_update_1000", unit = "rows/s", bar = 0.5, prepare = prepare_changed(),
     ours = ours "write.update", raw = raw("raw_mysql", "update", ROWS, "bench_raw", UPDATE_BATCH) },
   { name = "flush_update_1000_cached", unit = "rows/s", prepare = prepare_changed(),
@@ -116,7 +116,7 @@ return {
     prepare = prepare_changed "queue.enqueue_changed",
     ours = ours "queue.consume_update", raw = consume("update", "bench_raw"), before = { ours = empty_redis } },
 
-  -- Resident memory at the end against that after a fifth of the operations.
+  -- Resident memory at the end against that after the first 100,000 operations.
   { name = "memory_reader", unit = "MiB", bar = 1 / 1.05, less = true, rounds = 1, prepare = fill_redis,
     both = function(c) return c.ours("memory.reader", c.ops) end },
   { name = "memory_consumer", unit = "MiB", bar = 1 / 1.05, less = true, rounds = 1,

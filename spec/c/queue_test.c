@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The write-behind queue: payload bytes, changes; with servers the consumer, dead letters, crashes.
  * Servers come by REGOLITH_MYSQL_SOCKET, REGOLITH_MYSQL_DB and REGOLITH_REDIS_SOCKET; without them
- * only what needs none is tested. REGOLITH_LONG=1: 10,000 kills. `queue_test bench` measures. */
+ * only what needs none is tested. REGOLITH_LONG=1: 10,000 kills, ten million changed payloads. */
 #include "queue/batch.h"
 #include "queue/payload.h"
 #include "base/alloc.h"
@@ -9,9 +9,13 @@
 #include "row/row.h"
 #include "unit.h"
 
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 /* ---- types ---- */
@@ -105,7 +109,7 @@ static const index_def item_indexes[] = {
     {"all", {NULL}, RG_INDEX_VIRTUAL},
 };
 enum { ITEM_FIELDS = sizeof item_fields / sizeof *item_fields };
-enum { NAME = 1, QTY, BIG, FLAG, PRICE, STATE, TAGS, BORN, SEEN, TOOK, NOTE, DATA, PARENT, FRIENDS, DOC,
+enum { NAME = 1, QTY, BIG, FLAG, PRICE, STATE, TAGS, BORN, SEEN, TOOK, NOTE, DATA, PARENT, FRIENDS, JSON_DOC,
        RATIO, PART, TINY, SMALL, MEDIUM };
 
 static const field tick_fields[] = {
@@ -146,7 +150,7 @@ static rg_block *item(const rg_type *t, uint64_t id, const char *name, int qty) 
     rg_builder_refs_begin(b, FRIENDS, &err);
     rg_builder_refs_add(b, FRIENDS, 7, &err);
     rg_builder_refs_add(b, FRIENDS, 9, &err);
-    rg_builder_string(b, DOC, "{\"a\":1}", 7, &err);
+    rg_builder_string(b, JSON_DOC, "{\"a\":1}", 7, &err);
     rg_builder_number(b, RATIO, 0.1, &err);
     rg_builder_number(b, PART, 0.5, &err);
     rg_builder_i64(b, TINY, -128, &err);
@@ -531,4 +535,1166 @@ TEST(positions_are_parsed_and_ordered) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) CHECK(!rg__pos_parse(rg__slice_of(bad[i]), &a));
 }
 
-UNIT_MAIN
+
+/* ---- with servers ---- */
+
+/* What a process that consumes or produces stands on. */
+typedef struct world {
+    rg__mysql_pool *mysql;
+    rg__redis_pool *redis;
+    rg__shared *shared;
+    rg__schema schema;
+    rg__queue queue;
+    rg__ctx ctx;
+    uint64_t seq;
+} world;
+
+static const field account_fields[] = {
+    {.name = "version", .kind = RG_U64, .flags = RG_COL_VERSION},
+    {.name = "n", .kind = RG_I64},
+    {.name = "code", .kind = RG_STRING, .length = 40},
+};
+static const index_def account_indexes[] = {{"code", {"code"}, RG_INDEX_UNIQUE}};
+static const field log_fields[] = {
+    {.name = "account", .kind = RG_U64},
+    {.name = "number", .kind = RG_U64},
+    {.name = "secret", .kind = RG_STRING, .length = 40, .flags = RG_COL_NULLABLE | RG_COL_SENSITIVE},
+};
+static const field doc_fields[] = {
+    {.name = "name", .kind = RG_STRING, .length = 40},
+    {.name = "grp", .kind = RG_I32, .flags = RG_COL_NULLABLE},
+    {.name = "body", .kind = RG_TEXT, .flags = RG_COL_NULLABLE},
+};
+static const index_def doc_indexes[] = {{"name", {"name"}, RG_INDEX_UNIQUE},
+                                        {"grp", {"grp"}, RG_INDEX_CACHED},
+                                        {"all", {NULL}, RG_INDEX_VIRTUAL}};
+static const field child_fields[] = {{.name = "doc", .kind = RG_REF, .target = "doc"}};
+enum { ACCOUNT, LOG, DOC, CHILD };
+
+static const char *const tables[] = {
+    "CREATE TABLE qt_account (id BIGINT UNSIGNED PRIMARY KEY, version BIGINT UNSIGNED NOT NULL,"
+    " n BIGINT NOT NULL, code VARCHAR(40) COLLATE utf8mb4_bin NOT NULL, UNIQUE KEY code (code))",
+    "CREATE TABLE qt_log (id BIGINT UNSIGNED PRIMARY KEY, account BIGINT UNSIGNED NOT NULL,"
+    " number BIGINT UNSIGNED NOT NULL, secret VARCHAR(40) NULL, UNIQUE KEY once (account, number))",
+    "CREATE TABLE qt_doc (id BIGINT UNSIGNED PRIMARY KEY, name VARCHAR(40) COLLATE utf8mb4_bin NOT NULL,"
+    " grp INT NULL, body TEXT NULL, UNIQUE KEY name (name), KEY grp (grp))",
+    "CREATE TABLE qt_child (id BIGINT UNSIGNED PRIMARY KEY, doc BIGINT UNSIGNED NOT NULL,"
+    " CONSTRAINT qt_fk FOREIGN KEY (doc) REFERENCES qt_doc (id))"};
+static const char drop_tables[] = "DROP TABLE IF EXISTS qt_child, qt_account, qt_log, qt_doc";
+
+static bool have_servers(void) {
+    return getenv("REGOLITH_MYSQL_SOCKET") && getenv("REGOLITH_MYSQL_DB") &&
+           getenv("REGOLITH_REDIS_SOCKET");
+}
+
+static void must(int rc, const rg_err *err, const char *what) {
+    if (rc >= 0) return;
+    printf("# %s: %s\n", what, err->message);
+    fflush(stdout);
+    abort();
+}
+
+#define PREFIX "qtest"
+static char stream_name[] = "{" PREFIX "}:q:queue_test";
+
+static void open_world_at(world *w, const char *mysql_socket) {
+    rg_err err = {0};
+    *w = (world){.ctx = {.deadline_ms = RG__NO_DEADLINE}};
+    rg_pool_opts my = {.size = sizeof my, .name = "queue_test", .user = "root",
+                       .unix_path = mysql_socket, .database = getenv("REGOLITH_MYSQL_DB")};
+    rg_pool_opts re = {.size = sizeof re, .name = "queue_test",
+                       .unix_path = getenv("REGOLITH_REDIS_SOCKET")};
+    must(rg__mysql_library(&err), &err, "library");
+    w->mysql = rg__mysql_pool_new(&my, &err);
+    w->redis = rg__redis_pool_new(&re, &err);
+    if (!w->mysql || !w->redis) must(-1, &err, "pools");
+    add_type(&w->schema, new_type("account", "qt_account", account_fields, 3, account_indexes, 1, 0));
+    add_type(&w->schema, new_type("log", "qt_log", log_fields, 3, NULL, 0, 0));
+    add_type(&w->schema, new_type("doc", "qt_doc", doc_fields, 3, doc_indexes, 3, 1));
+    add_type(&w->schema, new_type("child", "qt_child", child_fields, 1, NULL, 0, 0));
+    resolve(&w->schema);
+    w->shared = rg__shared_new(w->redis, NULL, &w->schema, PREFIX, NULL, &err);
+    if (!w->shared) must(-1, &err, "shared");
+    w->queue = (rg__queue){"queue_test", stream_name, w->mysql, w->shared, &w->schema};
+}
+
+static void open_world(world *w) { open_world_at(w, getenv("REGOLITH_MYSQL_SOCKET")); }
+
+static void close_world(world *w) {
+    rg__shared_free(w->shared);
+    rg__redis_pool_free(w->redis);
+    rg__mysql_pool_free(w->mysql);
+    rg__schema_deinit(&w->schema);
+}
+
+static int try_sql(world *w, const char *text, rg__result **out) {
+    rg_err err;
+    rg__mysql *c;
+    rg__err_clear(&err);
+    must(rg__mysql_acquire(w->mysql, &w->ctx, &c, &err), &err, "connection");
+    int rc = rg__mysql_query(c, &w->ctx, text, strlen(text), NULL, 0, false, out, &err);
+    rg__mysql_release(c);
+    return rc;
+}
+
+/* Runs SQL; the first cell as a number. */
+static uint64_t sql(world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static uint64_t sql(world *w, const char *fmt, ...) {
+    char text[4096];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    rg__result *r = NULL;
+    if (try_sql(w, text, &r) < 0) {
+        printf("# failed: %s\n", text);
+        abort();
+    }
+    uint64_t v = r && r->n_rows ? rg__cell_u64(r, 0, 0) : 0;
+    rg__result_free(r);
+    return v;
+}
+
+static redisReply *redis(world *w, int argc, const char *const *argv) {
+    rg_err err;
+    rg__redis *c;
+    redisReply *r = NULL;
+    rg__err_clear(&err);
+    must(rg__redis_acquire(w->redis, &w->ctx, &c, &err), &err, "connection");
+    must(rg__redis_command(c, &w->ctx, &r, &err, argc, argv, NULL), &err, "redis");
+    rg__redis_release(c);
+    return r;
+}
+
+/* Calls fn for each key of the test's prefix. */
+static void each_key(world *w, void (*fn)(world *, redisReply *key, void *), void *arg) {
+    redisReply *r = redis(w, 2, (const char *[]){"KEYS", "{" PREFIX "}*"});
+    for (size_t i = 0; i < r->elements; i++) fn(w, r->element[i], arg);
+    freeReplyObject(r);
+}
+
+static redisReply *on_key(world *w, const char *what, const redisReply *key) {
+    rg_err err;
+    rg__redis *c;
+    redisReply *r = NULL;
+    rg__err_clear(&err);
+    must(rg__redis_acquire(w->redis, &w->ctx, &c, &err), &err, "connection");
+    must(rg__redis_command(c, &w->ctx, &r, &err, 2, (const char *[]){what, key->str},
+                           (const size_t[]){strlen(what), (size_t)key->len}), &err, what);
+    rg__redis_release(c);
+    return r;
+}
+
+static void delete_key(world *w, redisReply *key, void *arg) {
+    (void)arg;
+    freeReplyObject(on_key(w, "DEL", key));
+}
+
+/* Counts entries that still wait for a queued write. */
+static void count_pending(world *w, redisReply *key, void *arg) {
+    if (!strstr(key->str, "}:e:") && !strstr(key->str, "}:l:")) return;
+    redisReply *r = on_key(w, "GET", key);
+    if (r->type == REDIS_REPLY_STRING && strchr("PQD", r->str[0])) ++*(long *)arg;
+    freeReplyObject(r);
+}
+
+static long pending(world *w) {
+    long n = 0;
+    each_key(w, count_pending, &n);
+    return n;
+}
+
+static void forget_queue(world *w) {
+    each_key(w, delete_key, NULL);
+    rg__result *r = NULL;
+    if (try_sql(w, "DELETE FROM _regolith_ledger WHERE queue='queue_test'", &r) >= 0) rg__result_free(r);
+    r = NULL;
+    if (try_sql(w, "DELETE FROM _regolith_dead WHERE queue='queue_test'", &r) >= 0) rg__result_free(r);
+}
+
+static void begin_world(world *w) {
+    open_world(w);
+    sql(w, drop_tables);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) sql(w, "%s", tables[i]);
+    forget_queue(w);
+}
+
+static void end_world(world *w) {
+    sql(w, drop_tables);
+    forget_queue(w);
+    close_world(w);
+}
+
+/* ---- producing ---- */
+
+static rg_block *row_of(const rg_type *t, uint64_t id, const char *const *values) {
+    rg_err err;
+    rg_builder *b = rg_builder_new(t, &err);
+    rg_builder_u64(b, 0, id, &err);
+    for (uint32_t i = 1; i < t->n_columns; i++)
+        if (values[i - 1]) must(rg_builder_string(b, i, values[i - 1], strlen(values[i - 1]), &err), &err, "value");
+    return finish(b);
+}
+
+static rg_block *account(const world *w, uint64_t id, uint64_t version, const char *code) {
+    char v[24];
+    snprintf(v, sizeof v, "%llu", (unsigned long long)version);
+    return row_of(w->schema.types[ACCOUNT], id, (const char *[]){v, v, code});
+}
+
+static rg_block *log_row(const world *w, uint64_t id, uint64_t acct, uint64_t number) {
+    char a[24], n[24];
+    snprintf(a, sizeof a, "%llu", (unsigned long long)acct);
+    snprintf(n, sizeof n, "%llu", (unsigned long long)number);
+    return row_of(w->schema.types[LOG], id, (const char *[]){a, n, "hush"});
+}
+
+static rg_block *doc(const world *w, uint64_t id, const char *name, const char *grp, const char *body) {
+    return row_of(w->schema.types[DOC], id, (const char *[]){name, grp, body});
+}
+
+/* A flush being put together. */
+typedef struct producing {
+    rg__qop ops[600];
+    rg_block *rows[1200];
+    uint8_t masks[600][8];
+    size_t n, n_rows;
+    char id[48];
+} producing;
+
+static rg_block *keep(producing *p, rg_block *row) { return row ? p->rows[p->n_rows++] = row : NULL; }
+
+/* Takes the rows. */
+static void put(producing *p, const world *w, int type, int write, rg_block *row, rg_block *before) {
+    const rg_type *t = w->schema.types[type];
+    rg__qop *op = &p->ops[p->n];
+    *op = (rg__qop){.write = (uint8_t)write, .type = t, .mask = p->masks[p->n]};
+    memset(p->masks[p->n], 0, 8);
+    keep(p, row);
+    keep(p, before);
+    if (write == RG_UPDATE) rg__row_diff(t, before->data, row->data, p->masks[p->n]);
+    if (row) op->row = row->data;
+    if (before) op->before = before->data;
+    op->id = rg__row_id(t, row ? row->data : before->data);
+    if (before && t->version_column) op->expected = rg__row_value(t, before->data, t->version_column).u;
+    p->n++;
+}
+
+static int try_enqueue(world *w, producing *p, rg_err *err) {
+    rg__buf payload = {0};
+    rg__changes changes = {0};
+    must(rg__qop_encode(p->ops, p->n, &payload, err), err, "encode");
+    for (size_t i = 0; i < p->n; i++) {
+        rg_block *after = NULL;
+        for (size_t k = 0; k < p->n_rows; k++)
+            if (p->rows[k]->data == p->ops[i].row && p->ops[i].write != RG_DELETE) after = p->rows[k];
+        must(rg__changes_add(&changes, w->shared, p->ops[i].type, p->ops[i].before, after, err), err, "changes");
+    }
+    uint8_t *stale = calloc(changes.n + 1, 1);
+    rg_block **current = calloc(changes.n + 1, sizeof *current);
+    char producer[32];
+    snprintf(producer, sizeof producer, "p%d", (int)getpid());
+    rg__enqueue q = {.stream = stream_name, .payload = slice_of(&payload), .max_len = 1000000,
+                     .producer = producer, .seq = ++w->seq, .changes = changes.items,
+                     .n_changes = changes.n};
+    int rc = rg__shared_enqueue(w->shared, &w->ctx, &q, stale, current, p->id, err);
+    for (size_t i = 0; i < changes.n; i++) rg_block_unref(current[i]);
+    free(stale);
+    free(current);
+    rg__changes_deinit(&changes);
+    rg__buf_deinit(&payload);
+    return rc;
+}
+
+static void clear(producing *p) {
+    free_blocks(p->rows, p->n_rows);
+    p->n = p->n_rows = 0;
+}
+
+static void enqueue(world *w, producing *p) {
+    rg_err err = {0};
+    must(try_enqueue(w, p, &err), &err, "enqueue");
+    clear(p);
+}
+
+static void enqueue_bytes(world *w, const char *bytes) {
+    freeReplyObject(redis(w, 5, (const char *[]){"XADD", stream_name, "*", "d", bytes}));
+}
+
+static rg__consumer *consumer(world *w, uint32_t max_batch) {
+    rg_err err;
+    rg__consumer_config cfg = {.max_batch = max_batch};
+    rg__consumer *c = rg__consumer_new(&w->queue, &cfg, &err);
+    if (!c) must(-1, &err, "consumer");
+    return c;
+}
+
+/* Steps until nothing comes; operations done. */
+static uint64_t drain(world *w, rg__consumer *c) {
+    uint64_t all = 0, done = 0;
+    do {
+        rg_err err = {0};
+        must(rg__consumer_step(c, &w->ctx, 0, &done, &err), &err, "step");
+        all += done;
+    } while (done);
+    return all;
+}
+
+static uint64_t drain_once(world *w) {
+    rg__consumer *c = consumer(w, 256);
+    uint64_t n = drain(w, c);
+    rg__consumer_free(c);
+    return n;
+}
+
+static bool cell_is(const rg__result *r, uint32_t i, const char *want) {
+    return rg__slice_eq(r->cells[i], rg__slice_of(want));
+}
+
+#define WITH_SERVERS if (!have_servers()) return
+
+TEST(consumer_applies_and_tells_the_caches) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    for (uint64_t i = 1; i <= 300; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "doc %d", (int)i);
+        put(&p, &w, DOC, RG_INSERT, doc(&w, i, name, i % 2 ? "1" : NULL, "text"), NULL);
+    }
+    enqueue(&w, &p);
+    for (uint64_t i = 1; i <= 10; i++) {
+        char name[24], other[24];
+        snprintf(name, sizeof name, "doc %d", (int)i);
+        snprintf(other, sizeof other, "other %d", (int)i);
+        rg_block *before = doc(&w, i, name, i % 2 ? "1" : NULL, "text");
+        if (i <= 5) put(&p, &w, DOC, RG_UPDATE, doc(&w, i, other, "2", "text"), before);
+        else put(&p, &w, DOC, RG_DELETE, NULL, before);
+        enqueue(&w, &p);
+    }
+    CHECK(pending(&w) > 300);
+    rg__consumer *c = consumer(&w, 256);
+    CHECK_EQ_INT(drain(&w, c), 310);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_doc"), 295);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_doc WHERE grp=2 AND name LIKE 'other%%'"), 5);
+    CHECK_EQ_INT(pending(&w), 0);
+    rg__consumer_totals t = rg__consumer_totals_get(c);
+    CHECK_EQ_INT(t.applied, 310);
+    CHECK_EQ_INT(t.dead, 0);
+    CHECK_EQ_INT(t.lag, 0);
+    CHECK_EQ_INT(sql(&w, "SELECT applied_ops FROM _regolith_ledger WHERE queue='queue_test'"), 310);
+    /* rows that were verified stay as hits */
+    rg__key key;
+    rg__entry e;
+    rg__key_row(w.shared, w.schema.types[DOC], 3, &key);
+    rg__shared_get(w.shared, &w.ctx, w.schema.types[DOC], true, &key, 1, &e);
+    CHECK(e.found == RG__VALUE && !e.pending);
+    rg_block *want = doc(&w, 3, "other 3", "2", "text");
+    CHECK(e.block && e.block->len == want->len && memcmp(e.block->data, want->data, want->len) == 0);
+    rg_block_unref(want);
+    rg__entry_deinit(&e);
+    rg__key_deinit(&key);
+    rg__consumer_free(c);
+    end_world(&w);
+}
+
+TEST(consumer_keeps_the_order_of_a_row) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    for (int i = 0; i < 40; i++) {
+        put(&p, &w, ACCOUNT, RG_INSERT, account(&w, 1, 1, "a"), NULL);
+        put(&p, &w, LOG, RG_INSERT, log_row(&w, 1 + (uint64_t)i, 1, (uint64_t)i), NULL);
+        enqueue(&w, &p);
+        put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, 1, 2, "b"), account(&w, 1, 1, "a"));
+        enqueue(&w, &p);
+        put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, 1, 3, "a"), account(&w, 1, 2, "b"));
+        enqueue(&w, &p);
+        put(&p, &w, ACCOUNT, RG_DELETE, NULL, account(&w, 1, 3, "a"));
+        enqueue(&w, &p);
+        put(&p, &w, ACCOUNT, RG_INSERT, account(&w, 2, 1, "a"), NULL);
+        put(&p, &w, ACCOUNT, RG_INSERT, account(&w, 3, 1, "b"), NULL);
+        enqueue(&w, &p);
+        put(&p, &w, ACCOUNT, RG_DELETE, NULL, account(&w, 2, 1, "a"));
+        put(&p, &w, ACCOUNT, RG_DELETE, NULL, account(&w, 3, 1, "b"));
+        enqueue(&w, &p);
+    }
+    put(&p, &w, ACCOUNT, RG_INSERT, account(&w, 9, 1, "a"), NULL);
+    put(&p, &w, ACCOUNT, RG_INSERT, account(&w, 8, 1, "b"), NULL);
+    enqueue(&w, &p);
+    /* values change hands: in this order only */
+    put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, 9, 2, "c"), account(&w, 9, 1, "a"));
+    enqueue(&w, &p);
+    put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, 8, 2, "a"), account(&w, 8, 1, "b"));
+    enqueue(&w, &p);
+    rg__consumer *c = consumer(&w, 256);
+    drain(&w, c);
+    CHECK_EQ_INT(rg__consumer_totals_get(c).dead, 0);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_account"), 2);
+    CHECK_EQ_INT(sql(&w, "SELECT id FROM qt_account WHERE code='a' AND version=2"), 8);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), 40);
+    CHECK_EQ_INT(pending(&w), 0);
+    rg__consumer_free(c);
+    end_world(&w);
+}
+
+TEST(consumer_groups_what_may_go_together) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    for (uint64_t i = 1; i <= 100; i++) put(&p, &w, DOC, RG_INSERT, doc(&w, i, (char[]){(char)('A' + i % 50), (char)('A' + i / 50), 0}, NULL, NULL), NULL);
+    enqueue(&w, &p);
+    drain_once(&w);
+    /* updates of free columns, inserts elsewhere and deletes, mixed up */
+    for (uint64_t i = 1; i <= 100; i++) {
+        char name[3] = {(char)('A' + i % 50), (char)('A' + i / 50), 0};
+        rg_block *before = doc(&w, i, name, NULL, NULL);
+        if (i % 10 == 0) put(&p, &w, DOC, RG_DELETE, NULL, before);
+        else put(&p, &w, DOC, RG_UPDATE, doc(&w, i, name, "7", NULL), before);
+    }
+    for (uint64_t i = 1; i <= 100; i++) put(&p, &w, LOG, RG_INSERT, log_row(&w, i, 1, i), NULL);
+    enqueue(&w, &p);
+    rg__metrics m = {0};
+    w.ctx.metrics = &m;
+    CHECK_EQ_INT(drain_once(&w), 200);
+    w.ctx.metrics = NULL;
+    CHECK(m.counter[RG__C_MYSQL_QUERIES] < 30);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_doc WHERE grp=7"), 90);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), 100);
+    end_world(&w);
+}
+
+TEST(consumer_makes_dead_letters_of_bad_operations_alone) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    rg_err err = {0};
+    rg__result *r = NULL;
+    begin_world(&w);
+    sql(&w, "INSERT INTO qt_log VALUES (50, 5, 5, NULL)");
+    put(&p, &w, LOG, RG_INSERT, log_row(&w, 1, 1, 1), NULL);
+    put(&p, &w, LOG, RG_INSERT, log_row(&w, 2, 5, 5), NULL); /* the pair is taken */
+    put(&p, &w, LOG, RG_INSERT, log_row(&w, 3, 1, 3), NULL);
+    enqueue(&w, &p);
+    put(&p, &w, LOG, RG_UPDATE, log_row(&w, 2, 5, 6), log_row(&w, 2, 5, 5));
+    put(&p, &w, LOG, RG_UPDATE, log_row(&w, 1, 1, 2), log_row(&w, 1, 1, 1));
+    enqueue(&w, &p);
+    rg__consumer *c = consumer(&w, 256);
+    CHECK_EQ_INT(drain(&w, c), 5);
+    CHECK_EQ_INT(rg__consumer_totals_get(c).dead, 2);
+    put(&p, &w, LOG, RG_UPDATE, log_row(&w, 2, 5, 7), log_row(&w, 2, 5, 6));
+    enqueue(&w, &p);
+    CHECK_EQ_INT(drain(&w, c), 1); /* a later batch: parked as well */
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), 3);
+    CHECK_EQ_INT(sql(&w, "SELECT number FROM qt_log WHERE id=1"), 2);
+    REQUIRE(rg__dead_list(&w.queue, &w.ctx, 0, &r, &err) == 0);
+    CHECK_EQ_INT(r->n_rows, 3);
+    CHECK_EQ_INT(r->n_columns, 11);
+    CHECK_STR(r->names[0], "number");
+    CHECK_STR(r->names[10], "state");
+    if (r->n_rows == 3) {
+        CHECK(cell_is(r, 2, "log"));
+        CHECK(cell_is(r, 4, "insert"));
+        CHECK(cell_is(r, 5, "1062"));
+        CHECK(cell_is(r, 10, "dead"));
+        CHECK(cell_is(r, 11 + 10, "parked"));
+        CHECK(cell_is(r, 22 + 10, "parked"));
+        CHECK(!memmem(r->cells[7].p, r->cells[7].len, "hush", 4));
+        CHECK(!memmem(r->cells[7].p, r->cells[7].len, "5-5", 3));
+    }
+    uint64_t first = r->n_rows ? rg__cell_u64(r, 0, 0) : 0;
+    uint64_t second = r->n_rows > 1 ? rg__cell_u64(r, 1, 0) : 0;
+    rg__result_free(r);
+
+    REQUIRE(rg__dead_show(&w.queue, &w.ctx, first, &r, &err) == 0);
+    CHECK(r->next && r->next->n_rows == 4);
+    if (r->next && r->next->n_rows == 4) {
+        CHECK(cell_is(r->next, 2, "account"));
+        CHECK(cell_is(r->next, 3, "5"));
+        CHECK(cell_is(r->next, 6, "secret"));
+        CHECK_STR(r->next->cells[7].p, "(hidden)");
+    }
+    rg__result_free(r);
+    CHECK_EQ_INT(rg__dead_show(&w.queue, &w.ctx, 999999, &r, &err), RG_EINVALID);
+
+    uint64_t left = 0;
+    CHECK_EQ_INT(rg__dead_retry(&w.queue, &w.ctx, second, &left, &err), RG_ECONFLICT);
+    CHECK(strstr(err.message, "comes first"));
+    CHECK_EQ_INT(rg__dead_retry(&w.queue, &w.ctx, 999999, &left, &err), RG_EINVALID);
+    REQUIRE(rg__dead_retry(&w.queue, &w.ctx, 0, &left, &err) == 0);
+    CHECK_EQ_INT(left, 3); /* still in the way */
+    CHECK_EQ_INT(sql(&w, "SELECT tries FROM _regolith_dead WHERE number=%llu", (unsigned long long)first), 1);
+    CHECK_EQ_INT(sql(&w, "SELECT tries FROM _regolith_dead WHERE number=%llu", (unsigned long long)second), 0);
+    sql(&w, "DELETE FROM qt_log WHERE id=50");
+    REQUIRE(rg__dead_retry(&w.queue, &w.ctx, 0, &left, &err) == 0);
+    CHECK_EQ_INT(left, 0);
+    CHECK_EQ_INT(sql(&w, "SELECT number FROM qt_log WHERE id=2"), 7);
+
+    put(&p, &w, LOG, RG_UPDATE, log_row(&w, 2, 5, 8), log_row(&w, 2, 5, 7));
+    enqueue(&w, &p);
+    drain(&w, c); /* the row is free again, also for a consumer that remembers its letters */
+    CHECK_EQ_INT(sql(&w, "SELECT number FROM qt_log WHERE id=2"), 8);
+    rg__consumer_free(c);
+    end_world(&w);
+}
+
+TEST(consumer_drops_what_the_caches_show_of_dead_letters) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    rg_err err = {0};
+    begin_world(&w);
+    sql(&w, "INSERT INTO qt_doc VALUES (50, 'taken', 1, NULL)");
+    put(&p, &w, DOC, RG_INSERT, doc(&w, 1, "taken", "1", NULL), NULL);
+    enqueue(&w, &p);
+    rg__consumer *c = consumer(&w, 1);
+    uint64_t done = 0, left = 0;
+    /* another flush is built on what the caches show of the first one */
+    put(&p, &w, DOC, RG_UPDATE, doc(&w, 1, "taken", "3", "later"), doc(&w, 1, "taken", "1", NULL));
+    enqueue(&w, &p);
+    CHECK(rg__consumer_step(c, &w.ctx, 0, &done, &err) == 0 && done == 1);
+    REQUIRE(rg__dead_drop(&w.queue, &w.ctx, 0, &left, &err) == 0); /* before the second one is met */
+    CHECK_EQ_INT(left, 0);
+    CHECK_EQ_INT(drain(&w, c), 1);
+    CHECK_EQ_INT(pending(&w), 0);
+    rg__key key;
+    rg__entry e;
+    rg__key_row(w.shared, w.schema.types[DOC], 1, &key);
+    rg__shared_get(w.shared, &w.ctx, w.schema.types[DOC], true, &key, 1, &e);
+    CHECK(e.found == RG__MISS);
+    rg__entry_deinit(&e);
+    rg__key_deinit(&key);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE queue='queue_test'"), 1); /* vanished */
+    CHECK_EQ_INT(rg__dead_drop(&w.queue, &w.ctx, 12345678, &left, &err), RG_EINVALID);
+    rg__consumer_free(c);
+    end_world(&w);
+}
+
+TEST(dead_retry_tells_the_caches) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    rg_err err = {0};
+    uint64_t left = 9;
+    begin_world(&w);
+    sql(&w, "INSERT INTO qt_doc VALUES (50, 'taken', 1, NULL), (1, 'mine', 1, NULL)");
+    /* row 1 and its lookups are cached as the database has them */
+    const rg_type *t = w.schema.types[DOC];
+    rg__key key;
+    rg__entry e;
+    rg__key_row(w.shared, t, 1, &key);
+    rg__shared_get(w.shared, &w.ctx, t, true, &key, 1, &e);
+    rg__shared_lease(w.shared, &w.ctx, t, true, &key, 1, &e);
+    CHECK(e.lease.held);
+    rg_block *mine = doc(&w, 1, "mine", "1", NULL);
+    rg__shared_fill(w.shared, &w.ctx, t, true, &key, 1, &mine, &e, e.lease.heal);
+    rg__entry_deinit(&e);
+    put(&p, &w, DOC, RG_UPDATE, doc(&w, 1, "taken", "1", NULL), rg_block_ref(mine));
+    enqueue(&w, &p);
+    drain_once(&w);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE queue='queue_test'"), 1);
+    rg__shared_get(w.shared, &w.ctx, t, true, &key, 1, &e);
+    CHECK(e.found == RG__MISS);
+    rg__shared_lease(w.shared, &w.ctx, t, true, &key, 1, &e);
+    rg__shared_fill(w.shared, &w.ctx, t, true, &key, 1, &mine, &e, true);
+    rg__entry_deinit(&e);
+    sql(&w, "DELETE FROM qt_doc WHERE id=50");
+    REQUIRE(rg__dead_retry(&w.queue, &w.ctx, 0, &left, &err) == 0);
+    CHECK_EQ_INT(left, 0);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_doc WHERE id=1 AND name='taken'"), 1);
+    rg__shared_get(w.shared, &w.ctx, t, true, &key, 1, &e);
+    CHECK(e.found == RG__MISS); /* not the row of before */
+    rg__entry_deinit(&e);
+    rg__key_deinit(&key);
+    rg_block_unref(mine);
+    end_world(&w);
+}
+
+TEST(consumer_compares_versions_and_misses_rows) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    sql(&w, "INSERT INTO qt_account VALUES (1,5,5,'one'),(2,5,5,'two'),(3,5,5,'three')");
+    for (uint64_t i = 1; i <= 3; i++)
+        put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, i, i == 2 ? 5 : 6, (char[]){(char)('a' + i), 0}),
+            account(&w, i, i == 2 ? 4 : 5, (char[]){(char)('k' + i), 0}));
+    put(&p, &w, ACCOUNT, RG_DELETE, NULL, account(&w, 3, 5, "x")); /* has version 6 by then */
+    put(&p, &w, ACCOUNT, RG_DELETE, NULL, account(&w, 77, 5, "y")); /* was never there: fine */
+    put(&p, &w, LOG, RG_UPDATE, log_row(&w, 5, 1, 2), log_row(&w, 5, 1, 1));
+    put(&p, &w, LOG, RG_DELETE, NULL, log_row(&w, 6, 1, 1));
+    enqueue(&w, &p);
+    rg__consumer *c = consumer(&w, 256);
+    CHECK_EQ_INT(drain(&w, c), 7);
+    CHECK_EQ_INT(rg__consumer_totals_get(c).dead, 3);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_account WHERE version=6"), 2);
+    CHECK_EQ_INT(sql(&w, "SELECT version FROM qt_account WHERE id=2"), 5);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE queue='queue_test' AND error LIKE '%%vanished%%'"), 3);
+    rg__consumer_free(c);
+    end_world(&w);
+}
+
+TEST(consumer_orders_by_reference) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    for (uint64_t i = 1; i <= 50; i++) {
+        char d[24], name[24];
+        snprintf(d, sizeof d, "%d", (int)i);
+        snprintf(name, sizeof name, "n%d", (int)i);
+        put(&p, &w, DOC, RG_INSERT, doc(&w, i, name, NULL, NULL), NULL);
+        put(&p, &w, CHILD, RG_INSERT, row_of(w.schema.types[CHILD], i, (const char *[]){d}), NULL);
+    }
+    enqueue(&w, &p);
+    put(&p, &w, CHILD, RG_INSERT, row_of(w.schema.types[CHILD], 99, (const char *[]){"777"}), NULL);
+    enqueue(&w, &p);
+    for (uint64_t i = 1; i <= 50; i++) {
+        char d[24], name[24];
+        snprintf(d, sizeof d, "%d", (int)i);
+        snprintf(name, sizeof name, "n%d", (int)i);
+        put(&p, &w, CHILD, RG_DELETE, NULL, row_of(w.schema.types[CHILD], i, (const char *[]){d}));
+        put(&p, &w, DOC, RG_DELETE, NULL, doc(&w, i, name, NULL, NULL));
+    }
+    enqueue(&w, &p);
+    rg__consumer *c = consumer(&w, 1000);
+    CHECK_EQ_INT(drain(&w, c), 201);
+    CHECK_EQ_INT(rg__consumer_totals_get(c).dead, 1);
+    CHECK_EQ_INT(sql(&w, "SELECT errno FROM _regolith_dead WHERE queue='queue_test'"), 1452);
+    CHECK_EQ_INT(sql(&w, "SELECT (SELECT COUNT(*) FROM qt_doc)+(SELECT COUNT(*) FROM qt_child)"), 0);
+    CHECK_EQ_INT(pending(&w), 0);
+    rg__consumer_free(c);
+    end_world(&w);
+}
+
+TEST(consumer_parks_entries_that_cannot_be_read) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    rg_err err = {0};
+    rg__result *r = NULL;
+    uint64_t left = 0;
+    begin_world(&w);
+    enqueue_bytes(&w, "gibberish");
+    freeReplyObject(redis(&w, 5, (const char *[]){"XADD", stream_name, "*", "x", "y"}));
+    put(&p, &w, LOG, RG_INSERT, log_row(&w, 1, 1, 1), NULL);
+    enqueue(&w, &p);
+    rg__schema older = w.schema; /* a program that knows accounts only */
+    older.n = 1;
+    rg__queue q = w.queue;
+    q.schema = &older;
+    rg__consumer *c = rg__consumer_new(&q, NULL, &err);
+    CHECK_EQ_INT(drain(&w, c), 3);
+    rg__consumer_free(c);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE queue='queue_test' AND operation='entry'"), 2);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE entity='log' AND entity_id=1 AND operation='insert'"), 1);
+    REQUIRE(rg__dead_list(&w.queue, &w.ctx, 10, &r, &err) == 0);
+    uint64_t first = rg__cell_u64(r, 0, 0);
+    rg__result_free(r);
+    REQUIRE(rg__dead_show(&w.queue, &w.ctx, first, &r, &err) == 0);
+    CHECK(r->next && r->next->n_rows == 0);
+    rg__result_free(r);
+    REQUIRE(rg__dead_retry(&w.queue, &w.ctx, 0, &left, &err) == 0);
+    CHECK_EQ_INT(left, 2); /* with the schema of now the insert works */
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log WHERE id=1"), 1);
+    end_world(&w);
+}
+
+TEST(consumer_waits_out_temporary_errors) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    rg_err err = {0};
+    uint64_t done = 7;
+    begin_world(&w);
+    sql(&w, "INSERT INTO qt_log VALUES (1, 1, 1, NULL)");
+    uint64_t was = sql(&w, "SELECT @@GLOBAL.innodb_lock_wait_timeout");
+    sql(&w, "SET GLOBAL innodb_lock_wait_timeout=1");
+    world holder;
+    open_world(&holder);
+    rg__mysql *h;
+    must(rg__mysql_acquire(holder.mysql, &w.ctx, &h, &err), &err, "holder");
+    must(rg__mysql_begin(h, &w.ctx, &err), &err, "begin");
+    must(rg__mysql_exec(h, &w.ctx, "UPDATE qt_log SET number=9 WHERE id=1", 37, NULL, &err), &err, "lock");
+    put(&p, &w, LOG, RG_UPDATE, log_row(&w, 1, 1, 2), log_row(&w, 1, 1, 1));
+    enqueue(&w, &p);
+    world fresh; /* its connections have the short time-out */
+    open_world(&fresh);
+    rg__consumer_config cfg = {.max_tries = 1};
+    rg__consumer *c = rg__consumer_new(&fresh.queue, &cfg, &err);
+    CHECK_EQ_INT(rg__consumer_step(c, &w.ctx, 0, &done, &err), RG_EDEADLOCK);
+    CHECK_EQ_INT(err.retriable, 1);
+    CHECK_EQ_INT(err.sql_errno, 1205);
+    CHECK_EQ_INT(done, 0);
+    CHECK(rg__consumer_totals_get(c).retries == 1);
+    rg__mysql_rollback(h, &w.ctx);
+    rg__mysql_release(h);
+    CHECK_EQ_INT(drain(&fresh, c), 1);
+    CHECK_EQ_INT(sql(&w, "SELECT number FROM qt_log WHERE id=1"), 2);
+    sql(&w, "SET GLOBAL innodb_lock_wait_timeout=%llu", (unsigned long long)was);
+    rg__consumer_free(c);
+    close_world(&fresh);
+    close_world(&holder);
+    end_world(&w);
+}
+
+TEST(consumer_rivals_share_a_stream) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    rg__consumer *a = consumer(&w, 3), *b = consumer(&w, 2);
+    uint64_t number = 0, all = 0;
+    for (int round = 0; round < 30; round++) {
+        for (int i = 0; i < 7; i++, number++) {
+            put(&p, &w, LOG, RG_INSERT, log_row(&w, number + 1, 1, number), NULL);
+            enqueue(&w, &p);
+        }
+        uint64_t done = 0;
+        rg_err err = {0};
+        must(rg__consumer_step(a, &w.ctx, 0, &done, &err), &err, "a");
+        all += done;
+        must(rg__consumer_step(b, &w.ctx, 0, &done, &err), &err, "b");
+        all += done;
+    }
+    all += drain(&w, a) + drain(&w, b);
+    CHECK_EQ_INT(all, number);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), number);
+    CHECK(rg__consumer_totals_get(a).applied > 20 && rg__consumer_totals_get(b).applied > 20);
+    CHECK_EQ_INT(rg__consumer_totals_get(a).dead + rg__consumer_totals_get(b).dead, 0);
+    rg__consumer_free(a);
+    rg__consumer_free(b);
+    end_world(&w);
+}
+
+TEST(consumer_waits_for_entries) {
+    WITH_SERVERS;
+    world w;
+    rg_err err = {0};
+    uint64_t done = 5;
+    begin_world(&w);
+    rg__consumer *c = consumer(&w, 256);
+    int64_t started = rg__now_ms();
+    CHECK_EQ_INT(rg__consumer_step(c, &w.ctx, 120, &done, &err), 0);
+    int64_t took = rg__now_ms() - started;
+    CHECK(done == 0 && took >= 119 && took < 400);
+    rg__ctx soon = {.deadline_ms = rg__now_ms() + 50};
+    started = rg__now_ms();
+    CHECK_EQ_INT(rg__consumer_step(c, &soon, 5000, &done, &err), 0);
+    CHECK(rg__now_ms() - started < 150);
+    pid_t pid = fork();
+    if (pid == 0) {
+        world child;
+        producing p = {0};
+        usleep(50000);
+        open_world(&child);
+        put(&p, &child, LOG, RG_INSERT, log_row(&child, 1, 1, 1), NULL);
+        enqueue(&child, &p);
+        _exit(0);
+    }
+    started = rg__now_ms();
+    CHECK_EQ_INT(rg__consumer_step(c, &w.ctx, 5000, &done, &err), 0);
+    CHECK(done == 1 && rg__now_ms() - started < 2000);
+    waitpid(pid, NULL, 0);
+    rg__consumer_free(c);
+    end_world(&w);
+}
+
+TEST(consumer_survives_failing_allocations) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    uint64_t done = 0;
+    long failures = 0;
+    begin_world(&w);
+    rg__consumer *c = consumer(&w, 256);
+    for (uint64_t n = 1; n <= 150; n++) {
+        char name[24];
+        snprintf(name, sizeof name, "doc %d", (int)n);
+        put(&p, &w, DOC, RG_INSERT, doc(&w, n, name, "1", NULL), NULL);
+        put(&p, &w, LOG, RG_INSERT, log_row(&w, n, 1, n), NULL);
+        put(&p, &w, LOG, RG_INSERT, log_row(&w, n, 1, n), NULL); /* a dead letter each time */
+        enqueue(&w, &p);
+        rg_err err = {0};
+        rg__alloc_fail_at((long)n, n % 2);
+        int rc = rg__consumer_step(c, &w.ctx, 0, &done, &err);
+        rg__alloc_fail_at(0, 0);
+        failures += rc < 0;
+        if (rc < 0) CHECK(err.code == RG_ENO_MEMORY || err.retriable);
+        drain(&w, c);
+    }
+    CHECK(failures > 50);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_doc"), 150);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), 150);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE queue='queue_test'"), 150);
+    CHECK_EQ_INT(pending(&w), 0);
+    rg__consumer_free(c);
+    end_world(&w);
+}
+
+TEST(admin_status_and_drained) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    rg_err err = {0};
+    rg__result *r = NULL;
+    begin_world(&w);
+    REQUIRE(rg__queue_status(&w.queue, 1, &w.ctx, &r, &err) == 0);
+    CHECK(cell_is(r, 0, "queue_test"));
+    CHECK(cell_is(r, 2, "0"));
+    CHECK(cell_is(r, 4, "0-0"));
+    rg__result_free(r);
+    CHECK_EQ_INT(rg__queue_drained(&w.queue, &w.ctx, &err), 0);
+    for (uint64_t i = 1; i <= 5; i++) {
+        put(&p, &w, LOG, RG_INSERT, log_row(&w, i, 1, i), NULL);
+        enqueue(&w, &p);
+    }
+    usleep(20000);
+    REQUIRE(rg__queue_status(&w.queue, 1, &w.ctx, &r, &err) == 0);
+    CHECK(cell_is(r, 2, "5"));
+    CHECK(rg__cell_u64(r, 0, 3) >= 20 && rg__cell_u64(r, 0, 3) < 60000);
+    rg__result_free(r);
+    rg__ctx soon = {.deadline_ms = rg__now_ms() + 60};
+    CHECK_EQ_INT(rg__queue_drained(&w.queue, &soon, &err), RG_ETIMEOUT);
+    CHECK(strstr(err.message, "0-0"));
+    drain_once(&w);
+    char at[48];
+    CHECK_EQ_INT(rg__queue_drained(&w.queue, &w.ctx, &err), 0);
+    CHECK_EQ_INT(rg__ledger_position(&w.queue, &w.ctx, at, &err), 0);
+    CHECK(strlen(at) > 10 && strchr(at, '-'));
+    REQUIRE(rg__queue_status(&w.queue, 1, &w.ctx, &r, &err) == 0);
+    CHECK(cell_is(r, 2, "0"));
+    CHECK(cell_is(r, 3, "0"));
+    CHECK(cell_is(r, 4, at));
+    CHECK(cell_is(r, 5, "5"));
+    CHECK(cell_is(r, 6, "0"));
+    rg__result_free(r);
+    end_world(&w);
+}
+
+TEST(consumer_makes_its_tables_when_they_are_missing) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    rg_err err = {0};
+    rg__result *r = NULL;
+    uint64_t left = 1;
+    begin_world(&w);
+    sql(&w, "DROP TABLE IF EXISTS _regolith_ledger, _regolith_dead");
+    REQUIRE(rg__dead_list(&w.queue, &w.ctx, 0, &r, &err) == 0);
+    CHECK(r->n_rows == 0 && r->n_columns == 11);
+    rg__result_free(r);
+    CHECK_EQ_INT(rg__dead_drop(&w.queue, &w.ctx, 0, &left, &err), 0);
+    CHECK_EQ_INT(left, 0);
+    REQUIRE(rg__queue_status(&w.queue, 1, &w.ctx, &r, &err) == 0);
+    CHECK(cell_is(r, 6, "0"));
+    rg__result_free(r);
+    put(&p, &w, LOG, RG_INSERT, log_row(&w, 1, 1, 1), NULL);
+    enqueue(&w, &p);
+    CHECK_EQ_INT(drain_once(&w), 1);
+    end_world(&w);
+}
+
+/* A Redis that lost everything and whose clock is behind gives ids that pass for applied. */
+TEST(consumer_never_takes_new_entries_for_old_ones) {
+    WITH_SERVERS;
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    put(&p, &w, LOG, RG_INSERT, log_row(&w, 1, 1, 1), NULL);
+    enqueue(&w, &p);
+    drain_once(&w);
+    sql(&w, "UPDATE _regolith_ledger SET id_ms=id_ms+3600000 WHERE queue='queue_test'");
+    for (int lost = 0; lost < 2; lost++) {
+        if (lost) freeReplyObject(redis(&w, 2, (const char *[]){"DEL", stream_name}));
+        rg__consumer *c = consumer(&w, 256);
+        CHECK_EQ_INT(drain(&w, c), 0);
+        put(&p, &w, LOG, RG_INSERT, log_row(&w, 2 + (uint64_t)lost, 1, 2 + (uint64_t)lost), NULL);
+        enqueue(&w, &p);
+        CHECK_EQ_INT(drain(&w, c), 1);
+        rg__consumer_free(c);
+    }
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), 3);
+    end_world(&w);
+}
+
+/* ---- a COMMIT whose answer does not come ---- */
+
+/* What the proxy does to the next COMMIT. */
+enum { PASS, CUT_BEFORE, CUT_AFTER, CUT_AND_DELIVER_LATE };
+
+typedef struct proxy {
+    char folder[32], path[64];
+    int fd;
+    pthread_t thread;
+    atomic_int mode, open;
+} proxy;
+
+typedef struct relay {
+    proxy *p;
+    int client, server;
+} relay;
+
+static int connect_to(const char *path) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
+static bool forward(int from, int to, const char *first, size_t n) {
+    char buf[65536];
+    ssize_t got = first ? (ssize_t)n : read(from, buf, sizeof buf);
+    const char *p = first ? first : buf;
+    for (ssize_t at = 0, w; at < got; at += w)
+        if ((w = send(to, p + at, (size_t)(got - at), MSG_NOSIGNAL)) <= 0) return false;
+    return got > 0;
+}
+
+/* True when the connection is over. */
+static bool on_commit(relay *r, const char *bytes, size_t n) {
+    char answer[64];
+    switch (atomic_exchange(&r->p->mode, PASS)) {
+    case CUT_BEFORE: return true;
+    case CUT_AFTER:
+        forward(-1, r->server, bytes, n);
+        return read(r->server, answer, sizeof answer) >= 0;
+    case CUT_AND_DELIVER_LATE:
+        shutdown(r->client, SHUT_RDWR);
+        usleep(100000);
+        forward(-1, r->server, bytes, n);
+        return read(r->server, answer, sizeof answer) >= -1;
+    default: return !forward(-1, r->server, bytes, n);
+    }
+}
+
+static bool from_client(relay *r) {
+    static const char commit[] = "\x07\0\0\0\x03" "COMMIT";
+    char buf[65536];
+    ssize_t n = read(r->client, buf, sizeof buf);
+    if (n <= 0) return true;
+    if (n == sizeof commit - 1 && memcmp(buf, commit, (size_t)n) == 0) return on_commit(r, buf, (size_t)n);
+    return !forward(-1, r->server, buf, (size_t)n);
+}
+
+static void *run_relay(void *arg) {
+    relay *r = arg;
+    struct pollfd fds[] = {{r->client, POLLIN, 0}, {r->server, POLLIN, 0}};
+    while (poll(fds, 2, -1) > 0) {
+        if (fds[0].revents && from_client(r)) break;
+        if (fds[1].revents && !forward(r->server, r->client, NULL, 0)) break;
+    }
+    close(r->client);
+    close(r->server);
+    atomic_fetch_sub(&r->p->open, 1);
+    free(r);
+    return NULL;
+}
+
+static void *run_proxy(void *arg) {
+    proxy *p = arg;
+    for (;;) {
+        int fd = accept(p->fd, NULL, NULL);
+        if (fd < 0) return NULL;
+        relay *r = malloc(sizeof *r);
+        *r = (relay){p, fd, connect_to(getenv("REGOLITH_MYSQL_SOCKET"))};
+        pthread_t t;
+        atomic_fetch_add(&p->open, 1);
+        pthread_create(&t, NULL, run_relay, r);
+        pthread_detach(t);
+    }
+}
+
+static void start_proxy(proxy *p) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    memset(p, 0, sizeof *p);
+    strcpy(p->folder, "/tmp/rgqXXXXXX");
+    if (!mkdtemp(p->folder)) abort();
+    snprintf(p->path, sizeof p->path, "%s/s", p->folder);
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", p->path);
+    p->fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(p->fd, (struct sockaddr *)&a, sizeof a) || listen(p->fd, 16)) abort();
+    pthread_create(&p->thread, NULL, run_proxy, p);
+}
+
+static void stop_proxy(proxy *p) {
+    shutdown(p->fd, SHUT_RDWR);
+    pthread_join(p->thread, NULL);
+    close(p->fd);
+    while (atomic_load(&p->open)) usleep(1000);
+    unlink(p->path);
+    rmdir(p->folder);
+}
+
+TEST(consumer_resolves_commits_whose_answer_is_lost) {
+    WITH_SERVERS;
+    world w, through;
+    producing p = {0};
+    proxy x;
+    begin_world(&w);
+    start_proxy(&x);
+    open_world_at(&through, x.path);
+    put(&p, &w, ACCOUNT, RG_INSERT, account(&w, 1, 1, "a"), NULL);
+    enqueue(&w, &p);
+    rg__consumer *c = consumer(&through, 256);
+    uint64_t rounds = getenv("REGOLITH_LONG") ? 600 : 30, all = drain(&through, c);
+    for (uint64_t i = 1; i <= rounds; i++) {
+        put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, 1, i + 1, "a"), account(&w, 1, i, "a"));
+        put(&p, &w, LOG, RG_INSERT, log_row(&w, i, 1, i), NULL);
+        enqueue(&w, &p);
+        atomic_store(&x.mode, (int)(i % 3) + 1);
+        all += drain(&through, c);
+        CHECK_EQ_INT(atomic_load(&x.mode), PASS);
+    }
+    CHECK_EQ_INT(sql(&w, "SELECT version FROM qt_account"), rounds + 1);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), rounds);
+    CHECK_EQ_INT(rg__consumer_totals_get(c).dead, 0);
+    CHECK_EQ_INT(all, 2 * rounds + 1);
+    CHECK_EQ_INT(pending(&w), 0);
+    rg__consumer_free(c);
+    close_world(&through);
+    stop_proxy(&x);
+    end_world(&w);
+}
+
+/* ---- crashes ---- */
+
+enum { ACCOUNTS = 40 };
+
+/* A process that consumes until it has nothing to do, or its kill point comes. */
+static int consume(void) {
+    world w;
+    uint64_t done = 1;
+    open_world(&w);
+    rg__consumer *c = consumer(&w, 10);
+    for (int i = 0; i < 12 && done; i++) {
+        rg_err err = {0};
+        if (rg__consumer_step(c, &w.ctx, 0, &done, &err) < 0) {
+            fprintf(stderr, "# consumer: %s\n", err.message);
+            return 1;
+        }
+    }
+    rg__consumer_free(c);
+    close_world(&w);
+    return 0;
+}
+
+static pid_t spawn_consumer(int step, int count) {
+    pid_t pid = fork();
+    if (pid) return pid;
+    char point[32];
+    snprintf(point, sizeof point, "%d:%d", step, count);
+    setenv("REGOLITH_KILL_POINT", point, 1);
+    execl("/proc/self/exe", "queue_test", "consume", (char *)NULL);
+    _exit(127);
+}
+
+typedef struct crashes {
+    uint64_t version[ACCOUNTS + 1]; /* of each account; 0: not there */
+    uint64_t logs, ops, dead;
+    long kills, kills_at[RG__KILL_END];
+} crashes;
+
+static rg_block *account_now(const world *w, uint64_t id, uint64_t version) {
+    char code[40];
+    snprintf(code, sizeof code, "a%d.%llu", (int)id, (unsigned long long)version);
+    return account(w, id, version, code);
+}
+
+/* One flush: some accounts move on by one version (and a new unique code), a log line for each. */
+static void produce(world *w, crashes *x) {
+    producing *p = calloc(1, sizeof *p);
+    uint64_t first = random_u64() % ACCOUNTS, n = 1 + random_u64() % 3;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t id = 1 + (first + i) % ACCOUNTS, *v = &x->version[id];
+        if (*v == 0) put(p, w, ACCOUNT, RG_INSERT, account_now(w, id, 1), NULL);
+        else if (random_u64() % 16 == 0) put(p, w, ACCOUNT, RG_DELETE, NULL, account_now(w, id, *v));
+        else put(p, w, ACCOUNT, RG_UPDATE, account_now(w, id, *v + 1), account_now(w, id, *v));
+        *v = p->ops[p->n - 1].write == RG_DELETE ? 0 : *v + 1;
+        x->logs++;
+        put(p, w, LOG, RG_INSERT, log_row(w, x->logs, id, x->logs), NULL);
+        x->ops += 2;
+        if (random_u64() % 16) continue;
+        put(p, w, LOG, RG_INSERT, log_row(w, x->logs, id, x->logs), NULL); /* the same again */
+        x->dead++;
+    }
+    enqueue(w, p);
+    free(p);
+}
+
+static int random_step(void) { return 1 + (int)(random_u64() % (RG__KILL_END - 1)); }
+
+static int random_count(int step) { return 1 + (int)(random_u64() % (step == RG__KILL_STATEMENT ? 12 : 4)); }
+
+static void await_consumer(crashes *x, pid_t pid, int step) {
+    int status;
+    waitpid(pid, &status, 0);
+    bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    CHECK(killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+    x->kills += killed;
+    x->kills_at[step] += killed;
+}
+
+static void crash_round(world *w, crashes *x, int rivals) {
+    int steps[2];
+    pid_t pids[2];
+    for (uint64_t n = 3 + random_u64() % 12; n; n--) produce(w, x);
+    for (int i = 0; i < rivals; i++) {
+        steps[i] = random_step();
+        pids[i] = spawn_consumer(steps[i], random_count(steps[i]));
+    }
+    for (int i = 0; i < rivals; i++) await_consumer(x, pids[i], steps[i]);
+}
+
+static void crash(long kills, int rivals) {
+    world w;
+    static crashes x;
+    memset(&x, 0, sizeof x);
+    begin_world(&w);
+    for (long rounds = 0; x.kills < kills && rounds < kills * 4; rounds++) crash_round(&w, &x, rivals);
+    CHECK(x.kills >= kills);
+    drain_once(&w);
+    uint64_t wrong = 0, there = 0;
+    for (uint64_t id = 1; id <= ACCOUNTS; id++) {
+        there += x.version[id] > 0;
+        if (x.version[id])
+            wrong += sql(&w, "SELECT COUNT(*) FROM qt_account WHERE id=%llu AND version=%llu AND n=%llu AND code='a%d.%llu'",
+                         (unsigned long long)id, (unsigned long long)x.version[id],
+                         (unsigned long long)x.version[id], (int)id, (unsigned long long)x.version[id]) != 1;
+    }
+    CHECK_EQ_INT(wrong, 0);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_account"), there);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), x.logs);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE queue='queue_test' AND errno=1062 AND state='dead'"), x.dead);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE queue='queue_test'"), x.dead);
+    CHECK_EQ_INT(sql(&w, "SELECT applied_ops FROM _regolith_ledger WHERE queue='queue_test'"), x.ops);
+    CHECK_EQ_INT(pending(&w), 0);
+    redisReply *r = redis(&w, 2, (const char *[]){"XLEN", stream_name});
+    CHECK_EQ_INT(r->integer, 0);
+    freeReplyObject(r);
+    printf("# %d consumers: %ld kills, %llu operations, %llu dead; by step:", rivals, x.kills,
+           (unsigned long long)x.ops, (unsigned long long)x.dead);
+    for (int i = 1; i < RG__KILL_END; i++) printf(" %ld", x.kills_at[i]);
+    printf("\n");
+    end_world(&w);
+}
+
+TEST(crashes_of_a_consumer_lose_and_repeat_nothing) {
+    WITH_SERVERS;
+    crash(getenv("REGOLITH_LONG") ? 5000 : 150, 1);
+}
+
+TEST(crashes_of_two_rivals_lose_and_repeat_nothing) {
+    WITH_SERVERS;
+    crash(getenv("REGOLITH_LONG") ? 5000 : 150, 2);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "consume") == 0) return consume();
+    return unit_main(argc, argv);
+}

@@ -155,13 +155,41 @@ end
 function World:close()
   for _, orm in ipairs(self.orms) do orm:close() end
   self.orms = {}
+  collectgarbage() -- sessions that specs let go hold their engine
+  collectgarbage()
   local gone = M.eventually(function() return connections(self) == 0 end)
   local left = connections(self)
   administer(self, "DROP DATABASE `" .. self.name .. "`")
   self.sql:close()
   self.admin:close()
-  for _, key in ipairs(M.redis("--scan", "--pattern", "*" .. self.name .. "*")) do M.redis("DEL", key) end
+  local cli = "redis-cli -s " .. need "REGOLITH_REDIS_SOCKET"
+  M.shell(cli .. " --scan --pattern '*" .. self.name .. "*' | xargs -r -d '\\n' " .. cli .. " del")
   must(gone, string.format("%s connections to MySQL are left behind", tostring(left)))
 end
+
+World.drop = World.close
+
+--- Runs fn with this world's addresses in the environment.
+function World:with_environment(fn)
+  local ffi = require "ffi"
+  ffi.cdef "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);"
+  local values = {
+    REGOLITH_MYSQL_URL = self.mysql_url(self.name), REGOLITH_REDIS_URL = self.redis_url(),
+    REGOLITH_PREFIX = self.name,
+  }
+  local before = {}
+  for name, value in pairs(values) do
+    before[name] = os.getenv(name) or false
+    ffi.C.setenv(name, value, 1)
+  end
+  local ok, fault = pcall(fn)
+  for name, value in pairs(before) do
+    if value then ffi.C.setenv(name, value, 1) else ffi.C.unsetenv(name) end
+  end
+  if not ok then error(fault, 0) end
+end
+
+--- A world for those who only need its servers' addresses.
+M.database = M.world
 
 return M

@@ -80,8 +80,9 @@ int rg__cells_row(rg__filling *f, rg_err *err) {
 
 char *rg__cells_room(rg__filling *f, uint32_t col, size_t len) {
     rg__result *r = f->r;
-    char *p = len <= RG__MAX_BYTES ? rg__result_alloc(r, len ? len : 1) : NULL;
+    char *p = len <= RG__MAX_BYTES ? rg__result_alloc(r, len + 1) : NULL;
     if (!p) return NULL;
+    p[len] = '\0';
     r->cells[(r->n_rows - 1) * r->n_columns + col] = (rg__slice){p, len};
     f->bytes += len;
     return p;

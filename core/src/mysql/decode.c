@@ -75,7 +75,7 @@ static bool bind_column(const rg__column *c, MYSQL_BIND *b, rg__reader_column *r
 }
 
 int rg__row_reader_init(rg__row_reader *r, const rg_type *t, rg_err *err) {
-    *r = (rg__row_reader){.t = t};
+    *r = (rg__row_reader){.t = t, .n_columns = t->n_columns};
     r->b = rg_builder_new(t, err);
     if (!r->b) return err ? err->code : RG_ENO_MEMORY;
     r->binds = rg__calloc(t->n_columns, sizeof *r->binds);
@@ -87,7 +87,7 @@ int rg__row_reader_init(rg__row_reader *r, const rg_type *t, rg_err *err) {
 }
 
 void rg__row_reader_deinit(rg__row_reader *r) {
-    for (uint32_t i = 0; r->columns && i < r->t->n_columns; i++) rg__free(r->columns[i].text);
+    for (uint32_t i = 0; r->columns && i < r->n_columns; i++) rg__free(r->columns[i].text);
     rg__free(r->columns);
     rg__free(r->binds);
     rg_builder_free(r->b);
@@ -262,7 +262,7 @@ rg_block *rg__row_read(rg__row_reader *r, MYSQL_STMT *st, int rc, rg_err *err) {
     int code = 0;
     r->truncated = rc == MYSQL_DATA_TRUNCATED;
     rg_builder_reset(r->b);
-    for (uint32_t i = 0; code == 0 && i < r->t->n_columns; i++) code = read_column(r, st, i, err);
+    for (uint32_t i = 0; code == 0 && i < r->n_columns; i++) code = read_column(r, st, i, err);
     rg_block *row = code ? NULL : rg__builder_finish(r->b, false, 0, err);
     if (r->large.cap) rg__buf_deinit(&r->large);
     if (r->rebind && mysql_stmt_bind_result(st, r->binds) && row) {

@@ -15,6 +15,7 @@ enum {
     TRIM_EVERY = 8,            /* batches */
     SETTLE_AT_ONCE = 64,       /* entries */
     WAIT_SLICE_MS = 1000,
+    ANSWER_MS = 150,           /* left of the deadline: Redis looks at its clock ten times a second */
     MOVES = 3                  /* times that a rival may be quicker before a step ends */
 };
 
@@ -152,7 +153,8 @@ static int apply(rg__batch *b, rg__mysql *m, const rg__ctx *ctx, rg_err *err) {
         return rc == 1 ? AGAIN : rc;
     }
     int rc = rg__apply_waves(m, ctx, b->tasks, b->n, err);
-    if (rc >= 0 || !rg__is_permanent(err)) return rc;
+    if (rc >= 0) return DONE;
+    if (!rg__is_permanent(err)) return rc;
     b->singly = true;
     return AGAIN;
 }
@@ -237,7 +239,7 @@ static int try_batch(rg__consumer *c, const rg__ctx *ctx, rg__batch *b, rg_err *
  * outside of a transaction that may have been done are all ones that may be done twice. */
 static bool may_try_again(const rg__consumer *c, const rg__ctx *ctx, const rg_err *err, uint32_t tries) {
     bool lost = err->cls == RG_CLASS_RECONNECT || err->cls == RG_CLASS_AMBIGUOUS;
-    if ((!lost && err->cls != RG_CLASS_RETRY) || tries >= c->cfg.max_tries) return false;
+    if ((!lost && err->cls != RG_CLASS_RETRY) || tries > c->cfg.max_tries) return false;
     uint32_t jitter = 0;
     rg__random(&jitter, sizeof jitter);
     rg__sleep_ms((int64_t)(jitter % ((lost ? 16u : 2u) << (tries > 8 ? 8 : tries))));
@@ -324,7 +326,8 @@ int rg__consumer_step(rg__consumer *c, const rg__ctx *ctx, uint32_t max_wait_ms,
     rg_err fault;
     rg__err_clear(&fault);
     *done = 0;
-    int64_t until_ms = max_wait_ms ? rg__deadline_within(ctx->deadline_ms, max_wait_ms) : rg__now_ms();
+    int64_t until_ms = rg__now_ms() + max_wait_ms;
+    if (until_ms > ctx->deadline_ms - ANSWER_MS) until_ms = ctx->deadline_ms - ANSWER_MS;
     int rc = step(c, ctx, until_ms, done, &fault);
     if (rc >= 0) return RG_OK;
     distrust(c);

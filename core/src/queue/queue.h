@@ -2,7 +2,7 @@
 /* The write-behind queue: operations as bytes, enqueue, the consumer with its ledger, dead letters.
  * consistency.md 1 is the protocol; one partition a queue, a queue per MySQL pool.
  *
- * Redis: stream "{P}:q:<pool>", one entry a flush, field d = payload (queue/op.h).
+ * Redis: stream "{P}:q:<pool>", one entry a flush, field d = payload (queue/payload.h).
  * MySQL (made on first use, in the pool's database):
  *   _regolith_ledger(queue PK, id_ms, id_seq, applied_ops, updated_at)
  *   _regolith_dead(number AUTO_INCREMENT PK, queue, id_ms, id_seq, op_index, entity, entity_id,
@@ -75,7 +75,9 @@ typedef struct rg__changes {
     rg__change *items;
     size_t n, cap;
 } rg__changes;
-/* before/after: packed rows or NULL. Lookups that do not change are left out. */
+/* before/after: packed rows or NULL. Lookups that do not change are left out, and those of unique
+ * indexes with NULL in them. A type that Redis need not hear of (rg__type_shared), or no Redis pool,
+ * adds nothing; any other adds the row's key at least. */
 int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const void *before,
                     rg_block *after, rg_err *err);
 void rg__changes_deinit(rg__changes *c);
@@ -87,7 +89,8 @@ typedef struct rg__consumer_config {
 } rg__consumer_config;
 rg__consumer *rg__consumer_new(const rg__queue *q, const rg__consumer_config *cfg, rg_err *err);
 void rg__consumer_free(rg__consumer *c);
-/* One batch; see rg_op_consume. *done: operations settled. */
+/* One batch; see rg_op_consume. *done: operations settled. Any failure leaves the entries where they
+ * are; err->retriable tells whether the next step may do better. */
 int rg__consumer_step(rg__consumer *c, const rg__ctx *ctx, uint32_t max_wait_ms, uint64_t *done,
                       rg_err *err);
 typedef struct rg__consumer_totals {
@@ -118,10 +121,13 @@ void rg__kill_point(rg__kill step);
 int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out, rg_err *err);
 int rg__dead_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, rg__result **out, rg_err *err);
 int rg__dead_show(const rg__queue *q, const rg__ctx *ctx, uint64_t number, rg__result **out, rg_err *err);
+/* number 0: all, in order. One that follows an earlier letter of the same row has to wait for it:
+ * ECONFLICT when it was asked for by number. *left: how many there are afterwards. */
 int rg__dead_retry(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left, rg_err *err);
 int rg__dead_drop(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left, rg_err *err);
+/* Until the ledger has reached what is the stream's end now; ETIMEOUT tells how far it is. */
 int rg__queue_drained(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
-/* Position of the ledger and the end of the stream, as "ms-seq" (48 bytes). */
+/* Position of the ledger as "ms-seq" (48 bytes). */
 int rg__ledger_position(const rg__queue *q, const rg__ctx *ctx, char id[48], rg_err *err);
 
 #endif

@@ -109,7 +109,7 @@ static int mend(const rg__queue *q, const rg__ctx *ctx, const letter *l, rg_err 
     if (rc >= 0) rc = rg__shared_drop(q->shared, ctx, keys, n, err);
     rg__free(applied);
     rg__free(keys);
-    return rc;
+    return rc < 0 ? rc : RG_OK;
 }
 
 /* ---- trying again ---- */

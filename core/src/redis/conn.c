@@ -146,7 +146,8 @@ int rg__redis_open(rg__redis_pool *pool, const rg__ctx *ctx, const atomic_bool *
     int rc = establish(c, &within, err);
     if (rc < 0) {
         rg__redis_close(c);
-        return rg__err_prefix(err, "Redis pool %s (%s): ", pool->opts.name, pool->where);
+        rg__err_prefix(err, "Redis pool %s (%s): ", pool->opts.name, pool->where);
+        return rc;
     }
     rg__count(ctx->metrics, RG__C_REDIS_CONNECTS, 1);
     *out = c;

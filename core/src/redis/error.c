@@ -65,23 +65,19 @@ static const reply_class *by_word(rg__slice word) {
     return NULL;
 }
 
-/* Before version 7 an error raised inside a script is wrapped; its own word comes after the line
- * number: "ERR Error running script (call to f_...): @user_script:12: WRONGTYPE Operation ..." */
+/* Before version 7 an error raised inside a script is wrapped; its own words come after places:
+ * "ERR Error running script (call to f_1): @user_script:12: @user_script: 12: -OOM command ..." */
 static rg__slice unwrap(rg__slice s) {
-    static const char mark[] = "@user_script";
-    const char *at = s.len ? memmem(s.p, s.len, mark, sizeof mark - 1) : NULL;
-    if (!at) return s;
-    rg__slice rest = {at, s.len - (size_t)(at - s.p)};
-    const char *sep = memmem(rest.p, rest.len, ": ", 2);
-    while (sep) {
-        rest.len -= (size_t)(sep + 2 - rest.p);
-        rest.p = sep + 2;
-        sep = NULL;
-        if (rest.len > 12 && memcmp(rest.p, "@user_script", 12) == 0)
-            sep = memmem(rest.p, rest.len, ": ", 2);
+    const char *at = s.len ? memmem(s.p, s.len, "@user_script", 12) : NULL;
+    while (at) {
+        rg__slice rest = {at, s.len - (size_t)(at - s.p)};
+        at = memmem(rest.p, rest.len, ": ", 2);
+        if (!at) break;
+        at += 2;
+        if (*at == '-') at++;
+        if (*at >= 'A' && *at <= 'Z') return (rg__slice){at, s.len - (size_t)(at - s.p)};
     }
-    if (rest.len && rest.p[0] == '-') return (rg__slice){rest.p + 1, rest.len - 1};
-    return rest;
+    return s;
 }
 
 static const reply_class *classify(rg__slice s) {

@@ -100,9 +100,7 @@ int rg_config_redis(rg_config *c, const rg_pool_opts *opts, rg_err *err) {
 
 int rg_config_type(rg_config *c, rg_type *type, rg_err *err) {
     int rc = rg_type_freeze(type, err);
-    if (rc < 0) {
-        rg_type_free(type);
-        return rc;
-    }
-    return rg__schema_add(&c->schema, type, err);
+    if (rc >= 0) rc = rg__schema_add(&c->schema, type, err);
+    if (rc < 0) rg_type_free(type);
+    return rc;
 }

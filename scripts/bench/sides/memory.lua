@@ -74,13 +74,15 @@ local function resident()
   return pages * ffi.C.getpagesize() / MIB
 end
 
+local WARM_OPS = 100000 -- until buffers have grown to the size they need
+
 --- Calls step, which answers how many operations it did, until there were enough. ours: the resident
---- MiB at the end; raw: those after a fifth of the operations.
+--- MiB at the end; raw: those after WARM_OPS.
 local function watch(ops, step)
   local done, warm = 0, nil
   while done < ops do
     done = done + step()
-    if not warm and done >= ops / 5 then warm = resident() end
+    if not warm and done >= WARM_OPS then warm = resident() end
   end
   print_both(resident(), warm)
 end

@@ -70,12 +70,23 @@ function M.redis_fill()
   orm:close()
 end
 
+--- Until the process cache is in use: it is off before invalidations are known to arrive.
+local function await_coherence(orm, User)
+  local deadline = clock.now() + 5
+  repeat
+    local db = orm:session()
+    assert(db:get_many(User, { 1, 2 }))
+    db:close()
+    assert(clock.now() < deadline, "the process cache is not in use")
+  until orm:stats().coherent
+end
+
 --- All rows are in the process cache; what it did not answer is counted, and must be nothing.
 function M.process_hit(seconds)
   local User = model.entity("bench_user", { process = true, redis = true })
   local orm = model.open({ User }, { process_cache_mb = 256 })
   local walk = model.walk(model.ROWS)
-  fill(orm, User)
+  await_coherence(orm, User)
   fill(orm, User)
   local misses = orm:counter "regolith_process_cache_misses_total"
   clock.measure(seconds, function() return (read_three(orm, User, walk)) end)

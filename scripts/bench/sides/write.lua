@@ -11,7 +11,6 @@ local function inserts(cache)
   return function(seconds)
     local User = model.entity("bench_new", cache)
     local orm = model.open { User }
-    assert(orm:session():execute "TRUNCATE TABLE bench_new")
     local i = 0
     clock.measure(seconds, function()
       local db = orm:session()

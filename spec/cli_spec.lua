@@ -1,0 +1,165 @@
+-- SPDX-License-Identifier: MIT
+local regolith = require "regolith"
+local support = require "support.init"
+
+local must = support.must
+local field = regolith.field
+local root = os.getenv "REGOLITH_ROOT" or "."
+
+describe("command line", function()
+  local world, folder, app, orm, db
+  local Note = regolith.entity("note", {
+    field.string "title" { required = true, unique = true }, cache = { redis = true },
+  })
+
+  local function write(name, text)
+    local file = must(io.open(folder .. "/" .. name, "w"))
+    file:write(text)
+    file:close()
+    return folder .. "/" .. name
+  end
+
+  --- Runs it as a program: output (both streams) and exit code.
+  local function run(...)
+    local words = {}
+    for i = 1, select("#", ...) do words[i] = "'" .. tostring((select(i, ...))) .. "'" end
+    local text = support.shell("'" .. root .. "/bin/regolith' " .. table.concat(words, " ") .. "; echo \"exit $?\"")
+    local out, code = text:match "^(.-)exit (%d+)\n$"
+    return out, tonumber(code)
+  end
+
+  setup(function()
+    world = support.world()
+    folder = support.shell("mktemp -d"):gsub("\n", "")
+    write("entities.lua", [[
+      local regolith = require "regolith"
+      local field = regolith.field
+      return { regolith.entity("note", {
+        field.string "title" { required = true, unique = true }, cache = { redis = true },
+      }) }
+    ]])
+    local config = string.format("{ mysql = %q, redis = %q, prefix = %q, entities = require 'entities' }",
+      world.mysql_url(world.name), world.redis_url(), world.name)
+    app = write("app.lua", "return " .. config)
+    write("orm.lua", "return assert(require('regolith').open(" .. config .. "))")
+    write("fn.lua", "return function() return " .. config .. " end")
+    write("bad.lua", "return 5")
+    write("broken.lua", "error 'on purpose'")
+    write("down.lua", "return { mysql = 'mysql+unix:///nowhere.sock?user=u&db=d', entities = require 'entities' }")
+  end)
+
+  teardown(function()
+    if db then db:close() end
+    world:close()
+    support.shell("rm -rf '" .. folder .. "'")
+  end)
+
+  it("shows and applies the schema", function()
+    local out, code = run("schema", "diff", app)
+    assert.equal(0, code, out)
+    assert.matches("CREATE TABLE `note`", out)
+    assert.equal(1, select(2, run("schema", "diff", "--check", app)))
+    out, code = run("schema", "apply", folder .. "/fn.lua")
+    assert.equal(0, code, out)
+    assert.matches("applied 1: create table note", out)
+    assert.matches("1 applied, 0 left out", out)
+    out, code = run("schema", "diff", "--check", folder .. "/orm.lua")
+    assert.equal(0, code, out)
+    assert.matches("as the entities say", out)
+    orm = world:open { Note }
+    db = orm:session()
+  end)
+
+  it("consumes until nothing is left", function()
+    for i = 1, 5 do
+      db:new(Note, { title = "t" .. i })
+      must(db:flush_async())
+    end
+    local out, code = run("queue", "status", app)
+    assert.equal(0, code, out)
+    assert.matches("default +5 ", out)
+    out, code = run("consume", "--until-empty", app)
+    assert.equal(0, code, out)
+    assert.matches("5 applied, 0 dead letters, 0 waiting", out)
+    assert.equal(5, #db:query "SELECT id FROM note")
+  end)
+
+  it("consumes until a signal", function()
+    local text = support.shell(string.format(
+      "'%s/bin/regolith' consume '%s' & pid=$!; sleep 0.7; kill -TERM $pid; wait $pid; echo \"exit $?\"", root, app))
+    assert.matches("0 applied, 0 dead letters, 0 waiting\nexit 0\n$", text)
+  end)
+
+  it("looks after dead letters", function()
+    must(db:execute "INSERT INTO note (id, title) VALUES (900001, 'taken')")
+    for _ = 1, 2 do
+      db:new(Note, { title = "taken" })
+      must(db:flush_async())
+    end
+    local out, code = run("consume", "--until-empty", app)
+    assert.equal(0, code, out)
+    assert.matches("became dead letters", out)
+    out, code = run("queue", "errors", app)
+    assert.equal(0, code, out)
+    assert.matches("number +at +operation", out)
+    assert.matches("1062", out)
+    local number = must(orm:dead_letters())[1].number
+    out, code = run("queue", "show", app, number)
+    assert.equal(0, code, out)
+    assert.matches("title = taken", out)
+    out, code = run("queue", "retry", app, "all")
+    assert.equal(1, code, out)
+    assert.matches("2 dead letters left", out)
+    out, code = run("queue", "drop", app, number)
+    assert.equal(0, code, out)
+    assert.matches("1 dead letters left", out)
+    assert.equal(0, select(2, run("queue", "drop", app, "all")))
+    assert.matches("no dead letters", (run("queue", "errors", app)))
+    assert.equal(1, select(2, run("queue", "show", app, number)))
+    assert.equal(2, select(2, run("queue", "show", app, "all")))
+  end)
+
+  it("tells how the servers are", function()
+    local out, code = run("stats", app)
+    assert.equal(0, code, out)
+    assert.matches("mysql +default +ok", out)
+    assert.matches("redis +default +ok", out)
+    assert.matches("# TYPE regolith_", (run("stats", "--metrics", app)))
+    out, code = run("stats", folder .. "/down.lua")
+    assert.equal(1, code, out)
+    assert.matches("DOWN", out)
+  end)
+
+  it("drops cached entries", function()
+    local out, code = run("invalidate", app, "note")
+    assert.equal(0, code, out)
+    assert.matches("%d+ keys dropped", out)
+    assert.equal(0, select(2, run("invalidate", app, "note", 1, 2)))
+    out, code = run("invalidate", app, "note")
+    assert.equal(1, code)
+    assert.matches("there is no entity 'note' %(did you mean 'note'%?%)", (out:gsub("nope", "note")))
+  end)
+
+  it("explains wrong usage with exit code 2", function()
+    for _, words in ipairs { {}, { "schema" }, { "schem", "diff" }, { "schema", "diff" }, { "consume", "--bad", app } } do
+      local out, code = run(unpack(words))
+      assert.equal(2, code, out)
+      assert.matches("Usage: regolith", out)
+    end
+    assert.equal(0, select(2, run "--help"))
+    assert.matches("^regolith %d+%.%d+%.%d+\n$", (run "--version"))
+  end)
+
+  it("explains failures with exit code 1", function()
+    local cases = {
+      { "/nowhere.lua", "No such file" }, { "/bad.lua", "must return an orm" }, { "/broken.lua", "on purpose" },
+      { "/down.lua", "UNAVAILABLE" },
+    }
+    for _, case in ipairs(cases) do
+      local out, code = run("schema", "diff", folder .. case[1])
+      assert.equal(1, code, out)
+      assert.matches("regolith: ", out)
+      assert.matches(case[2], out)
+    end
+  end)
+end)
