@@ -37,9 +37,9 @@ check_c_source_compiles("
   #ifndef MARIADB_PACKAGE_VERSION
   #error MySQL
   #endif
-  int main(void) { return 0; }" RG_CLIENT_IS_MARIADB)
+  int main(void) { return 0; }" RG_${client}_IS_MARIADB)
 unset(CMAKE_REQUIRED_LIBRARIES)
-if(RG_CLIENT_IS_MARIADB)
+if(RG_${client}_IS_MARIADB)
   set(RG_CLIENT MARIADB)
 else()
   set(RG_CLIENT MYSQL)

@@ -55,8 +55,8 @@ describe("codec", function()
     C.rg_builder_reset(T.builder)
     if T.encode(T.builder, e, base and base.data) < 0 then return nil, require("regolith.err").from_c(native.err) end
     local op = ffi.gc(C.rg_op_flush(orm._engine, db._c, 0, native.err), C.rg_op_free)
-    local item = C.rg_op_flush_add(op, base and C.RG_UPDATE or C.RG_INSERT, T.number, T.builder, base and base.slot or -1,
-      native.err)
+    local write, slot = base and C.RG_UPDATE or C.RG_INSERT, base and base.slot or -1
+    local item = C.rg_op_flush_add(op, write, T.number, T.builder, slot, native.err)
     if item == -1000 then return "unchanged" end
     if item < 0 then return nil, require("regolith.err").from_c(native.err) end
     local view = ffi.new "rg_view"
@@ -140,13 +140,15 @@ describe("codec", function()
 
   it("names the field of a value that does not fit", function()
     local wrong = {
-      { "int8", { int8 = 128 } }, { "uint8", { uint8 = -1 } }, { "int32", { int32 = 1.5 } }, { "int32", { int32 = "x" } },
-      { "double", { double = 0 / 0 } }, { "string", { string = string.rep("x", 256) } }, { "string", { string = "\255" } },
-      { "string", { string = {} } }, { "string", { string = print } }, { "enum", { enum = "old" } }, { "set", { set = { "z" } } },
+      { "int8", { int8 = 128 } }, { "uint8", { uint8 = -1 } }, { "int32", { int32 = 1.5 } },
+      { "int32", { int32 = "x" } }, { "double", { double = 0 / 0 } }, { "string", { string = string.rep("x", 256) } },
+      { "string", { string = "\255" } }, { "string", { string = {} } }, { "string", { string = print } },
+      { "enum", { enum = "old" } }, { "set", { set = { "z" } } },
       { "set", { set = { 5 } } }, { "date", { date = "2026-02-30" } }, { "json", { json = print } },
       { "json", { json = { 1, nil, 3 } } }, { "friends", { friends = { "x" } } }, { "friends", { friends = { {} } } },
       { "team", { team_id = {} } }, { "address.city", { address = { city = string.rep("x", 256) } } },
-      { "address", { address = { town = "x" } } }, { "address", { address = 5 } }, { "score", { score = { 1, 2, 3, 4 } } },
+      { "address", { address = { town = "x" } } }, { "address", { address = 5 } },
+      { "score", { score = { 1, 2, 3, 4 } } },
       { "score[2]", { score = { 1, -1 } } }, { "stop[2].done", { stop = { {}, { done = {} } } } },
       { "decimal", { decimal = "1e5x" } }, { "binary", { binary = string.rep("x", 17) } },
       { "int8", { int8 = ffi.new "int[1]" } },
@@ -162,7 +164,8 @@ describe("codec", function()
 
   it("finds nothing changed in what was decoded", function()
     local e, view = round_trip {
-      int64 = -5, float = 0.1, double = 0.1, decimal = "1.5", datetime = "2026-01-31 12:00:00.5", seconds = 1.5, time = "1:02:03",
+      int64 = -5, float = 0.1, double = 0.1, decimal = "1.5", datetime = "2026-01-31 12:00:00.5",
+      seconds = 1.5, time = "1:02:03",
       set = { "c", "a" }, json = { b = 1, a = { 2 } }, friends = { 2 }, uint64_cdata = 5ULL, enum_null = "a",
       maybe = { 1, null },
     }

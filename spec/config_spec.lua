@@ -78,7 +78,9 @@ describe("config:read", function()
   end)
 
   it("finds what is missing or unknown, all at once", function()
-    local c = config.read { mysql = { default = "mysql://u@h", logs = 5 }, proces_cache_mb = 1, entities = { User, User, 1 } }
+    local c = config.read {
+      mysql = { default = "mysql://u@h", logs = 5 }, proces_cache_mb = 1, entities = { User, User, 1 },
+    }
     local faults = table.concat(c.faults, "\n")
     assert.matches("mysql pool 'default': names no database", faults)
     assert.matches("mysql pool 'logs': must be a URL or a table", faults)

@@ -64,13 +64,15 @@ describe("entity", function()
       faults_of { field.struct "a" { field.bool "b" }, field.bool "A_b" })
     assert.matches("'greet' is a field already",
       faults_of { field.bool "greet", methods = { greet = function() end } })
-    assert.matches("index all: is there twice", faults_of { field.bool "a", index = { all = { "a" } }, cache = { all = true } })
+    assert.matches("index all: is there twice",
+      faults_of { field.bool "a", index = { all = { "a" } }, cache = { all = true } })
   end)
 
   it("refuses wrong kinds of options", function()
     assert.matches("option 'ids' must be 'block'", faults_of { field.bool "a", ids = "uuid" })
     assert.matches("option 'mysql' must be letters", faults_of { field.bool "a", mysql = "my pool" })
-    assert.matches("hooks: option 'validate' must be a function", faults_of { field.bool "a", hooks = { validate = 5 } })
+    assert.matches("hooks: option 'validate' must be a function",
+      faults_of { field.bool "a", hooks = { validate = 5 } })
     assert.matches("methods: 'x' must be a function", faults_of { field.bool "a", methods = { x = 5 } })
     assert.matches("index i: has no fields", faults_of { field.bool "a", index = { i = {} } })
     assert.matches("index i: field 'a' is there twice", faults_of { field.bool "a", index = { i = { "a", "a" } } })

@@ -52,7 +52,9 @@ describe("field:flatten", function()
     local nodes, columns, faults = flatten {
       field.string "name",
       field.ref "team" { "team" },
-      field.struct "address" { field.string "city", field.struct "geo" { field.double "lat" }, field.ref "land" { "land" } },
+      field.struct "address" {
+        field.string "city", field.struct "geo" { field.double "lat" }, field.ref "land" { "land" },
+      },
       field.array "score" { of = field.uint32, n = 2 },
       field.array "stop" { of = { field.string "city" }, n = 2 },
       field.string "nick" { column = "nick_name" },
@@ -81,7 +83,8 @@ describe("field:flatten", function()
   it("turns defaults into text", function()
     local _, columns = flatten {
       field.uint32 "n" { default = 5 }, field.bool "on" { default = true }, field.string "s" { default = "x" },
-      field.double "d" { default = 0.1 }, field.json "j" { default = { 1, 2 } }, field.set "f" { "a", "b", default = { "a", "b" } },
+      field.double "d" { default = 0.1 }, field.json "j" { default = { 1, 2 } },
+      field.set "f" { "a", "b", default = { "a", "b" } },
       field.uint64 "big" { default = 18446744073709551615ULL },
     }
     assert.equal("5", columns.n.default)
@@ -94,7 +97,8 @@ describe("field:flatten", function()
   end)
 
   it("finds faults of options", function()
-    assert.matches("email: unknown option 'lenght' %(did you mean 'length'%?%)", fault_of(field.string "email" { lenght = 5 }))
+    assert.matches("email: unknown option 'lenght' %(did you mean 'length'%?%)",
+      fault_of(field.string "email" { lenght = 5 }))
     assert.matches("option 'length' must be an integer", fault_of(field.string "email" { length = "5" }))
     assert.matches("option 'length' must be at least 1", fault_of(field.string "email" { length = 0 }))
     assert.matches("unknown option 'length'", fault_of(field.uint32 "n" { length = 5 }))

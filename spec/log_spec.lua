@@ -105,7 +105,9 @@ describe("log", function()
 
   it("can be set when opening", function()
     local seen = 0
-    local own = world:open({ Item }, { schema = false, log = { mysql = true, handler = function() seen = seen + 1 end } })
+    local own = world:open({ Item }, {
+      schema = false, log = { mysql = true, handler = function() seen = seen + 1 end },
+    })
     local session = own:session()
     must(session:query "SELECT 1")
     assert.equal(1, seen)

@@ -22,7 +22,8 @@ describe("schema", function()
       field.decimal "price" { precision = 12, scale = 3 }, field.datetime "at" { created = true },
       field.json "data" { nullable = true }, field.text "body", field.blob "bytes" { nullable = true },
       field.ref "other" { "thing" }, field.refs "others" { "thing" },
-      field.struct "address" { field.string "city" { nullable = true } }, field.array "score" { of = field.uint16, n = 2 },
+      field.struct "address" { field.string "city" { nullable = true } },
+      field.array "score" { of = field.uint16, n = 2 },
       index = { by_state = { "state", "big" } },
     }
     local changes = must(orm:schema_diff())

@@ -108,7 +108,8 @@ describe("session", function()
       local ok, message = pcall(db.new, db, User, { emial = "x" })
       assert.is_false(ok)
       assert.matches("user has no field 'emial' %(did you mean 'email'%?%)", message)
-      assert.matches("session_spec.lua:%d+: user has no field", select(2, pcall(function() db:new(User, { x = 1 }) end)))
+      assert.matches("session_spec.lua:%d+: user has no field",
+        select(2, pcall(function() db:new(User, { x = 1 }) end)))
     end)
 
     it("raises for what is no entity of this orm", function()
@@ -196,7 +197,8 @@ describe("session", function()
     end)
 
     it("raises for wrong indexes and missing values", function()
-      assert.matches("no index 'emial' %(did you mean 'email'", select(2, pcall(function() db:by(User, "emial", 1) end)))
+      assert.matches("no index 'emial' %(did you mean 'email'",
+        select(2, pcall(function() db:by(User, "emial", 1) end)))
       assert.matches("is not unique; use all_by", select(2, pcall(function() db:by(User, "by_state", "new") end)))
       assert.matches("takes 2 values", select(2, pcall(function() db:by(User, "place", 1) end)))
       assert.matches("needs a value for 'visits'", select(2, pcall(function() db:by(User, "place", { 1 }) end)))
@@ -434,6 +436,7 @@ describe("session", function()
       assert.is_nil(ok)
       assert.same({ "DUPLICATE_KEY", "name", 1062, "23000" }, { err.code, err.index, errno, sqlstate })
       assert.matches("^DUPLICATE_KEY: ", tostring(err))
+      assert.equal("DUPLICATE_KEY", select(2, pcall(support.assert, db:flush())).code)
       assert.matches("x DUPLICATE_KEY", "x " .. err)
       assert.is_true(db:is_new(other))
       twin.name = "twin"
@@ -601,13 +604,15 @@ describe("session", function()
 
   describe("raw SQL", function()
     it("keeps types", function()
-      local rows = must(db:query(
-        "SELECT 1 AS i, 18446744073709551615 AS big, 1.50 AS d, 'x' AS s, NULL AS n, 1e0 AS f, CAST(? AS CHAR) AS p", "é"))
+      local rows = must(db:query([[
+        SELECT 1 AS i, 18446744073709551615 AS big, 1.50 AS d, 'x' AS s, NULL AS n, 1e0 AS f, CAST(? AS CHAR) AS p
+      ]], "é"))
       assert.same({ { i = 1, big = "18446744073709551615", d = "1.50", s = "x", f = 1, p = "é" } }, rows)
     end)
 
     it("binds every kind of parameter", function()
-      local rows = must(db:query("SELECT ? + 0 AS a, ? AS b, ? IS NULL AS c, ? AS d, ? AS e", 9007199254740993LL, "t", nil, true, 0.5))
+      local rows = must(db:query("SELECT ? + 0 AS a, ? AS b, ? IS NULL AS c, ? AS d, ? AS e",
+        9007199254740993LL, "t", nil, true, 0.5))
       assert.same({ a = "9007199254740993", b = "t", c = 1, d = 1, e = 0.5 }, rows[1])
       assert.equal(2, #db:query("SELECT 1 AS x WHERE 1 IN ? UNION ALL SELECT 2", { 1, 2 }))
     end)
@@ -631,8 +636,10 @@ describe("session", function()
       assert.is_nil(rows)
       assert.equal("SQL", err.code)
       assert.equal(1064, errno)
-      assert.matches("session_spec.lua:%d+: the SQL has 1 placeholders", select(2, pcall(function() db:query "SELECT ?" end)))
-      assert.matches("session_spec.lua:%d+: parameter 1 is a function", select(2, pcall(function() db:query("SELECT ?", print) end)))
+      assert.matches("session_spec.lua:%d+: the SQL has 1 placeholders",
+        select(2, pcall(function() db:query "SELECT ?" end)))
+      assert.matches("session_spec.lua:%d+: parameter 1 is a function",
+        select(2, pcall(function() db:query("SELECT ?", print) end)))
       local _, unknown = db:query { "SELECT 1", pool = "nowhere" }
       assert.matches("nowhere", unknown.message)
     end)

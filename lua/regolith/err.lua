@@ -67,10 +67,14 @@ function M.from_c(c)
   }, Err)
 end
 
---- What a failing function returns.
+--- What a failing function returns. LuaJIT's `assert` raises its last argument when the second is no
+--- string: the error itself comes last too, so that assert(db:flush()) raises it.
 ---@param e regolith.Err
----@return nil, regolith.Err, integer?, string?
-function M.results(e) return nil, e, e.errno, e.sqlstate end
+---@return nil, regolith.Err, integer?, string?, regolith.Err?
+function M.results(e)
+  if not e.errno and not e.sqlstate then return nil, e end
+  return nil, e, e.errno, e.sqlstate, e
+end
 
 --- The same for an rg_err.
 function M.fail(c) return M.results(M.from_c(c)) end

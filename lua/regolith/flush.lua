@@ -324,10 +324,10 @@ function M.run(self, async)
   if self._flushing then error("flush is called within a hook of a flush", 3) end
   if self._busy then error("the session is in use by another coroutine", 3) end
   self._flushing = true
-  local called, ok, n, items, sqlstate = pcall(run_flush, self, async)
+  local called, ok, n, items = pcall(run_flush, self, async)
   self._flushing = false
   if not called then error(ok, 0) end
-  if not ok then return nil, n, items, sqlstate end
+  if not ok then return errors.results(n) end
   return true, n, items and tell_hooks(self, items, n)
 end
 

@@ -33,8 +33,8 @@ local function section(self, name) return id_of(self, self.sections, model.Secti
 local function add_package(self, fields)
   local package = assert(self.db:new(model.Package, {
     name = fields.Package, version = fields.Version, arch = fields.Architecture,
-    maintainer = maintainer(self, fields.Maintainer), section = section(self, fields.Section),
-    priority = fields.Priority, size = tonumber(fields.Size) or 0,
+    maintainer = maintainer(self, fields.Maintainer or "unknown"), section = section(self, fields.Section or "unknown"),
+    priority = fields.Priority or "optional", size = tonumber(fields.Size) or 0,
     installed_kib = tonumber(fields["Installed-Size"]) or 0,
     summary = fields.Description or "", homepage = fields.Homepage,
   }))

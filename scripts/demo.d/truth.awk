@@ -23,6 +23,8 @@ function relation(kind, text,    clauses, n, i, items, m, j, item, name, rest) {
 }
 function stanza(    k) {
     if (!("Package" in f)) return
+    if (!("Section" in f)) f["Section"] = "unknown"
+    if (!("Maintainer" in f)) f["Maintainer"] = "unknown"
     key = f["Package"] "|" f["Version"] "|" f["Architecture"]
     print key "|" f["Section"] "|" f["Maintainer"] > packages
     n_packages++

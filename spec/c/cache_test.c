@@ -408,6 +408,10 @@ SPEC(an_expired_mark_is_healed_by_a_locking_read_only) {
     CHECK_EQ_INT(ttl_of(&f, &x.key), -1);
     fill_entry(&f, f.both, true, &x.key, x.before, &e, false);
     CHECK_EQ_INT(state_of(&f, &x.key), 'L');
+    rg__entry liar = e; /* the script does not take our word for it */
+    liar.lease.heal = false;
+    fill_entry(&f, f.both, true, &x.key, x.before, &liar, false);
+    CHECK_EQ_INT(state_of(&f, &x.key), 'L');
     rg__ctx ctx = ctx_ms(1000);
     rg__shared_unlease(f.shared, &ctx, &x.key, 1, &e);
     CHECK_EQ_INT(state_of(&f, &x.key), 'X');

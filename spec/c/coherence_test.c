@@ -284,6 +284,7 @@ TEST(a_silent_server_does_not_delay_the_end) {
     peer_stop(&p);
 }
 
+#ifndef __SANITIZE_THREAD__ /* which does not let a child start threads */
 SPEC(a_child_starts_its_own) {
     rg__key k = row_key(&f, f.both, 7);
     CHECK(keep(&k));
@@ -307,6 +308,7 @@ SPEC(a_child_starts_its_own) {
     CHECK(goes(&k, 200));
     rg__key_deinit(&k);
 }
+#endif
 
 /* Two pools serve one process tier: it is on only while both channels work. */
 TEST(two_channels_share_a_tier) {

@@ -37,7 +37,7 @@ static rg_type *new_type(const char *name, const char *table, const field *field
                          const index_def *indexes, size_t n_indexes, int cached) {
     rg_err err;
     rg_type_opts o = {.size = sizeof o, .name = name, .table = table, .ids = RG_IDS_APPLICATION,
-                      .cache_redis = cached};
+                      .cache_redis = cached, .mysql = "queue_test"};
     rg_type *t = rg_type_new(&o, &err);
     for (size_t i = 0; t && i < n; i++) {
         const field *f = &fields[i];
@@ -536,6 +536,19 @@ TEST(positions_are_parsed_and_ordered) {
 }
 
 
+TEST(operations_of_another_database_are_refused) {
+    rg__schema s;
+    rg_err err;
+    make_schema(&s);
+    rg__queue q = {.name = "queue_test", .schema = &s};
+    rg__qdecoded op = {.write = RG_DELETE, .type = s.types[0], .id = 1, .entity = "item"};
+    CHECK_EQ_INT(rg__qop_check(&q, &op, &err), 0);
+    q.name = "elsewhere";
+    CHECK_EQ_INT(rg__qop_check(&q, &op, &err), RG_ESCHEMA);
+    CHECK_EQ_INT(err.cls, RG_CLASS_PERMANENT);
+    rg__schema_deinit(&s);
+}
+
 /* ---- with servers ---- */
 
 /* What a process that consumes or produces stands on. */
@@ -580,8 +593,6 @@ static const char *const tables[] = {
     " grp INT NULL, body TEXT NULL, UNIQUE KEY name (name), KEY grp (grp))",
     "CREATE TABLE qt_child (id BIGINT UNSIGNED PRIMARY KEY, doc BIGINT UNSIGNED NOT NULL,"
     " CONSTRAINT qt_fk FOREIGN KEY (doc) REFERENCES qt_doc (id))"};
-static const char drop_tables[] = "DROP TABLE IF EXISTS qt_child, qt_account, qt_log, qt_doc";
-
 static bool have_servers(void) {
     return getenv("REGOLITH_MYSQL_SOCKET") && getenv("REGOLITH_MYSQL_DB") &&
            getenv("REGOLITH_REDIS_SOCKET");
@@ -594,6 +605,8 @@ static void must(int rc, const rg_err *err, const char *what) {
     abort();
 }
 
+/* A database and keys of its own: the engine's tables in it are dropped and looked into. */
+#define DATABASE "regolith_queue_test"
 #define PREFIX "qtest"
 static char stream_name[] = "{" PREFIX "}:q:queue_test";
 
@@ -601,9 +614,9 @@ static void open_world_at(world *w, const char *mysql_socket) {
     rg_err err = {0};
     *w = (world){.ctx = {.deadline_ms = RG__NO_DEADLINE}};
     rg_pool_opts my = {.size = sizeof my, .name = "queue_test", .user = "root",
-                       .unix_path = mysql_socket, .database = getenv("REGOLITH_MYSQL_DB")};
+                       .unix_path = mysql_socket, .database = DATABASE};
     rg_pool_opts re = {.size = sizeof re, .name = "queue_test",
-                       .unix_path = getenv("REGOLITH_REDIS_SOCKET")};
+                       .unix_path = getenv("REGOLITH_REDIS_SOCKET"), .db = 9};
     must(rg__mysql_library(&err), &err, "library");
     w->mysql = rg__mysql_pool_new(&my, &err);
     w->redis = rg__redis_pool_new(&re, &err);
@@ -704,24 +717,32 @@ static long pending(world *w) {
     return n;
 }
 
-static void forget_queue(world *w) {
-    each_key(w, delete_key, NULL);
-    rg__result *r = NULL;
-    if (try_sql(w, "DELETE FROM _regolith_ledger WHERE queue='queue_test'", &r) >= 0) rg__result_free(r);
-    r = NULL;
-    if (try_sql(w, "DELETE FROM _regolith_dead WHERE queue='queue_test'", &r) >= 0) rg__result_free(r);
+static void in_server(const char *text) {
+    rg_err err = {0};
+    rg__mysql *c;
+    rg__ctx ctx = {.deadline_ms = RG__NO_DEADLINE};
+    rg_pool_opts o = {.size = sizeof o, .user = "root", .database = getenv("REGOLITH_MYSQL_DB"),
+                      .unix_path = getenv("REGOLITH_MYSQL_SOCKET")};
+    must(rg__mysql_library(&err), &err, "library");
+    rg__mysql_pool *pool = rg__mysql_pool_new(&o, &err);
+    if (!pool) must(-1, &err, "pool");
+    must(rg__mysql_acquire(pool, &ctx, &c, &err), &err, "connection");
+    must(rg__mysql_exec(c, &ctx, text, strlen(text), NULL, &err), &err, text);
+    rg__mysql_release(c);
+    rg__mysql_pool_free(pool);
 }
 
 static void begin_world(world *w) {
+    in_server("DROP DATABASE IF EXISTS " DATABASE);
+    in_server("CREATE DATABASE " DATABASE " CHARACTER SET utf8mb4");
     open_world(w);
-    sql(w, drop_tables);
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) sql(w, "%s", tables[i]);
-    forget_queue(w);
+    each_key(w, delete_key, NULL);
 }
 
 static void end_world(world *w) {
-    sql(w, drop_tables);
-    forget_queue(w);
+    each_key(w, delete_key, NULL);
+    in_server("DROP DATABASE " DATABASE);
     close_world(w);
 }
 
@@ -1203,7 +1224,7 @@ TEST(consumer_parks_entries_that_cannot_be_read) {
     end_world(&w);
 }
 
-TEST(consumer_waits_out_temporary_errors) {
+TEST(consumer_gives_up_at_the_deadline_and_loses_nothing) {
     WITH_SERVERS;
     world w;
     producing p = {0};
@@ -1211,33 +1232,96 @@ TEST(consumer_waits_out_temporary_errors) {
     uint64_t done = 7;
     begin_world(&w);
     sql(&w, "INSERT INTO qt_log VALUES (1, 1, 1, NULL)");
-    uint64_t was = sql(&w, "SELECT @@GLOBAL.innodb_lock_wait_timeout");
-    sql(&w, "SET GLOBAL innodb_lock_wait_timeout=1");
-    world holder;
-    open_world(&holder);
     rg__mysql *h;
-    must(rg__mysql_acquire(holder.mysql, &w.ctx, &h, &err), &err, "holder");
+    must(rg__mysql_acquire(w.mysql, &w.ctx, &h, &err), &err, "holder");
     must(rg__mysql_begin(h, &w.ctx, &err), &err, "begin");
     must(rg__mysql_exec(h, &w.ctx, "UPDATE qt_log SET number=9 WHERE id=1", 37, NULL, &err), &err, "lock");
     put(&p, &w, LOG, RG_UPDATE, log_row(&w, 1, 1, 2), log_row(&w, 1, 1, 1));
     enqueue(&w, &p);
-    world fresh; /* its connections have the short time-out */
-    open_world(&fresh);
-    rg__consumer_config cfg = {.max_tries = 1};
-    rg__consumer *c = rg__consumer_new(&fresh.queue, &cfg, &err);
-    CHECK_EQ_INT(rg__consumer_step(c, &w.ctx, 0, &done, &err), RG_EDEADLOCK);
-    CHECK_EQ_INT(err.retriable, 1);
-    CHECK_EQ_INT(err.sql_errno, 1205);
-    CHECK_EQ_INT(done, 0);
-    CHECK(rg__consumer_totals_get(c).retries == 1);
+    rg__consumer *c = consumer(&w, 256);
+    rg__ctx soon = {.deadline_ms = rg__now_ms() + 300};
+    int64_t started = rg__now_ms();
+    CHECK_EQ_INT(rg__consumer_step(c, &soon, 0, &done, &err), RG_ETIMEOUT);
+    CHECK(rg__now_ms() - started < 500);
+    CHECK(err.retriable == 1 && done == 0);
     rg__mysql_rollback(h, &w.ctx);
     rg__mysql_release(h);
-    CHECK_EQ_INT(drain(&fresh, c), 1);
+    CHECK_EQ_INT(drain(&w, c), 1);
     CHECK_EQ_INT(sql(&w, "SELECT number FROM qt_log WHERE id=1"), 2);
-    sql(&w, "SET GLOBAL innodb_lock_wait_timeout=%llu", (unsigned long long)was);
     rg__consumer_free(c);
-    close_world(&fresh);
-    close_world(&holder);
+    end_world(&w);
+}
+
+/* Every insert into qt_log fails with this error, `times` times a connection. */
+static void break_inserts(world *w, int number, int times) {
+    sql(w, "CREATE TRIGGER qt_break BEFORE INSERT ON qt_log FOR EACH ROW BEGIN"
+           " SET @broken = IFNULL(@broken, 0) + 1;"
+           " IF @broken <= %d THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO=%d; END IF; END", times, number);
+}
+
+TEST(consumer_waits_out_temporary_errors) {
+    WITH_SERVERS;
+    static const struct { int number, times, code, retries; } cases[] = {
+        {1213, 2, 0, 2},                 /* a deadlock: tried again at once */
+        {1205, 1, 0, 1},
+        {1213, 1000, RG_EDEADLOCK, 3},   /* max_tries */
+        {1114, 1, RG_EUNAVAILABLE, 0},   /* the disk is full: somebody has to do something */
+        {1040, 1, RG_EUNAVAILABLE, 0},
+        {1021, 1, RG_EUNAVAILABLE, 0},
+        {1045, 1, RG_EACCESS, 0},
+        {1142, 1, RG_EACCESS, 0},
+    };
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rg_err err = {0};
+        uint64_t done = 7;
+        rg__consumer_config cfg = {.max_tries = 3};
+        break_inserts(&w, cases[i].number, cases[i].times);
+        put(&p, &w, LOG, RG_INSERT, log_row(&w, i + 1, 1, i + 1), NULL);
+        enqueue(&w, &p);
+        world fresh; /* connections that have not failed yet */
+        open_world(&fresh);
+        rg__consumer *c = rg__consumer_new(&fresh.queue, &cfg, &err);
+        CHECK_EQ_INT(rg__consumer_step(c, &w.ctx, 0, &done, &err), cases[i].code);
+        CHECK_EQ_INT(done, cases[i].code == 0);
+        CHECK(cases[i].code == 0 || (err.retriable == 1 && err.sql_errno == (unsigned)cases[i].number));
+        CHECK_EQ_INT(rg__consumer_totals_get(c).retries, cases[i].retries);
+        sql(&w, "DROP TRIGGER qt_break");
+        CHECK_EQ_INT(drain(&fresh, c), cases[i].code != 0);
+        CHECK_EQ_INT(rg__consumer_totals_get(c).dead, 0);
+        rg__consumer_free(c);
+        close_world(&fresh);
+    }
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), sizeof cases / sizeof *cases);
+    end_world(&w);
+}
+
+TEST(consumer_makes_dead_letters_by_class) {
+    WITH_SERVERS;
+    static const int permanent[] = {1022, 1049, 1051, 1054, 1064, 1146, 1062, 1048, 1264, 1406, 1366,
+                                    1451, 1452, 1644, 4025};
+    enum { N = sizeof permanent / sizeof *permanent };
+    world w;
+    producing p = {0};
+    begin_world(&w);
+    for (uint64_t i = 0; i < N; i++) {
+        break_inserts(&w, permanent[i], 1000);
+        put(&p, &w, LOG, RG_INSERT, log_row(&w, i + 1, 1, i + 1), NULL);
+        put(&p, &w, DOC, RG_INSERT, doc(&w, i + 1, (char[]){(char)('a' + i), 0}, NULL, NULL), NULL);
+        enqueue(&w, &p);
+        CHECK_EQ_INT(drain_once(&w), 2);
+        CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM _regolith_dead WHERE errno=%d", permanent[i]), 1);
+        sql(&w, "DROP TRIGGER qt_break");
+    }
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_doc"), N);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), 0);
+    rg_err err = {0};
+    uint64_t left = 0;
+    CHECK_EQ_INT(rg__dead_retry(&w.queue, &w.ctx, 0, &left, &err), 0);
+    CHECK_EQ_INT(left, 0);
+    CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_log"), N);
     end_world(&w);
 }
 
@@ -1383,7 +1467,6 @@ TEST(consumer_makes_its_tables_when_they_are_missing) {
     rg__result *r = NULL;
     uint64_t left = 1;
     begin_world(&w);
-    sql(&w, "DROP TABLE IF EXISTS _regolith_ledger, _regolith_dead");
     REQUIRE(rg__dead_list(&w.queue, &w.ctx, 0, &r, &err) == 0);
     CHECK(r->n_rows == 0 && r->n_columns == 11);
     rg__result_free(r);

@@ -8,7 +8,10 @@
 
 local regolith = require "regolith"
 
-local M = {}
+local M = {
+  --- LuaJIT's own; specs see busted's.
+  assert = assert,
+}
 
 --- What plain `assert` is where busted has put its own in its place: gives the values back, or raises
 --- with the error's text.
@@ -36,7 +39,8 @@ function M.redis(...)
   local words = {}
   for i = 1, select("#", ...) do words[i] = "'" .. tostring((select(i, ...))) .. "'" end
   local lines = {}
-  for line in M.shell("redis-cli -s " .. need "REGOLITH_REDIS_SOCKET" .. " " .. table.concat(words, " ")):gmatch "[^\n]+" do
+  local text = M.shell("redis-cli -s " .. need "REGOLITH_REDIS_SOCKET" .. " " .. table.concat(words, " "))
+  for line in text:gmatch "[^\n]+" do
     lines[#lines + 1] = line
   end
   return lines

@@ -137,7 +137,7 @@ static size_t publish_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *t
         if (publish_kind(&changes[i]) == 'v')
             rg__args_add(&a, changes[i].after->data, changes[i].after->len);
     redisReply *r = NULL;
-    rg__shared_run(s, ctx, &publish, (int)some + 2, &a, &r, NULL);
+    rg__shared_insist(s, ctx, &publish, (int)some + 2, &a, &r);
     freeReplyObject(r);
     rg__args_deinit(&a);
     rg__buf_deinit(&meta);

@@ -137,6 +137,16 @@ int rg__shared_run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nk
     return rc;
 }
 
+int rg__shared_insist(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
+                      const rg__args *a, redisReply **reply) {
+    for (int64_t pause = 2;; pause = pause < 32 ? pause * 2 : pause) {
+        int rc = rg__shared_run(s, ctx, script, nkeys, a, reply, NULL);
+        bool away = rc == RG_EUNAVAILABLE || rc == RG_ETIMEOUT;
+        if (!away || rg__left_ms(ctx->deadline_ms) <= pause) return rc;
+        rg__sleep_ms(pause);
+    }
+}
+
 /* ---- the epoch ---- */
 
 void rg__shared_learn(rg__shared *s, uint64_t epoch) {

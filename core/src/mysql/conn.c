@@ -162,7 +162,7 @@ static int connect_server(rg__mysql *c, int64_t deadline, rg_err *err) {
     MYSQL *my = mysql_real_connect(c->my, o->unix_path ? "localhost" : o->host, o->user, o->password,
                                    o->database, o->unix_path ? 0 : o->port, o->unix_path,
                                    CLIENT_FOUND_ROWS | CLIENT_MULTI_RESULTS);
-    bool late = rg__wait_end(c);
+    bool late = rg__wait_end(c) || (!my && rg__left_ms(deadline) == 0);
     c->fd = my ? (int)c->my->net.fd : -1;
     if (my) return check_tls(c, o, err);
     /* Until the handshake nobody knows whose numbers these are; both flavours agree on them. */
@@ -182,6 +182,10 @@ static int start_session(rg__mysql *c, int64_t deadline, rg_err *err) {
 rg__mysql *rg__conn_open(rg__mysql_pool *pool, const rg__ctx *ctx, rg_err *err) {
     const rg_pool_opts *o = rg__pool_opts(pool);
     int64_t deadline = rg__deadline_within(ctx->deadline_ms, o->connect_timeout_ms);
+    if (rg__left_ms(deadline) == 0) {
+        rg__fail(err, RG_ETIMEOUT, "connecting: the deadline passed before anything was sent");
+        return NULL;
+    }
     rg__mysql *c = rg__calloc(1, sizeof *c);
     if (!c) goto no_memory;
     c->pool = pool;

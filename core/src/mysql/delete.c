@@ -16,13 +16,6 @@ static int by_id(const void *a, const void *b) {
 
 size_t rg__sql_delete_statements(size_t n) { return (n + RG__WRITE_ROWS - 1) / RG__WRITE_ROWS; }
 
-size_t rg__sql_statements(const rg__mysql *c, const rg_type *t, int write, size_t n) {
-    (void)c;
-    (void)t;
-    if (write == RG_DELETE) return rg__sql_delete_statements(n);
-    return n <= 1 ? n : 2;
-}
-
 /* ---- one row ---- */
 
 static void one_row_text(rg__mysql *c, rg__buf *sql, const rg__row_write *w) {

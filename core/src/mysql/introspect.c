@@ -82,7 +82,8 @@ static bool cell_has(const rg__result *r, size_t row, uint32_t column, const cha
 static int check_kind(const reading *r, const rg__result *rows) {
     if (cell_is(rows, 0, 0, "BASE TABLE") || cell_is(rows, 0, 0, "SYSTEM VERSIONED")) return RG_OK;
     rg__slice kind = cell(rows, 0, 0);
-    return rg__fail(r->err, RG_ESCHEMA, "it is no table: %.*s", (int)kind.len, kind.p ? kind.p : "");
+    return rg__fail(r->err, RG_ESCHEMA, "it is a %.*s, not a table", (int)kind.len,
+                    kind.p ? kind.p : "");
 }
 
 static int read_table(reading *r) {
@@ -125,7 +126,7 @@ static void add_quoted(rg__buf *out, rg__slice s) {
     rg__buf_char(out, '\'');
 }
 
-/* MySQL shows a literal without quotes, bytes as 0x61, and says in EXTRA when it is an expression. */
+/* MySQL shows a literal without quotes, bytes as 0x61, and tells an expression in EXTRA. */
 static char *mysql_default(const rg__result *rows, size_t i, bool *ok) {
     rg__slice s = cell(rows, i, 3);
     bool bytes = cell_has(rows, i, 1, "binary(") && s.len > 2 && strncmp(s.p, "0x", 2) == 0;

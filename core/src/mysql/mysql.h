@@ -163,10 +163,7 @@ int rg__sql_count(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const char
                   const rg__param *params, size_t n_params, uint64_t *count, rg_err *err);
 
 /* ---- writing: one call, as few statements as possible; rows are packed rows of type t ---- */
-/* 1 when n rows certainly take one statement, which may do without BEGIN; more when they may take
- * more, each committed by itself. write: rg_write. Knows nothing of the rows' sizes. */
-size_t rg__sql_statements(const rg__mysql *c, const rg_type *t, int write, size_t n);
-/* The same, exactly, for these rows. */
+/* How many statements these rows take; a single one may do without BEGIN. */
 size_t rg__sql_insert_statements(const rg__mysql *c, const rg_type *t, const void *const *rows,
                                  size_t n);
 size_t rg__sql_update_statements(const rg__mysql *c, const rg_type *t, const uint8_t *mask,

@@ -77,7 +77,9 @@ static int read_position(const rg__queue *q, const rg__ctx *ctx, rg__pos *at, rg
     rg__mysql *c = NULL;
     int rc = rg__mysql_acquire(q->mysql, ctx, &c, err);
     if (rc < 0) return rc;
-    rc = rg__ledger_read(q, c, ctx, at, NULL, err);
+    rg__pos now;
+    rc = rg__ledger_read(q, c, ctx, &now, NULL, err);
+    if (rc >= 0) *at = now;
     rg__mysql_release(c);
     return rc;
 }
@@ -89,6 +91,7 @@ int rg__queue_drained(const rg__queue *q, const rg__ctx *ctx, rg_err *err) {
     int rc = rg__stream_last(q, ctx, &end, err);
     for (int64_t pause_ms = POLL_MIN_MS; rc >= 0;) {
         rc = read_position(q, ctx, &at, err);
+        if (rc == RG_ETIMEOUT) return late(q, at, end, err);
         if (rc < 0 || rg__pos_compare(at, end) >= 0) break;
         int left = rg__left_ms(ctx->deadline_ms);
         if (left <= POLL_MIN_MS) return late(q, at, end, err);

@@ -40,12 +40,13 @@ static int add_unreadable(rg__batch *b, const rg__stream_entry *e, const rg_err 
     return condemn(b, t, RG__FATE_DEAD, why, err);
 }
 
-static int add_op(rg__batch *b, const rg__stream_entry *e, const rg__payload *p, uint32_t index,
-                  rg_err *err) {
+static int add_op(rg__batch *b, const rg__queue *q, const rg__stream_entry *e, const rg__payload *p,
+                  uint32_t index, rg_err *err) {
+    rg_err fault;
     rg__task *t = add_task(b, err);
     if (!t) return RG_ENO_MEMORY;
     *t = (rg__task){.op = &p->ops[index], .payload = p, .bytes = e->payload, .id = e->id, .index = index};
-    return t->op->error ? condemn(b, t, RG__FATE_DEAD, t->op->error, err) : RG_OK;
+    return rg__qop_check(q, t->op, &fault) < 0 ? condemn(b, t, RG__FATE_DEAD, &fault, err) : RG_OK;
 }
 
 static int add_entry(rg__batch *b, const rg__queue *q, const rg__stream_entry *e, rg_err *err) {
@@ -56,7 +57,7 @@ static int add_entry(rg__batch *b, const rg__queue *q, const rg__stream_entry *e
     b->last = e->id;
     if (rc == RG_ECORRUPT) return add_unreadable(b, e, &fault, err);
     if (rc < 0) return rg__fail_memory(err);
-    for (uint32_t i = 0; rc >= 0 && i < p->n; i++) rc = add_op(b, e, p, i, err);
+    for (uint32_t i = 0; rc >= 0 && i < p->n; i++) rc = add_op(b, q, e, p, i, err);
     return rc;
 }
 

@@ -7,6 +7,7 @@
 
 enum {
     MAX_BATCH = 256,
+    SMALLEST_BATCH = 16,
     MAX_HOLD_MS = 50,
     MAX_TRIES = 5,
     WINDOW_BYTES = 4 << 20,    /* read ahead, about */
@@ -30,6 +31,7 @@ struct rg__consumer {
     rg__pos at;           /* the ledger, as far as it is known; everything up to it has been told */
     bool trusted;         /* nothing has happened since that may have moved the ledger */
     size_t limit;         /* operations aimed at in one transaction */
+    int64_t applying_us;  /* time of the last batch's statements */
     size_t max_bytes;     /* payload bytes in one transaction: half of a packet */
     size_t entry_bytes;   /* running mean */
     unsigned untrimmed;   /* batches */
@@ -160,8 +162,10 @@ static int apply(rg__batch *b, rg__mysql *m, const rg__ctx *ctx, rg_err *err) {
 }
 
 static int transact(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *b, rg_err *err) {
+    int64_t started_us = rg__now_us();
     int rc = rg__batch_park(b, &c->dead, c->q, m, ctx, err);
     if (rc >= 0) rc = apply(b, m, ctx, err);
+    c->applying_us = rg__now_us() - started_us;
     if (rc != DONE) return rc;
     rg__kill_point(RG__KILL_APPLIED);
     rc = rg__batch_write_letters(b, c->q, m, ctx, err);
@@ -198,11 +202,13 @@ static int commit(rg__mysql *m, const rg__ctx *ctx, bool *unknown, rg_err *err) 
     return rc;
 }
 
-/* Aims the size of batches at the longest transaction wished for. */
-static void adapt(rg__consumer *c, const rg__batch *b, int64_t took_us) {
+/* Aims the size of batches at the longest transaction wished for. The time of the COMMIT does not
+ * count, and there is an end to it: smaller batches make neither disks nor networks faster. */
+static void adapt(rg__consumer *c, const rg__batch *b) {
     int64_t most = (int64_t)c->cfg.max_hold_ms * 1000;
-    if (took_us > most && b->n > 1) c->limit = c->limit > 1 ? c->limit / 2 : 1;
-    else if (took_us < most / 2 && b->n * 2 > c->limit) c->limit *= 2;
+    if (c->applying_us > most && b->n > SMALLEST_BATCH) c->limit = c->limit / 2;
+    else if (c->applying_us < most / 2 && b->n * 2 > c->limit) c->limit *= 2;
+    if (c->limit < SMALLEST_BATCH) c->limit = SMALLEST_BATCH;
     if (c->limit > c->cfg.max_batch) c->limit = c->cfg.max_batch;
 }
 
@@ -216,9 +222,9 @@ static int try_on(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *
     rc = rg__pos_compare(at, c->at) == 0 ? transact(c, m, ctx, b, err) : MOVED;
     if (rc == DONE) rc = commit(m, ctx, unknown, err);
     else rg__mysql_rollback(m, ctx);
-    int64_t took_us = rg__now_us() - started_us;
-    if (rc == DONE) adapt(c, b, took_us);
-    if (rc == DONE) rg__observe(ctx->metrics, RG__H_BATCH_SECONDS, took_us);
+    if (rc != DONE) return rc;
+    rg__observe(ctx->metrics, RG__H_BATCH_SECONDS, rg__now_us() - started_us);
+    adapt(c, b);
     return rc;
 }
 

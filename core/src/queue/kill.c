@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -11,15 +10,16 @@
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int wanted; /* step; 0: none */
-static atomic_int left;
+static atomic_long left;
 
 static void read_environment(void) {
     const char *text = getenv("REGOLITH_KILL_POINT");
-    int step = 0;
-    int count = 0;
-    if (!text || sscanf(text, "%d:%d", &step, &count) != 2 || step <= 0 || count <= 0) return;
+    char *colon = NULL;
+    long step = text ? strtol(text, &colon, 10) : 0;
+    long count = colon && *colon == ':' ? strtol(colon + 1, NULL, 10) : 0;
+    if (step <= 0 || step >= RG__KILL_END || count <= 0) return;
     atomic_store(&left, count);
-    wanted = step;
+    wanted = (int)step;
 }
 
 void rg__kill_point(rg__kill step) {

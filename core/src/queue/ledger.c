@@ -49,9 +49,10 @@ static bool parse_digits(const char **p, const char *end, uint64_t *out) {
 }
 
 bool rg__pos_parse(rg__slice text, rg__pos *out) {
+    if (!text.p) return false;
     const char *p = text.p;
     const char *end = p + text.len;
-    if (!p || !parse_digits(&p, end, &out->ms) || p == end || *p++ != '-') return false;
+    if (!parse_digits(&p, end, &out->ms) || p == end || *p++ != '-') return false;
     return parse_digits(&p, end, &out->seq) && p == end;
 }
 

@@ -16,6 +16,16 @@ const char *rg__qop_entity(const rg__qdecoded *op) {
     return op->type ? op->type->name : op->entity;
 }
 
+int rg__qop_check(const rg__queue *q, const rg__qdecoded *op, rg_err *err) {
+    if (op->error) {
+        *err = *op->error;
+        return err->code;
+    }
+    if (strcmp(op->type->mysql, q->name) == 0) return RG_OK;
+    return rg__fail(err, RG_ESCHEMA, "entity %s is in MySQL pool %s here, not in %s", op->type->name,
+                    op->type->mysql, q->name);
+}
+
 /* ---- writing ---- */
 
 static rg__param number(uint64_t v) { return (rg__param){.kind = RG__P_U64, .u = v}; }

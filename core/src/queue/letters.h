@@ -21,6 +21,9 @@ typedef struct rg__letter {
 const char *rg__write_name(int write);
 /* The name that an operation's letters go by: that of the type here, else the sender's. */
 const char *rg__qop_entity(const rg__qdecoded *op);
+/* Whether the operation can be applied here at all: it was read, and its entity lives in the queue's
+ * database. A permanent error when not. */
+int rg__qop_check(const rg__queue *q, const rg__qdecoded *op, rg_err *err);
 /* Writes the letter in the open transaction. */
 int rg__letter_add(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, const rg__letter *l,
                    rg_err *err);

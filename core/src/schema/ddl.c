@@ -170,8 +170,8 @@ static bool prepare(rg__ddl_job *job) {
     return job->fates && job->waits && job->fk_kept && job->staying && job->fk_indexed;
 }
 
-int rg__ddl_diff(const rg__schema *schema, const rg_type *t, const rg__live_table *live, bool mariadb,
-                 rg__ddl *out, rg_err *err) {
+int rg__ddl_diff(const rg__schema *schema, const rg_type *t, const rg__live_table *live,
+                 bool mariadb, rg__ddl *out, rg_err *err) {
     rg__ddl_job job = {.schema = schema, .t = t, .live = live, .mariadb = mariadb, .out = out};
     size_t first = out->n;
     job.err = err;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* DDL: the statements that bring a live table to what the type says. Pure: the live side comes in as
- * plain data. Nothing depends on the order of columns. */
+/* DDL: the statements that bring a live table to what the type says. Pure: the live side comes in
+ * as plain data. Nothing depends on the order of columns. */
 #ifndef RG_SCHEMA_DDL_H
 #define RG_SCHEMA_DDL_H
 
@@ -48,7 +48,8 @@ void rg__live_table_deinit(rg__live_table *t);
 typedef struct rg__ddl_change {
     char *table;
     const char *kind;  /* static: "create table", "add column", "change column", "drop column",
-                          "add index", "drop index", "add foreign key", "drop foreign key", "table" */
+                          "add index", "drop index", "add foreign key", "drop foreign key",
+                          "table" */
     bool safe;
     int order;         /* changes of many tables run by it, lowest first */
     char *sql;
@@ -63,8 +64,8 @@ void rg__ddl_deinit(rg__ddl *d);
 /* Appends the changes for one type, in an order that can be run. live->exists false: CREATE TABLE
  * (its foreign keys are changes of their own, as tables may refer to each other in a circle).
  * targets: schema, for foreign keys. Nothing is appended when it fails. */
-int rg__ddl_diff(const rg__schema *schema, const rg_type *t, const rg__live_table *live, bool mariadb,
-                 rg__ddl *out, rg_err *err);
+int rg__ddl_diff(const rg__schema *schema, const rg_type *t, const rg__live_table *live,
+                 bool mariadb, rg__ddl *out, rg_err *err);
 /* Puts the changes of many tables in an order that can be run; keeps the order of equal ones. */
 void rg__ddl_sort(rg__ddl *d);
 

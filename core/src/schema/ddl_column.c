@@ -124,7 +124,7 @@ static void explain(const rg__ddl_job *job, const rg__column *c, const rg__live_
     if (f->auto_on || f->auto_off) {
         part(reason);
         rg__buf_str(reason, f->auto_on ? "the server makes ids"
-                                       : "the server no longer makes ids: inserts without one fail");
+                                       : "the server makes no ids: inserts without one fail");
     }
 }
 
@@ -184,7 +184,7 @@ static void add_column(rg__ddl_job *job, uint32_t i) {
     rg__buf_str(&sql, "ADD COLUMN ");
     rg__ddl_write_column(&sql, job->t, i, job->mariadb, false);
     rg__buf_str(&reason, "the column is missing");
-    if (!safe) rg__buf_str(&reason, ": NOT NULL without a default, rows that are there have no value");
+    if (!safe) rg__buf_str(&reason, ": NOT NULL without a default, which rows cannot fill");
     rg__ddl_add(job, "add column", RG__ORDER_ADD_COLUMN, safe, &sql, &reason);
     job->waits[i] = !safe;
 }
@@ -196,7 +196,7 @@ static void drop_column(rg__ddl_job *job, uint32_t at) {
     rg__ddl_write_ident(&sql, l->name);
     rg__buf_str(&reason, "no field has this column: its values are lost");
     if (!l->nullable && !l->def)
-        rg__buf_str(&reason, "; until it is dropped, inserts fail, as it is NOT NULL without a default");
+        rg__buf_str(&reason, "; while it is there, inserts fail: NOT NULL without a default");
     rg__ddl_add(job, "drop column", RG__ORDER_DROP_COLUMN, false, &sql, &reason);
     job->fates[at] = RG__FATE_DROPPED;
 }

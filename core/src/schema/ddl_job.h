@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the parts of one table's diff share: the job, the texts of statements, the order of changes. */
+/* What the parts of a table's diff share: the job, texts of statements, the order of changes. */
 #ifndef RG_SCHEMA_DDL_JOB_H
 #define RG_SCHEMA_DDL_JOB_H
 

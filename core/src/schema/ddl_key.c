@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The diff of foreign keys and indexes. A foreign key needs an index that starts with its column; the
- * server makes one when there is none, and refuses to drop the last one. */
+/* The diff of foreign keys and indexes. A foreign key needs an index that starts with its column;
+ * the server makes one when there is none, and refuses to drop the last one. */
 #include "schema/ddl_job.h"
 
 #include "base/alloc.h"
@@ -93,7 +93,8 @@ void rg__ddl_fks(rg__ddl_job *job) {
     for (uint32_t i = 0; i < job->live->n_fks; i++) compare_fk(job, i, again);
     for (uint32_t i = 0; i < job->t->n_columns; i++) {
         const rg__column *c = &job->t->columns[i];
-        if (rg__ddl_is_fk(c) && !has_kept_fk(job, c->column)) add_fk(job, c, again[i] && !job->waits[i]);
+        if (!rg__ddl_is_fk(c) || has_kept_fk(job, c->column)) continue;
+        add_fk(job, c, again[i] && !job->waits[i]);
     }
     rg__free(again);
 }
@@ -218,7 +219,8 @@ static void write_fk_index(rg__ddl_job *job, uint32_t column, rg__buf *sql) {
 
 static void tell_columns(rg__buf *out, const rg__live_index *l) {
     rg__buf_str(out, l->unique ? "unique (" : "(");
-    for (uint32_t i = 0; i < l->n_columns; i++) rg__buf_fmt(out, "%s%s", i ? "," : "", l->columns[i]);
+    for (uint32_t i = 0; i < l->n_columns; i++)
+        rg__buf_fmt(out, "%s%s", i ? "," : "", l->columns[i]);
     rg__buf_char(out, ')');
 }
 
@@ -273,7 +275,8 @@ static void swap_index(rg__ddl_job *job, const rg__live_index *l, const rg__inde
     write_drop(&sql, l);
     rg__buf_str(&sql, ", ADD ");
     rg__ddl_write_index(&sql, job->t, x);
-    if (column >= 0 && x->columns[0] != (uint32_t)column) write_fk_index(job, (uint32_t)column, &sql);
+    if (column >= 0 && x->columns[0] != (uint32_t)column)
+        write_fk_index(job, (uint32_t)column, &sql);
     tell_columns(&reason, l);
     rg__buf_str(&reason, " is not what the entity says");
     tell_danger(&reason, job, x);

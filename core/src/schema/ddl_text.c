@@ -38,7 +38,8 @@ static void write_default(rg__buf *out, const rg_type *t, uint32_t column, bool 
     rg__buf_deinit(&text);
 }
 
-void rg__ddl_write_column(rg__buf *out, const rg_type *t, uint32_t column, bool mariadb, bool null) {
+void rg__ddl_write_column(rg__buf *out, const rg_type *t, uint32_t column, bool mariadb,
+                          bool null) {
     const rg__column *c = &t->columns[column];
     rg__buf_str(out, c->quoted);
     rg__buf_char(out, ' ');

@@ -193,7 +193,8 @@ static void set_collation(rg__sql_type *t, const char *collation) {
     size_t at = 0;
     read_word(collation, &at, word, sizeof word);
     bool old = strncmp(word, "utf8_", 5) == 0;
-    snprintf(t->collation, sizeof t->collation, "%s%s", old ? "utf8mb3_" : "", old ? word + 5 : word);
+    snprintf(t->collation, sizeof t->collation, "%s%s", old ? "utf8mb3_" : "",
+             old ? word + 5 : word);
 }
 
 static void drop_what_says_nothing(rg__sql_type *t, const base_type *b) {
@@ -242,7 +243,8 @@ static rg__type_step step_of_parts(const rg__sql_type *a, const rg__sql_type *b)
 
 static rg__type_step step_of_values(const rg__sql_type *a, const rg__sql_type *b) {
     size_t n = a->values.len;
-    if (n > b->values.len || (n && memcmp(a->values.p, b->values.p, n) != 0)) return RG__TYPE_VALUES;
+    if (n > b->values.len) return RG__TYPE_VALUES;
+    if (n && memcmp(a->values.p, b->values.p, n) != 0) return RG__TYPE_VALUES;
     return n == b->values.len ? RG__TYPE_SAME : RG__TYPE_WIDER;
 }
 

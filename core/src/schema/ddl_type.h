@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* SQL types and defaults in a form that compares: however a server spells them, one struct. Pure. */
+/* SQL types and defaults in a form that compares, however a server spells them. Pure. */
 #ifndef RG_SCHEMA_DDL_TYPE_H
 #define RG_SCHEMA_DDL_TYPE_H
 
@@ -50,13 +50,13 @@ void rg__sql_default_deinit(rg__sql_default *d);
 /* 1, 0 or RG_ENO_MEMORY. */
 int rg__sql_default_equal(const rg__sql_type *type, const rg__sql_default *live,
                           const rg__sql_default *wanted);
-/* Appends it as SQL: NULL, a literal in quotes, X'..' for bytes. Memory that ran out while a default
- * was read shows in out->failed. */
+/* Appends it as SQL: NULL, a literal in quotes, X'..' for bytes. Memory that ran out while a
+ * default was read shows in out->failed. */
 void rg__sql_default_write(const rg__sql_default *d, const rg__sql_type *type, rg__buf *out);
 
 /* ---- texts of values ---- */
-/* Unquotes the literal 'text' at *at of sql (doubled quotes, backslashes), which is moved behind it;
- * false when it does not end. */
+/* Unquotes the literal 'text' at *at of sql (doubled quotes, backslashes), which is moved behind
+ * it; false when it does not end. */
 bool rg__sql_unquote(const char *sql, size_t *at, rg__buf *out);
 /* The one form of a value: equal values of a type have equal texts. What is no value of the type is
  * left as it is. */

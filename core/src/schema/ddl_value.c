@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* One form for each value that a default can have: numbers, dates and times, sets, text. Nothing here
- * depends on the locale. */
+/* One form for each value that a default can have: numbers, dates and times, sets, text. Nothing
+ * here depends on the locale. */
 #include "schema/ddl_type.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ typedef struct figures {
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/* Digits before (step 1) or behind (step 0) the point; leading zeros are no digits of the number. */
+/* Digits before (step 1) or behind (step 0) the point; leading zeros are none of the number's. */
 static const char *take_digits(figures *f, const char *s, int step) {
     for (; is_digit(*s) && f->n < MAX_DIGITS; s++) {
         bool leading = f->n == 0 && *s == '0';

@@ -176,13 +176,22 @@ static bool tells_redis(const flush *f, int pool) {
     return false;
 }
 
+/* One statement that does all or nothing. An UPDATE of many that meets too few rows has to be undone. */
+static bool is_atomic(const flush *f, const rg__mysql *c, const rg__step *s) {
+    if (s->write == RG_UPDATE) return s->n == 1;
+    if (s->write == RG_DELETE) return rg__sql_delete_statements(s->n) == 1;
+    const void **rows = s->n > 1 ? rows_of(f, s) : NULL;
+    bool atomic = s->n == 1 || (rows && rg__sql_insert_statements(c, s->type, rows, s->n) == 1);
+    rg__free(rows);
+    return atomic;
+}
+
 /* A single statement without caches needs no transaction of its own. */
 static bool needs_transaction(const flush *f, int pool, const rg__mysql *c, const rg__plan *plan) {
-    if (plan->n != 1 || tells_redis(f, pool)) return true;
+    if (plan->n != 1 || tells_redis(f, pool) || plan->steps[0].type->version_column) return true;
     for (uint32_t i = 0; i < f->store->n_mysql; i++)
         if ((int)i != pool && f->parts[i].plan.n) return true;
-    return rg__sql_statements(c, plan->steps[0].type, plan->steps[0].write, plan->steps[0].n) > 1 ||
-           plan->steps[0].type->version_column;
+    return !is_atomic(f, c, &plan->steps[0]);
 }
 
 static int run_part(flush *f, int pool, rg_err *err) {

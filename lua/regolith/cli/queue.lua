@@ -7,7 +7,9 @@ local out = require "regolith.cli.out"
 local M = {}
 
 local ACTIONS = {}
-local MEMBERS = { "number", "id", "entity", "entity_id", "operation", "errno", "sqlstate", "error", "tries", "at", "state" }
+local MEMBERS = {
+  "number", "id", "entity", "entity_id", "operation", "errno", "sqlstate", "error", "tries", "at", "state",
+}
 
 function ACTIONS.status(orm)
   local queues, fault = orm:queues()

@@ -1,0 +1,269 @@
+-- SPDX-License-Identifier: MIT
+local regolith = require "regolith"
+local support = require "support.init"
+
+local must = support.must
+local field = regolith.field
+
+local CONFIG = [[
+load_module /usr/lib/nginx/modules/ndk_http_module.so;
+load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
+user root;
+daemon on;
+worker_processes 1;
+pid @folder/nginx.pid;
+error_log @folder/error.log notice;
+env REGOLITH_BUILD_DIR;
+events { worker_connections 256; }
+http {
+  access_log off;
+  client_body_temp_path @folder/t1; proxy_temp_path @folder/t2; fastcgi_temp_path @folder/t3;
+  uwsgi_temp_path @folder/t4; scgi_temp_path @folder/t5;
+  lua_package_path "@folder/?.lua;@lua_path";
+  lua_package_cpath "@lua_cpath";
+  lua_check_client_abort on;
+  init_by_lua_block { app = require "app" }
+  server {
+    listen unix:@folder/web.sock;
+    default_type text/plain;
+    location = /ping { content_by_lua_block { ngx.say "pong" } }
+    location = /pid { content_by_lua_block { ngx.say(ngx.worker.pid()) } }
+    location / { content_by_lua_block { app.serve() } }
+    location = /phase {
+      content_by_lua_block { ngx.say "sent" }
+      log_by_lua_block { app.in_log() }
+    }
+  }
+}
+]]
+
+local APP = [[
+local regolith = require "regolith"
+local orm = assert(regolith.open(@config))
+local Item = require "entities" [1]
+local pages, M = {}, {}
+
+-- One entity through all tiers.
+function pages.read(db)
+  local item, err = db:get(Item, tonumber(ngx.var.arg_id))
+  return item and item.name or "nil " .. tostring(err)
+end
+function pages.slow(db) return assert(db:query("SELECT SLEEP(?) AS s", tonumber(ngx.var.arg_s)))[1].s end
+function pages.write(db)
+  local item = assert(db:new(Item, { name = ngx.var.arg_name }))
+  assert(db:flush())
+  return string.format("%.0f", item.id)
+end
+function pages.follow(db)
+  local item = assert(db:get(Item, tonumber(ngx.var.arg_id)))
+  return item.parent.name -- waits within an __index
+end
+function pages.fail(db)
+  local rows, err = db:query "SELEKT"
+  return tostring(rows) .. " " .. err.code
+end
+function pages.borrow(db)
+  return db:connection(function(conn)
+    assert(conn:execute "SET @x = 7")
+    ngx.sleep(0.01)
+    return conn:query("SELECT @x AS x")[1].x
+  end)
+end
+-- Two light threads on one session.
+function pages.shared(db)
+  local thread = ngx.thread.spawn(function() return db:query "SELECT SLEEP(0.1)" end)
+  local ok, message = pcall(db.query, db, "SELECT 1")
+  ngx.thread.wait(thread)
+  return tostring(ok) .. " " .. message
+end
+-- Many at once, from one request.
+function pages.many()
+  local threads, sum = {}, 0
+  for i = 1, 40 do
+    threads[i] = ngx.thread.spawn(function()
+      local own = orm:session()
+      local n = assert(own:query("SELECT ? AS n", i))[1].n
+      own:close()
+      return n
+    end)
+  end
+  for i = 1, 40 do sum = sum + select(2, ngx.thread.wait(threads[i])) end
+  return sum
+end
+function pages.stats() return orm:metrics() end
+local logged = "none"
+function pages.logged() return logged end
+function M.in_log()
+  local db = orm:session()
+  local rows, err = db:query "SELECT 1"
+  logged = tostring(rows) .. " " .. tostring(err)
+  db:close()
+end
+function M.serve()
+  local db = orm:session()
+  ngx.say(pages[ngx.var.uri:sub(2)](db))
+  db:close()
+end
+return M
+]]
+
+local function have_nginx()
+  return support.shell [[
+    test -e /usr/lib/nginx/modules/ngx_http_lua_module.so && command -v curl >/dev/null && command -v /usr/sbin/nginx
+  ]] ~= ""
+end
+
+local run = have_nginx() and describe or pending
+
+run("nginx", function()
+  local world, folder, parent, child
+
+  local function write(name, text)
+    local file = must(io.open(folder .. "/" .. name, "w"))
+    file:write(text)
+    file:close()
+  end
+
+  --- Body of a page, and how long it took in milliseconds.
+  local function get(path)
+    local text = support.shell(string.format(
+      "curl -s -m 20 --unix-socket %s/web.sock -w '\\n%%{time_total}' 'http://x/%s'", folder, path))
+    local body, seconds = text:match "^(.*)\n([%d.]+)$"
+    return body and (body:gsub("\n$", "")), tonumber(seconds) and tonumber(seconds) * 1000
+  end
+
+  --- Begins a request of that many seconds, whose body goes to a file.
+  local function start_slow(seconds, file)
+    support.shell(string.format("curl -s --unix-socket %s/web.sock 'http://x/slow?s=%g' >%s/%s 2>&1 & sleep 0.15",
+      folder, seconds, folder, file))
+  end
+
+  local function nginx(arguments)
+    return support.shell(string.format("/usr/sbin/nginx -p %s -c %s/nginx.conf %s", folder, folder, arguments or ""))
+  end
+
+  local function worker_gone(pid)
+    return support.eventually(function() return support.shell("kill -0 " .. pid .. " 2>&1") ~= "" end, 5)
+  end
+
+  setup(function()
+    world = support.world()
+    local Item = regolith.entity("item", {
+      field.string "name", field.ref "parent" { "item" }, cache = { redis = true },
+    })
+    local orm = world:open { Item }
+    local db = orm:session()
+    parent = must(db:new(Item, { name = "parent" }))
+    child = must(db:new(Item, { name = "child", parent = parent }))
+    must(db:flush())
+    parent, child = string.format("%.0f", parent.id), string.format("%.0f", child.id)
+    db:close()
+    folder = support.shell("mktemp -d"):gsub("\n", "")
+    write("entities.lua", [[
+      local regolith = require "regolith"
+      local field = regolith.field
+      return { regolith.entity("item", {
+        field.string "name", field.ref "parent" { "item" }, cache = { redis = true },
+      }) }
+    ]])
+    local config = string.format("{ mysql = %q, redis = %q, prefix = %q, entities = require 'entities' }",
+      world.mysql_url(world.name, "&pool=8"), world.redis_url(), world.name)
+    local values = {
+      folder = folder, config = config, lua_path = package.path:gsub("\n", ""), lua_cpath = package.cpath,
+    }
+    local function fill(text) return (text:gsub("@([%a_]+)", function(name) return values[name] end)) end
+    write("nginx.conf", fill(CONFIG))
+    write("app.lua", fill(APP))
+    local out = nginx()
+    must(support.eventually(function() return get "ping" == "pong" end, 5), out)
+  end)
+
+  teardown(function()
+    nginx "-s quit"
+    support.eventually(function() return support.shell("test -e " .. folder .. "/nginx.pid || echo gone") ~= "" end, 10)
+    local log = support.shell("grep -E '\\[(error|crit|alert|emerg|warn)\\]|signal 11' " .. folder .. "/error.log")
+    world:close()
+    support.shell("rm -rf '" .. folder .. "'")
+    assert.equal("", log)
+  end)
+
+  it("reads, writes and follows references", function()
+    assert.equal("parent", (get("read?id=" .. parent)))
+    assert.equal("nil nil", (get "read?id=999999"))
+    assert.equal("parent", (get("follow?id=" .. child)))
+    local id = get "write?name=new"
+    assert.matches("^%d+$", id)
+    assert.equal("new", (get("read?id=" .. id)))
+  end)
+
+  it("answers other requests of the same worker meanwhile", function()
+    start_slow(2, "slow.out")
+    local ping_ms, read_ms = math.huge, math.huge
+    for _ = 1, 3 do
+      local body, ms = get "ping"
+      assert.equal("pong", body)
+      ping_ms = math.min(ping_ms, ms)
+      body, ms = get("read?id=" .. child)
+      assert.equal("child", body)
+      read_ms = math.min(read_ms, ms)
+    end
+    assert.equal("", support.shell("cat " .. folder .. "/slow.out"))
+    assert.is_true(ping_ms < 50 and read_ms < 100, string.format("ping %.1f ms, read %.1f ms", ping_ms, read_ms))
+    assert.equal("0\n", support.eventually(function()
+      local text = support.shell("cat " .. folder .. "/slow.out")
+      return text ~= "" and text
+    end))
+  end)
+
+  it("runs slow operations side by side", function()
+    local text = support.shell(string.format([[
+      for i in 1 2 3 4; do curl -s --unix-socket %s/web.sock 'http://x/slow?s=0.4' & done; wait]], folder))
+    assert.equal("0\n0\n0\n0\n", text)
+  end)
+
+  it("returns the server's errors", function()
+    assert.equal("nil SQL", (get "fail"))
+  end)
+
+  it("lends connections", function()
+    assert.equal("7", (get "borrow"))
+  end)
+
+  it("serves many operations of one request", function()
+    assert.equal("820", (get "many"))
+  end)
+
+  it("raises when two coroutines use one session", function()
+    assert.matches("^false .*in use by another coroutine", (get "shared"))
+  end)
+
+  it("says what to do in phases that cannot wait", function()
+    assert.equal("sent", (get "phase"))
+    local text = support.eventually(function()
+      local logged = get "logged"
+      return logged ~= "none" and logged
+    end)
+    assert.matches("^nil MISUSE: .*phase 'log'.*ngx.timer.at", text)
+  end)
+
+  it("survives clients that go away", function()
+    for _ = 1, 10 do
+      support.shell(string.format("curl -s -m 0.05 --unix-socket %s/web.sock 'http://x/slow?s=0.3'", folder))
+    end
+    assert.equal("parent", (get("read?id=" .. parent)))
+    assert.equal("820", (get "many"))
+  end)
+
+  it("lets a worker go at reload, after its requests", function()
+    local old = get "pid"
+    start_slow(0.6, "last.out")
+    nginx "-s reload"
+    assert.is_truthy(worker_gone(old))
+    assert.equal("0\n", support.shell("cat " .. folder .. "/last.out"))
+    local new = get "pid"
+    assert.is_not.equal(old, new)
+    assert.equal("child", (get("read?id=" .. child)))
+    nginx "-s reload"
+    assert.is_truthy(worker_gone(new))
+  end)
+end)
