@@ -3,6 +3,7 @@
 -- A table in code goes before the environment, the environment before a file.
 
 local entities = require "regolith.entity"
+local log = require "regolith.log"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local url = require "regolith.url"
@@ -66,7 +67,7 @@ local function check_pool(server, pool, complain)
   if server == "mysql" and not pool.db then complain "names no database" end
 end
 
---- One pool as plain members: a URL, or a table with members of its own.
+--- One pool as plain members: a URL, or a table with members of its own. nil when it has faults.
 local function read_pool(server, name, given, complain)
   local fault = function(text) complain(string.format("%s pool '%s': %s", server, name, text)) end
   local pool = {}
@@ -88,7 +89,7 @@ local function read_pool(server, name, given, complain)
   pool.name = name
   pool.password = find_password(pool, env_base(server, name), fault)
   if #complain.faults == before then check_pool(server, pool, fault) end
-  return pool
+  return #complain.faults == before and pool or nil
 end
 
 --- One pool (a URL, or a table that says where) or several by name.
@@ -192,6 +193,13 @@ local function take_entities(given, complain)
   return list
 end
 
+local function take_log(given, complain)
+  local before = #complain.faults
+  if type(given) ~= "table" then return nil end
+  options.check(given, log.OPTIONS, function(text) complain("log: " .. text) end)
+  return #complain.faults == before and given or nil
+end
+
 ---@class regolith.Config
 ---@field mysql table[] pools
 ---@field redis table[] pools
@@ -216,6 +224,10 @@ function M.read(given, overrides)
   end
   local config = merge(code, environment(), file)
   options.check(config, OPTIONS, complain)
+  for option, check in pairs(OPTIONS) do -- what is wrong goes no further
+    if config[option] ~= nil and check(config[option]) then config[option] = nil end
+  end
+  config.log = take_log(config.log, complain)
   config.faults = faults
   config.entities = take_entities(config.entities, complain)
   config.mysql = read_pools("mysql", config.mysql, wanted_pools(config.entities, "mysql"), complain)

@@ -16,11 +16,11 @@ local C, ffi = native.C, native.ffi
 ---@field rows number?
 ---@field error string?
 
-local M = {}
-
 local SOURCES = { [1] = "mysql", [2] = "redis", [4] = "process" }
 local OPTIONS = { mysql = options.boolean, redis = options.boolean, process = options.boolean,
   values = options.boolean, handler = options.func }
+
+local M = { OPTIONS = OPTIONS }
 
 local slot = ffi.new "rg_log_event"
 
@@ -65,7 +65,7 @@ end
 ---@return integer mask
 ---@return integer values
 function M.mask(given)
-  local opts = options.require("log", given, OPTIONS)
+  local opts = options.require("log", given, OPTIONS, 4)
   local any = opts.mysql ~= nil or opts.redis ~= nil or opts.process ~= nil
   local mask = 0
   if opts.mysql or not any then mask = mask + 1 end

@@ -13,12 +13,17 @@ local function of_type(name)
   return function(v) if type(v) ~= name then return expected end end
 end
 
-M.string = of_type "string"
 M.boolean = of_type "boolean"
 M.table = of_type "table"
 M.func = of_type "function"
 
 function M.any() end
+
+--- Text that C can take: it ends at a NUL byte.
+function M.string(v)
+  if type(v) ~= "string" then return "must be a string" end
+  if v:find("\0", 1, true) then return "must not hold a NUL byte" end
+end
 
 --- A name that SQL, Redis keys and Lua all take.
 function M.name(v)
@@ -72,17 +77,19 @@ function M.check(given, schema, complain, positional)
   end
 end
 
---- For calls: raises at the caller's caller on the first fault.
+--- For calls: raises at the caller's caller (or further up) on the first fault.
 ---@param what string name of the call
 ---@param given table?
 ---@param schema table<string, regolith.OptionCheck>
+---@param level? integer [3]
 ---@return table
-function M.require(what, given, schema)
+function M.require(what, given, schema, level)
   if given == nil then return {} end
-  if type(given) ~= "table" then error(what .. ": options must be a table", 3) end
+  level = level or 3
+  if type(given) ~= "table" then error(what .. ": options must be a table", level) end
   local fault
   M.check(given, schema, function(text) fault = fault or text end)
-  if fault then error(what .. ": " .. fault, 3) end
+  if fault then error(what .. ": " .. fault, level) end
   return given
 end
 

@@ -27,7 +27,7 @@ local function run(self, mode, offset, limit)
   local op, fault = session:_own(
     C.rg_op_search(session._orm._engine, self._type.number, where, #where, mode, offset, limit, err))
   if not op then return nil, fault end
-  if sql.bind(3, op, self._params, self._n) < 0 then return nil, errors.from_c(err) end
+  if sql.bind(op, self._params, self._n) < 0 then return nil, errors.from_c(err) end
   local ok
   ok, fault = session:_run(op, 3)
   if not ok then return nil, fault end

@@ -23,7 +23,7 @@ local function run(session, make, level, text, ...)
   local full, params, n = sql.expand(level + 1, text, ...)
   local op, fault = session:_own(make(full))
   if not op then return nil, fault end
-  if sql.bind(level + 1, op, params, n) < 0 then return nil, errors.from_c(err) end
+  if sql.bind(op, params, n) < 0 then return nil, errors.from_c(err) end
   local ok
   ok, fault = session:_run(op, level + 1)
   if not ok then return nil, fault end

@@ -160,10 +160,7 @@ end
 
 --- An id in any of its forms as a number.
 local function id_number(id, level)
-  if type(id) == "string" or type(id) == "cdata" then
-    local n = tonumber(id)
-    if n then id = n end
-  end
+  if type(id) == "cdata" or (type(id) == "string" and id:find "^%-?%d+$") then id = tonumber(id) or id end
   if type(id) ~= "number" or id % 1 ~= 0 then
     error(string.format("an id is a whole number, not %s", type(id) == "number" and tostring(id) or "a " .. type(id)),
       level + 1)

@@ -54,6 +54,8 @@ local function take_words(column, complain)
   for i, word in ipairs(words) do
     if type(word) ~= "string" or word == "" then
       complain(string.format("value %d must be a string that is not empty", i))
+    elseif word:find("\0", 1, true) then
+      complain(string.format("value %d holds a NUL byte", i))
     elseif seen[word] then
       complain(string.format("value '%s' is there twice", word))
     end
@@ -76,7 +78,8 @@ local function take_default(column, complain)
   local default = column.args.default
   if default == nil then return end
   column.default = default_text(column.kind, default)
-  if not column.default then complain("option 'default' must be a value of the field") end
+  if not column.default then return complain("option 'default' must be a value of the field") end
+  if column.default:find("\0", 1, true) then complain("option 'default' must not hold a NUL byte") end
 end
 
 local function check_flags(column, complain)

@@ -66,7 +66,16 @@ local function list_text(text, at, n, level)
   return "(NULL) " .. answer, 0
 end
 
---- Expands list parameters. Raises (at `level`) when the number of parameters does not fit.
+--- Raises for what cannot be a parameter.
+local function check_param(v, i, level)
+  local kind = type(v)
+  if kind == "nil" or kind == "number" or kind == "string" or kind == "boolean" then return end
+  if kind == "cdata" and (ffi.istype(int64, v) or ffi.istype(uint64, v)) then return end
+  if v == null or record.type_of(v) then return end
+  error(string.format("parameter %d is a %s, which SQL does not know", i, kind), level + 1)
+end
+
+--- Expands list parameters. Raises (at `level`) when the number or the kind of parameters does not fit.
 ---@param level integer of the caller to blame
 ---@param text string
 ---@return string text
@@ -88,10 +97,12 @@ function M.expand(level, text, ...)
       parts[#parts + 1] = marks
       from = at[i] + 1 + more
       for _, item in ipairs(v) do
+        check_param(item, i, level + 1)
         count = count + 1
         flat[count] = item
       end
     else
+      check_param(v, i, level + 1)
       count = count + 1
       flat[count] = v
     end
@@ -100,22 +111,21 @@ function M.expand(level, text, ...)
   return text, flat, count
 end
 
-local function add_param(op, v, level, i)
+local function add_param(op, v)
   local kind = type(v)
-  if v == nil or v == null then return C.rg_op_param_null(op, err) end
   if kind == "number" then return C.rg_op_param_number(op, v, err) end
   if kind == "string" then return C.rg_op_param_string(op, v, #v, err) end
   if kind == "boolean" then return C.rg_op_param_number(op, v and 1 or 0, err) end
-  if kind == "cdata" and ffi.istype(int64, v) then return C.rg_op_param_i64(op, v, err) end
-  if kind == "cdata" and ffi.istype(uint64, v) then return C.rg_op_param_u64(op, v, err) end
-  if record.type_of(v) then return add_param(op, v.id, level + 1, i) end
-  error(string.format("parameter %d is a %s, which SQL does not know", i, kind), level + 1)
+  if kind == "table" then return add_param(op, v.id) end
+  if kind ~= "cdata" then return C.rg_op_param_null(op, err) end
+  if ffi.istype(int64, v) then return C.rg_op_param_i64(op, v, err) end
+  return C.rg_op_param_u64(op, v, err)
 end
 
---- Adds the parameters to an operation; 0 or a negative code.
-function M.bind(level, op, params, n)
+--- Adds the parameters that expand has found to be fine; 0 or a negative code.
+function M.bind(op, params, n)
   for i = 1, n do
-    local rc = add_param(op, params[i], level + 1, i)
+    local rc = add_param(op, params[i])
     if rc < 0 then return rc end
   end
   return 0

@@ -59,7 +59,12 @@ function Parser:fault(...) self.complain(string.format(...)) end
 function Parser:text(what, raw)
   if raw == nil then return nil end
   local text = decode(raw)
-  if not text then self:fault("its %s has a '%%' that is not followed by two hexadecimal digits", what) end
+  if not text then
+    self:fault("its %s has a '%%' that is not followed by two hexadecimal digits", what)
+  elseif text:find("\0", 1, true) then
+    self:fault("its %s holds a NUL byte", what)
+    return nil
+  end
   return text
 end
 

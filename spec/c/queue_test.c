@@ -109,7 +109,8 @@ static const index_def item_indexes[] = {
     {"all", {NULL}, RG_INDEX_VIRTUAL},
 };
 enum { ITEM_FIELDS = sizeof item_fields / sizeof *item_fields };
-enum { NAME = 1, QTY, BIG, FLAG, PRICE, STATE, TAGS, BORN, SEEN, TOOK, NOTE, DATA, PARENT, FRIENDS, JSON_DOC,
+enum { NAME = 1, QTY, BIG, FLAG, PRICE, STATE, TAGS, BORN, SEEN, TOOK, NOTE, DATA, PARENT, FRIENDS,
+      JSON_DOC,
        RATIO, PART, TINY, SMALL, MEDIUM };
 
 static const field tick_fields[] = {
@@ -394,7 +395,8 @@ TEST(codec_finds_renamed_entities_by_table_and_fills_new_columns) {
     rg_builder_i64(b, 1, -6, &err);
     rg_block *row = finish(b);
     rg__payload p;
-    rg__qdecoded *op = only(&p, &later, &(rg__qop){RG_INSERT, s.types[0], 4, NULL, row->data, NULL, 0});
+    rg__qdecoded *op = only(&p, &later, &(rg__qop){RG_INSERT, s.types[0], 4, NULL, row->data, NULL,
+                                                   0});
     CHECK(!op->error && op->type == later.types[0]);
     CHECK_EQ_INT(rg__row_value(op->type, op->row->data, 2).i, -6);
     CHECK(rg__row_value(op->type, op->row->data, 3).is_null);
@@ -460,7 +462,8 @@ TEST(codec_survives_arbitrary_bytes) {
             good++;
             for (size_t j = 0; j < p.n; j++)
                 if (p.ops[j].row && p.ops[j].write == RG_INSERT)
-                    CHECK(rg__row_check(p.ops[j].type, p.ops[j].row->data, p.ops[j].row->len, NULL) == 0);
+                    CHECK(rg__row_check(p.ops[j].type, p.ops[j].row->data, p.ops[j].row->len,
+                                        NULL) == 0);
             rg__payload_deinit(&p);
         }
     }
@@ -770,7 +773,8 @@ static rg_block *log_row(const world *w, uint64_t id, uint64_t acct, uint64_t nu
     return row_of(w->schema.types[LOG], id, (const char *[]){a, n, "hush"});
 }
 
-static rg_block *doc(const world *w, uint64_t id, const char *name, const char *grp, const char *body) {
+static rg_block *doc(const world *w, uint64_t id, const char *name, const char *grp,
+                     const char *body) {
     return row_of(w->schema.types[DOC], id, (const char *[]){name, grp, body});
 }
 
@@ -783,10 +787,12 @@ typedef struct producing {
     char id[48];
 } producing;
 
-static rg_block *keep(producing *p, rg_block *row) { return row ? p->rows[p->n_rows++] = row : NULL; }
+static rg_block *keep(producing *p, rg_block *row) { return row ? p->rows[p->n_rows++] = row :
+                                                    NULL; }
 
 /* Takes the rows. */
-static void put(producing *p, const world *w, int type, int write, rg_block *row, rg_block *before) {
+static void put(producing *p, const world *w, int type, int write, rg_block *row,
+                rg_block *before) {
     const rg_type *t = w->schema.types[type];
     rg__qop *op = &p->ops[p->n];
     *op = (rg__qop){.write = (uint8_t)write, .type = t, .mask = p->masks[p->n]};
@@ -797,7 +803,8 @@ static void put(producing *p, const world *w, int type, int write, rg_block *row
     if (row) op->row = row->data;
     if (before) op->before = before->data;
     op->id = rg__row_id(t, row ? row->data : before->data);
-    if (before && t->version_column) op->expected = rg__row_value(t, before->data, t->version_column).u;
+    if (before && t->version_column) op->expected = rg__row_value(t, before->data,
+                                                                  t->version_column).u;
     p->n++;
 }
 
@@ -808,7 +815,8 @@ static int try_enqueue(world *w, producing *p, rg_err *err) {
     for (size_t i = 0; i < p->n; i++) {
         rg_block *after = NULL;
         for (size_t k = 0; k < p->n_rows; k++)
-            if (p->rows[k]->data == p->ops[i].row && p->ops[i].write != RG_DELETE) after = p->rows[k];
+            if (p->rows[k]->data == p->ops[i].row && p->ops[i].write != RG_DELETE) after =
+                p->rows[k];
         must(rg__changes_add(&changes, w->shared, p->ops[i].type, p->ops[i].before, after, err), err, "changes");
     }
     uint8_t *stale = calloc(changes.n + 1, 1);
@@ -912,7 +920,8 @@ TEST(consumer_applies_and_tells_the_caches) {
     rg__shared_get(w.shared, &w.ctx, w.schema.types[DOC], true, &key, 1, &e);
     CHECK(e.found == RG__VALUE && !e.pending);
     rg_block *want = doc(&w, 3, "other 3", "2", "text");
-    CHECK(e.block && e.block->len == want->len && memcmp(e.block->data, want->data, want->len) == 0);
+    CHECK(e.block && e.block->len == want->len && memcmp(e.block->data, want->data, want->len) ==
+          0);
     rg_block_unref(want);
     rg__entry_deinit(&e);
     rg__key_deinit(&key);
@@ -966,7 +975,8 @@ TEST(consumer_groups_what_may_go_together) {
     world w;
     producing p = {0};
     begin_world(&w);
-    for (uint64_t i = 1; i <= 100; i++) put(&p, &w, DOC, RG_INSERT, doc(&w, i, (char[]){(char)('A' + i % 50), (char)('A' + i / 50), 0}, NULL, NULL), NULL);
+    for (uint64_t i = 1; i <= 100; i++) put(&p, &w, DOC, RG_INSERT, doc(&w, i,
+                                                                        (char[]){(char)('A' + i % 50), (char)('A' + i / 50), 0}, NULL, NULL), NULL);
     enqueue(&w, &p);
     drain_once(&w);
     /* updates of free columns, inserts elsewhere and deletes, mixed up */
@@ -1141,7 +1151,8 @@ TEST(consumer_compares_versions_and_misses_rows) {
     begin_world(&w);
     sql(&w, "INSERT INTO qt_account VALUES (1,5,5,'one'),(2,5,5,'two'),(3,5,5,'three')");
     for (uint64_t i = 1; i <= 3; i++)
-        put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, i, i == 2 ? 5 : 6, (char[]){(char)('a' + i), 0}),
+        put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, i, i == 2 ? 5 : 6, (char[]){(char)('a' + i),
+                                                                                0}),
             account(&w, i, i == 2 ? 4 : 5, (char[]){(char)('k' + i), 0}));
     put(&p, &w, ACCOUNT, RG_DELETE, NULL, account(&w, 3, 5, "x")); /* has version 6 by then */
     put(&p, &w, ACCOUNT, RG_DELETE, NULL, account(&w, 77, 5, "y")); /* was never there: fine */
@@ -1286,7 +1297,8 @@ TEST(consumer_waits_out_temporary_errors) {
         rg__consumer *c = rg__consumer_new(&fresh.queue, &cfg, &err);
         CHECK_EQ_INT(rg__consumer_step(c, &w.ctx, 0, &done, &err), cases[i].code);
         CHECK_EQ_INT(done, cases[i].code == 0);
-        CHECK(cases[i].code == 0 || (err.retriable == 1 && err.sql_errno == (unsigned)cases[i].number));
+        CHECK(cases[i].code == 0 || (err.retriable == 1 && err.sql_errno ==
+                                     (unsigned)cases[i].number));
         CHECK_EQ_INT(rg__consumer_totals_get(c).retries, cases[i].retries);
         sql(&w, "DROP TRIGGER qt_break");
         CHECK_EQ_INT(drain(&fresh, c), cases[i].code != 0);
@@ -1300,7 +1312,8 @@ TEST(consumer_waits_out_temporary_errors) {
 
 TEST(consumer_makes_dead_letters_by_class) {
     WITH_SERVERS;
-    static const int permanent[] = {1022, 1049, 1051, 1054, 1064, 1146, 1062, 1048, 1264, 1406, 1366,
+    static const int permanent[] = {1022, 1049, 1051, 1054, 1064, 1146, 1062, 1048, 1264, 1406,
+                                    1366,
                                     1451, 1452, 1644, 4025};
     enum { N = sizeof permanent / sizeof *permanent };
     world w;
@@ -1561,7 +1574,8 @@ static bool from_client(relay *r) {
     char buf[65536];
     ssize_t n = read(r->client, buf, sizeof buf);
     if (n <= 0) return true;
-    if (n == sizeof commit - 1 && memcmp(buf, commit, (size_t)n) == 0) return on_commit(r, buf, (size_t)n);
+    if (n == sizeof commit - 1 && memcmp(buf, commit, (size_t)n) == 0) return on_commit(r, buf,
+                                                                                        (size_t)n);
     return !forward(-1, r->server, buf, (size_t)n);
 }
 
@@ -1696,7 +1710,8 @@ static void produce(world *w, crashes *x) {
     for (uint64_t i = 0; i < n; i++) {
         uint64_t id = 1 + (first + i) % ACCOUNTS, *v = &x->version[id];
         if (*v == 0) put(p, w, ACCOUNT, RG_INSERT, account_now(w, id, 1), NULL);
-        else if (random_u64() % 16 == 0) put(p, w, ACCOUNT, RG_DELETE, NULL, account_now(w, id, *v));
+        else if (random_u64() % 16 == 0) put(p, w, ACCOUNT, RG_DELETE, NULL, account_now(w, id,
+                                                                                         *v));
         else put(p, w, ACCOUNT, RG_UPDATE, account_now(w, id, *v + 1), account_now(w, id, *v));
         *v = p->ops[p->n - 1].write == RG_DELETE ? 0 : *v + 1;
         x->logs++;
@@ -1712,7 +1727,8 @@ static void produce(world *w, crashes *x) {
 
 static int random_step(void) { return 1 + (int)(random_u64() % (RG__KILL_END - 1)); }
 
-static int random_count(int step) { return 1 + (int)(random_u64() % (step == RG__KILL_STATEMENT ? 12 : 4)); }
+static int random_count(int step) { return 1 + (int)(random_u64() % (step == RG__KILL_STATEMENT ?
+                                                                     12 : 4)); }
 
 static void await_consumer(crashes *x, pid_t pid, int step) {
     int status;
@@ -1739,7 +1755,8 @@ static void crash(long kills, int rivals) {
     static crashes x;
     memset(&x, 0, sizeof x);
     begin_world(&w);
-    for (long rounds = 0; x.kills < kills && rounds < kills * 4; rounds++) crash_round(&w, &x, rivals);
+    for (long rounds = 0; x.kills < kills && rounds < kills * 4; rounds++) crash_round(&w, &x,
+                                                                                       rivals);
     CHECK(x.kills >= kills);
     drain_once(&w);
     uint64_t wrong = 0, there = 0;
@@ -1748,7 +1765,8 @@ static void crash(long kills, int rivals) {
         if (x.version[id])
             wrong += sql(&w, "SELECT COUNT(*) FROM qt_account WHERE id=%llu AND version=%llu AND n=%llu AND code='a%d.%llu'",
                          (unsigned long long)id, (unsigned long long)x.version[id],
-                         (unsigned long long)x.version[id], (int)id, (unsigned long long)x.version[id]) != 1;
+                         (unsigned long long)x.version[id], (int)id,
+                             (unsigned long long)x.version[id]) != 1;
     }
     CHECK_EQ_INT(wrong, 0);
     CHECK_EQ_INT(sql(&w, "SELECT COUNT(*) FROM qt_account"), there);

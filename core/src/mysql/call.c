@@ -2,63 +2,6 @@
 /* Calls with a deadline: what goes around each exchange with a server. */
 #include "mysql/conn.h"
 
-#include <errno.h>
-#include <poll.h>
-
-/* ---- the deadline ---- */
-
-#if RG__WAIT_HOOK
-/* Of the call that this thread is in: the client library hands its hook no argument of ours. */
-static __thread struct { int64_t deadline_ms; bool fired; } waiting;
-
-static int wait_socket(my_socket fd, my_bool is_read, int timeout_ms) {
-    struct pollfd p = {.fd = fd, .events = is_read ? POLLIN : POLLOUT};
-    int rc;
-    do {
-        int left = waiting.deadline_ms ? rg__left_ms(waiting.deadline_ms) : timeout_ms;
-        rc = poll(&p, 1, left);
-    } while (rc < 0 && errno == EINTR);
-    if (rc == 0) {
-        waiting.fired = true;
-        errno = ETIMEDOUT;
-    }
-    return rc;
-}
-
-void rg__wait_begin(rg__mysql *c, int64_t deadline_ms) {
-    c->deadline_ms = deadline_ms;
-    waiting.deadline_ms = deadline_ms;
-    waiting.fired = false;
-}
-
-bool rg__wait_end(rg__mysql *c) {
-    (void)c;
-    waiting.deadline_ms = 0;
-    return waiting.fired;
-}
-
-static bool wait_fired(rg__mysql *c) {
-    (void)c;
-    return waiting.fired;
-}
-
-void rg__wait_install(MYSQL *my) {
-    mysql_optionsv(my, MARIADB_OPT_IO_WAIT, (void *)wait_socket);
-}
-#else
-void rg__wait_begin(rg__mysql *c, int64_t deadline_ms) {
-    c->deadline_ms = deadline_ms;
-    rg__watch_arm(&c->watch, c->fd, c->fd >= 0 ? deadline_ms : RG__NO_DEADLINE);
-}
-
-bool rg__wait_end(rg__mysql *c) { return rg__watch_disarm(&c->watch); }
-
-/* Read without the watchdog's lock, but only after a call has failed, which is what it caused. */
-static bool wait_fired(rg__mysql *c) { return rg__now_ms() >= c->deadline_ms; }
-
-void rg__wait_install(MYSQL *my) { (void)my; }
-#endif
-
 bool rg__call_overdue(rg__mysql *c) {
     if (rg__now_ms() < c->deadline_ms) return false;
     rg__conn_cut(c);
@@ -176,7 +119,7 @@ int rg__call_fail(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, rg_err *er
     const char *text = st ? mysql_stmt_error(st) : mysql_error(c->my);
     const rg__sql_class *k = rg__sql_classify(c->flavour, number, state);
     note_effect(c, k);
-    if (c->late || (k->tx == RG__TX_LOST && wait_fired(c))) return fail_overdue(c, call, err);
+    if (c->late || (k->tx == RG__TX_LOST && rg__wait_fired(c))) return fail_overdue(c, call, err);
     if ((number == RG__CR_GONE || number == RG__CR_LOST) && call->bytes > c->max_packet)
         return fail_too_large(c, call->what, err);
     int code = rg__sql_fail(c->flavour, number, state, text, call->what, err);

@@ -151,7 +151,7 @@ int rg__conn_reset(rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
 /* ---- connecting ---- */
 
 static int check_tls(rg__mysql *c, const rg_pool_opts *o, rg_err *err) {
-    if (o->tls == RG_TLS_OFF || mysql_get_ssl_cipher(c->my)) return 0;
+    if (o->tls == RG_TLS_OFF || c->tls) return 0;
     return rg__fail(err, RG_EACCESS, "the server does not offer TLS, which the pool asks for");
 }
 
@@ -164,6 +164,7 @@ static int connect_server(rg__mysql *c, int64_t deadline, rg_err *err) {
                                    CLIENT_FOUND_ROWS | CLIENT_MULTI_RESULTS);
     bool late = rg__wait_end(c) || (!my && rg__left_ms(deadline) == 0);
     c->fd = my ? (int)c->my->net.fd : -1;
+    c->tls = my && mysql_get_ssl_cipher(c->my) != NULL;
     if (my) return check_tls(c, o, err);
     /* Until the handshake nobody knows whose numbers these are; both flavours agree on them. */
     int code = rg__sql_fail(RG__MARIADB | RG__MYSQL, mysql_errno(c->my), mysql_sqlstate(c->my),
@@ -189,7 +190,8 @@ rg__mysql *rg__conn_open(rg__mysql_pool *pool, const rg__ctx *ctx, rg_err *err) 
     rg__mysql *c = rg__calloc(1, sizeof *c);
     if (!c) goto no_memory;
     c->pool = pool;
-    c->fd = -1;
+    c->fd = c->watch_fd = -1;
+    c->tls = o->tls != RG_TLS_OFF;
     c->pid = getpid();
     c->flavour = RG__MARIADB;
     rg__list_init(&c->node);

@@ -13,9 +13,9 @@
 #include "base/thread.h"
 #include "mysql/mysql.h"
 
-/* MariaDB's client library calls a function of ours wherever it would wait for the socket, so a
- * deadline needs no second thread. Oracle's has nothing like it: there the watchdog shuts the socket
- * down. RG_MYSQL_WATCHDOG tries that way with MariaDB's library, too. */
+/* MariaDB's client library calls a function of ours wherever it would wait for a plain socket, so a
+ * deadline needs no second thread (wait.c). Oracle's has nothing like it: there the watchdog shuts the
+ * socket down. RG_MYSQL_WATCHDOG tries that way with MariaDB's library, too. */
 #ifdef MARIADB_PACKAGE_VERSION
 #define RG__CLIENT_MARIADB 1
 typedef my_bool rg__flag;
@@ -62,6 +62,9 @@ struct rg__mysql {
     int64_t idle_since_ms;
     int64_t deadline_ms;  /* of the call in progress */
     bool late;            /* rg__call_overdue cut it */
+    bool tls;             /* asked for, or there */
+    bool watched;         /* the watchdog has it */
+    int watch_fd;         /* by this descriptor of its own; -1: by fd */
     rg__watch watch;
     rg__map *stmts;       /* key -> rg__stmt */
     rg__node stmt_lru;    /* head: used last */
@@ -103,6 +106,7 @@ int rg__call_fits(const rg__mysql *c, size_t bytes, const char *what, rg_err *er
  * whether it passed. One call a thread at a time. */
 void rg__wait_begin(rg__mysql *c, int64_t deadline_ms);
 bool rg__wait_end(rg__mysql *c);
+bool rg__wait_fired(const rg__mysql *c); /* before end, after a call has failed */
 void rg__wait_install(MYSQL *my); /* before connect */
 
 /* ---- connections (conn.c) ---- */

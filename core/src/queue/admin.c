@@ -50,7 +50,8 @@ static int ask(const rg__queue *q, const rg__ctx *ctx, rg__result *out, rg_err *
     return add_status(q, &s, out, err);
 }
 
-int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out, rg_err *err) {
+int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out,
+                     rg_err *err) {
     int rc = RG_OK;
     *out = rg__result_new(columns, COLUMNS);
     if (!*out) return rg__fail_memory(err);
@@ -69,8 +70,8 @@ static int late(const rg__queue *q, rg__pos at, rg__pos end, rg_err *err) {
     char here[RG__POS_TEXT], there[RG__POS_TEXT];
     rg__pos_format(at, here);
     rg__pos_format(end, there);
-    return rg__fail(err, RG_ETIMEOUT, "queue %s has been applied up to %s, not yet up to %s", q->name,
-                    here, there);
+    return rg__fail(err, RG_ETIMEOUT, "queue %s has been applied up to %s, not yet up to %s",
+                    q->name, here, there);
 }
 
 static int read_position(const rg__queue *q, const rg__ctx *ctx, rg__pos *at, rg_err *err) {

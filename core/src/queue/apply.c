@@ -5,7 +5,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 
-/* One row that the wave has touched; the table is open-addressed and emptied by a new generation. */
+/* A row that the wave has touched; the table is open-addressed, a new generation empties it. */
 typedef struct touched {
     const rg_type *type;
     uint64_t id;
@@ -58,7 +58,8 @@ static void wave_deinit(wave *w) {
 /* ---- who may join ---- */
 
 static touched *find_row(const wave *w, const rg_type *t, uint64_t id) {
-    size_t at = (size_t)((id + t->number * UINT64_C(0x9E3779B97F4A7C15)) * UINT64_C(0xBF58476D1CE4E5B9) >> 20);
+    uint64_t key = id + t->number * UINT64_C(0x9E3779B97F4A7C15);
+    size_t at = (size_t)(key * UINT64_C(0xBF58476D1CE4E5B9) >> 20);
     for (;; at++) {
         touched *r = &w->rows[at & w->mask];
         if (r->generation != w->generation || (r->type == t && r->id == id)) return r;
@@ -190,7 +191,8 @@ static int run_statement(wave *w, const member *m, size_t n, rg_err *err) {
 
 static int run_kind(wave *w, int kind, rg_err *err) {
     static int (*const orders[])(const void *, const void *) = {
-        [RG_INSERT] = compare_inserts, [RG_UPDATE] = compare_updates, [RG_DELETE] = compare_deletes};
+        [RG_INSERT] = compare_inserts, [RG_UPDATE] = compare_updates, [RG_DELETE] =
+            compare_deletes};
     member *m = w->kinds[kind];
     size_t n = w->n[kind];
     int rc = RG_OK;
@@ -211,7 +213,8 @@ static int run_wave(wave *w, rg_err *err) {
     return rc;
 }
 
-int rg__apply_waves(rg__mysql *c, const rg__ctx *ctx, const rg__task *tasks, size_t n, rg_err *err) {
+int rg__apply_waves(rg__mysql *c, const rg__ctx *ctx, const rg__task *tasks, size_t n,
+                    rg_err *err) {
     wave w;
     int rc = wave_init(&w, c, ctx, n) < 0 ? rg__fail_memory(err) : RG_OK;
     for (size_t i = 0; rc >= 0 && i < n; i++) {
@@ -255,7 +258,8 @@ static int update_one(rg__mysql *c, const rg__ctx *ctx, const rg__qdecoded *op, 
     uint64_t matched = 0;
     const void *row = op->row->data;
     if (is_empty(op)) return RG_OK;
-    int rc = rg__sql_update(c, ctx, op->type, op->mask, &row, op->has_expected ? &op->expected : NULL,
+    int rc = rg__sql_update(c, ctx, op->type, op->mask, &row, op->has_expected ? &op->expected :
+                            NULL,
                             1, &matched, err);
     return rc >= 0 && matched == 0 ? conflict(op, err) : rc;
 }

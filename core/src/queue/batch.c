@@ -45,7 +45,8 @@ static int add_op(rg__batch *b, const rg__queue *q, const rg__stream_entry *e, c
     rg_err fault;
     rg__task *t = add_task(b, err);
     if (!t) return RG_ENO_MEMORY;
-    *t = (rg__task){.op = &p->ops[index], .payload = p, .bytes = e->payload, .id = e->id, .index = index};
+    *t = (rg__task){.op = &p->ops[index], .payload = p, .bytes = e->payload, .id = e->id, .index =
+                    index};
     return rg__qop_check(q, t->op, &fault) < 0 ? condemn(b, t, RG__FATE_DEAD, &fault, err) : RG_OK;
 }
 
@@ -166,7 +167,8 @@ static int write_letter(const rg__task *t, const rg__queue *q, rg__mysql *c, con
                         rg_err *err) {
     rg__buf alone = {0};
     rg__letter l = {.id = t->id, .index = t->index, .error = t->error, .entity = "",
-                    .operation = "entry", .payload = t->bytes, .parked = t->fate == RG__FATE_PARKED};
+                    .operation = "entry", .payload = t->bytes,
+                    .parked = t->fate == RG__FATE_PARKED};
     if (t->op) {
         rg__payload_alone(t->payload, t->index, &alone);
         l.entity = rg__qop_entity(t->op);

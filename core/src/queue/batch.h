@@ -15,6 +15,7 @@ typedef struct rg__batch {
     size_t n_dead;         /* tasks that are not GOOD */
     rg__pos last;          /* id of the last entry */
     bool singly;           /* some operation is bad: apply them one by one */
+    bool resolved;         /* its COMMIT was found in the ledger, and may have been a rival's */
 } rg__batch;
 
 /* Decodes entries of the window from w->at on: one at least, more while all of them together stay
@@ -40,7 +41,8 @@ int rg__batch_note(const rg__batch *b, rg__dead *dead, rg_err *err);
 /* Tells the caches that pending entries are in the database: what was applied becomes valid, what
  * was not is dropped; of what was queued later on top of it, they take care. drop: drops all, as it
  * is not known what became of which. */
-int rg__batch_tell(const rg__batch *b, bool drop, const rg__queue *q, const rg__ctx *ctx, rg_err *err);
+int rg__batch_tell(const rg__batch *b, bool drop, const rg__queue *q, const rg__ctx *ctx,
+                   rg_err *err);
 
 /* True for what would fail the same way for ever. */
 static inline bool rg__is_permanent(const rg_err *err) { return err->cls == RG_CLASS_PERMANENT; }

@@ -16,7 +16,7 @@ enum {
     TRIM_EVERY = 8,            /* batches */
     SETTLE_AT_ONCE = 64,       /* entries */
     WAIT_SLICE_MS = 1000,
-    ANSWER_MS = 150,           /* left of the deadline: Redis looks at its clock ten times a second */
+    ANSWER_MS = 150,           /* left of the deadline: Redis is not exact when it waits */
     MOVES = 3                  /* times that a rival may be quicker before a step ends */
 };
 
@@ -40,7 +40,8 @@ struct rg__consumer {
 
 rg__consumer *rg__consumer_new(const rg__queue *q, const rg__consumer_config *cfg, rg_err *err) {
     if (!q->shared) {
-        rg__fail(err, RG_EMISUSE, "queue %s has no Redis pool, so nothing is ever queued in it", q->name);
+        rg__fail(err, RG_EMISUSE, "queue %s has no Redis pool, so nothing is ever queued in it",
+                 q->name);
         return NULL;
     }
     rg__consumer *c = rg__calloc(1, sizeof *c);
@@ -236,14 +237,17 @@ static int try_batch(rg__consumer *c, const rg__ctx *ctx, rg__batch *b, rg_err *
     unsigned long id = rg__mysql_thread_id(m);
     rc = try_on(c, m, ctx, b, &unknown, err);
     rg__mysql_release(m);
-    return unknown ? resolve(c, ctx, b, id, err) : rc;
+    if (!unknown) return rc;
+    b->resolved = true;
+    return resolve(c, ctx, b, id, err);
 }
 
 /* ---- tries ---- */
 
 /* Deadlocks are tried again at once, lost connections after a moment, with jitter. Statements
  * outside of a transaction that may have been done are all ones that may be done twice. */
-static bool may_try_again(const rg__consumer *c, const rg__ctx *ctx, const rg_err *err, uint32_t tries) {
+static bool may_try_again(const rg__consumer *c, const rg__ctx *ctx, const rg_err *err,
+                          uint32_t tries) {
     bool lost = err->cls == RG_CLASS_RECONNECT || err->cls == RG_CLASS_AMBIGUOUS;
     if ((!lost && err->cls != RG_CLASS_RETRY) || tries > c->cfg.max_tries) return false;
     uint32_t jitter = 0;
@@ -256,6 +260,7 @@ static int apply_batch(rg__consumer *c, const rg__ctx *ctx, rg__batch *b, rg_err
     uint32_t tries = 0;
     for (;;) {
         rg__err_clear(err);
+        b->resolved = false;
         int rc = try_batch(c, ctx, b, err);
         if (rc == AGAIN) continue;
         if (rc >= 0 || !may_try_again(c, ctx, err, ++tries)) return rc;
@@ -300,7 +305,8 @@ static int run_batch(rg__consumer *c, const rg__ctx *ctx, uint64_t *done, rg_err
         c->at = b.last;
         c->window.at += b.n_entries;
         account(c, ctx, &b);
-        tidy(c, ctx, &b);
+        if (b.resolved) distrust(c);
+        else tidy(c, ctx, &b);
         *done = b.n;
     }
     rg__batch_deinit(&b);
@@ -309,7 +315,8 @@ static int run_batch(rg__consumer *c, const rg__ctx *ctx, uint64_t *done, rg_err
 
 /* ---- the step ---- */
 
-static int step(rg__consumer *c, const rg__ctx *ctx, int64_t until_ms, uint64_t *done, rg_err *err) {
+static int step(rg__consumer *c, const rg__ctx *ctx, int64_t until_ms, uint64_t *done,
+                rg_err *err) {
     for (int moves = 0;; moves++) {
         int rc = c->trusted ? RG_OK : find_out(c, ctx, err);
         if (rc >= 0) rc = wait_for_entries(c, ctx, until_ms, err);
@@ -323,8 +330,9 @@ static int step(rg__consumer *c, const rg__ctx *ctx, int64_t until_ms, uint64_t 
 }
 
 static bool is_temporary(const rg_err *err) {
-    return err->cls == RG_CLASS_RETRY || err->cls == RG_CLASS_RECONNECT || err->cls == RG_CLASS_WAIT ||
-           err->cls == RG_CLASS_AMBIGUOUS || err->code == RG_ETIMEOUT;
+    return err->cls == RG_CLASS_RETRY || err->cls == RG_CLASS_RECONNECT ||
+           err->cls == RG_CLASS_WAIT || err->cls == RG_CLASS_AMBIGUOUS ||
+           err->code == RG_ETIMEOUT;
 }
 
 int rg__consumer_step(rg__consumer *c, const rg__ctx *ctx, uint32_t max_wait_ms, uint64_t *done,

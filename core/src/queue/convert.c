@@ -9,7 +9,8 @@
 #include "schema/type.h"
 
 /* Families of kinds whose values travel alike. */
-typedef enum family { SIGNED = 1, UNSIGNED, REAL, DECIMAL, TEXT, BYTES, DATE, DATETIME, TIME, REFS } family;
+typedef enum family { SIGNED = 1, UNSIGNED, REAL, DECIMAL, TEXT, BYTES, DATE, DATETIME, TIME,
+                     REFS } family;
 
 #define DAY_US INT64_C(86400000000)
 enum { FIRST_DAY = -719528, LAST_DAY = 2932896 }; /* 0000-01-01, 9999-12-31 */
@@ -64,7 +65,8 @@ static int to_real(const rg__column *c, family from, rg__value *v, rg_err *err) 
     return RG_OK;
 }
 
-static int to_decimal(const rg__column *c, family from, rg__value *v, rg__buf *scratch, rg_err *err) {
+static int to_decimal(const rg__column *c, family from, rg__value *v, rg__buf *scratch,
+                      rg_err *err) {
     size_t start = scratch->len;
     if (from == SIGNED) rg__buf_i64(scratch, v->i);
     else if (from == UNSIGNED) rg__buf_u64(scratch, v->u);
@@ -137,7 +139,8 @@ static int to_time(const rg__column *c, family from, rg__value *v, rg_err *err) 
         from = DATETIME;
     }
     if (family_of(c->kind) != from) return other_kind(c, err);
-    int64_t first = from == DATE ? FIRST_DAY : from == DATETIME ? FIRST_DAY * DAY_US : -LONGEST_TIME_US;
+    int64_t first = from == DATE ? FIRST_DAY : from == DATETIME ? FIRST_DAY * DAY_US :
+        -LONGEST_TIME_US;
     int64_t last = from == DATE       ? LAST_DAY
                    : from == DATETIME ? (LAST_DAY + 1) * DAY_US - 1
                                       : LONGEST_TIME_US;

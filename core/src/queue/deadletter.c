@@ -29,7 +29,8 @@ static int select_letters(rg__mysql *c, const rg__ctx *ctx, rg__buf *sql, rg__re
 
 /* ---- listing ---- */
 
-int rg__dead_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, rg__result **out, rg_err *err) {
+int rg__dead_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, rg__result **out,
+                  rg_err *err) {
     rg__mysql *c = NULL;
     rg__buf sql = {0};
     int rc = rg__mysql_acquire(q->mysql, ctx, &c, err);
@@ -106,7 +107,8 @@ static int first_columns(const rg__result *from, rg__result **out, rg_err *err) 
 }
 
 int rg__letter_missing(uint64_t number, rg_err *err) {
-    return rg__fail_field(err, "number", "there is no dead letter %llu", (unsigned long long)number);
+    return rg__fail_field(err, "number", "there is no dead letter %llu",
+                          (unsigned long long)number);
 }
 
 static int show(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t number,
@@ -125,7 +127,8 @@ static int show(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t n
     return rc;
 }
 
-int rg__dead_show(const rg__queue *q, const rg__ctx *ctx, uint64_t number, rg__result **out, rg_err *err) {
+int rg__dead_show(const rg__queue *q, const rg__ctx *ctx, uint64_t number, rg__result **out,
+                  rg_err *err) {
     rg__mysql *c = NULL;
     *out = NULL;
     int rc = rg__mysql_acquire(q->mysql, ctx, &c, err);

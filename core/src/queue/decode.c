@@ -36,7 +36,7 @@ typedef struct decoder {
     rg__payload *out;
     rg__value *values; /* scratch: values of one operation, by local column */
     uint8_t *given;    /* scratch: which of them came */
-    rg__buf text;      /* scratch: text made by conversions; never grows while an operation is read */
+    rg__buf text;      /* scratch: text made by conversions; never grows within an operation */
     rg_builder *builder; /* of builder_type, for rows with columns that the sender did not know */
     const rg_type *builder_type;
 } decoder;
@@ -73,7 +73,8 @@ static int64_t find_column(const rg_type *t, rg__slice name, uint32_t *hint) {
 
 static int read_columns(decoder *d, table *e, rg_err *err) {
     e->n_columns = rg__read_le16(&d->r);
-    if (d->r.bad || left(&d->r) < (size_t)e->n_columns * 3) return corrupt(err, "columns are cut off");
+    if (d->r.bad || left(&d->r) < (size_t)e->n_columns * 3)
+        return corrupt(err, "columns are cut off");
     e->columns = rg__reallocarray(NULL, (size_t)e->n_columns + 1, sizeof *e->columns);
     if (!e->columns) return rg__fail_memory(err);
     uint32_t hint = 1;
@@ -107,8 +108,9 @@ static int read_header(decoder *d, rg_err *err) {
     d->n_tables = rg__read_le16(&d->r);
     if (d->r.bad || magic != RG__PAYLOAD_MAGIC) return corrupt(err, "no header");
     if (version != RG__PAYLOAD_VERSION)
-        return rg__fail(err, RG_ECORRUPT, "a payload of version %u, which is not known here", version);
-    if (sum != rg__payload_sum(d->r.p, d->r.len)) return corrupt(err, "its checksum does not match");
+        return rg__fail(err, RG_ECORRUPT, "a payload of version %u, unknown here", version);
+    if (sum != rg__payload_sum(d->r.p, d->r.len))
+        return corrupt(err, "its checksum does not match");
     if ((size_t)d->n_tables * 6 > left(&d->r)) return corrupt(err, "tables are cut off");
     return RG_OK;
 }
@@ -117,7 +119,8 @@ static int read_dictionary(decoder *d, rg_err *err) {
     d->tables = rg__calloc((size_t)d->n_tables + 1, sizeof *d->tables);
     if (!d->tables) return rg__fail_memory(err);
     int rc = RG_OK;
-    for (uint32_t i = 0; rc == RG_OK && i < d->n_tables; i++) rc = read_table(d, &d->tables[i], err);
+    for (uint32_t i = 0; rc == RG_OK && i < d->n_tables; i++) rc = read_table(d, &d->tables[i],
+                                                                              err);
     return rc;
 }
 
@@ -245,7 +248,8 @@ static bool read_values(decoder *d, rg__reader *r, const table *e, rg_err *fault
         if (!e->type || fault->code < 0) continue;
         if (c->local <= 0) {
             unknown_column(e, c, fault);
-        } else if (rg__value_convert(&e->type->columns[c->local], c->kind, &v, &d->text, fault) == 0) {
+        } else if (rg__value_convert(&e->type->columns[c->local], c->kind, &v, &d->text, fault) ==
+                   0) {
             d->values[c->local] = v;
             d->given[c->local] = 1;
         }
@@ -279,7 +283,8 @@ static rg_block *make_row(decoder *d, const rg_type *t, const rg__qdecoded *op, 
     return row;
 }
 
-static bool take_values(decoder *d, rg__reader *r, const table *e, rg__qdecoded *op, rg_err *fault) {
+static bool take_values(decoder *d, rg__reader *r, const table *e, rg__qdecoded *op,
+                        rg_err *fault) {
     if (!read_values(d, r, e, fault)) return false;
     if (!e->type || fault->code < 0) return true;
     if (op->write == RG_UPDATE) {
@@ -292,7 +297,8 @@ static bool take_values(decoder *d, rg__reader *r, const table *e, rg__qdecoded 
 }
 
 /* Former values only name lookups: one that does not fit here names none. */
-static bool take_before(decoder *d, rg__reader *r, const table *e, rg__qdecoded *op, rg_err *fault) {
+static bool take_before(decoder *d, rg__reader *r, const table *e, rg__qdecoded *op,
+                        rg_err *fault) {
     rg_err ignored = {0};
     if (!read_values(d, r, e, &ignored)) return false;
     if (e->type && ignored.code == 0) op->before = make_row(d, e->type, op, false, fault);
@@ -361,7 +367,8 @@ static int decode(decoder *d, rg_err *err) {
 
 int rg__payload_decode(const rg__schema *schema, rg__slice bytes, rg__payload *out, rg_err *err) {
     *out = (rg__payload){0};
-    decoder d = {.schema = schema, .r = {.p = (const uint8_t *)bytes.p, .len = bytes.len}, .out = out};
+    decoder d = {.schema = schema, .r = {.p = (const uint8_t *)bytes.p, .len = bytes.len}, .out =
+                 out};
     int rc = decode(&d, err);
     if (rc < 0) rg__payload_deinit(out);
     for (uint32_t i = 0; d.tables && i < d.n_tables; i++) rg__free(d.tables[i].columns);

@@ -111,7 +111,8 @@ static int select_row(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, cons
                       rg__pos *at, uint64_t *applied, rg_err *err) {
     rg__buf sql = {0};
     rg__result *r = NULL;
-    rg__buf_str(&sql, "SELECT `id_ms`,`id_seq`,`applied_ops` FROM `_regolith_ledger` WHERE `queue`=");
+    rg__buf_str(&sql, "SELECT `id_ms`,`id_seq`,`applied_ops` FROM `_regolith_ledger`"
+                      " WHERE `queue`=");
     rg__sql_text(&sql, q->name, strlen(q->name));
     rg__buf_str(&sql, tail);
     int rc = rg__queue_query(c, ctx, &sql, &r, err);
@@ -124,7 +125,8 @@ static int select_row(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, cons
     return found;
 }
 
-static int try_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos *at, rg_err *err) {
+static int try_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos *at,
+                     rg_err *err) {
     int rc = rg__mysql_begin(c, ctx, err);
     if (rc < 0) return rc;
     rc = select_row(q, c, ctx, " FOR UPDATE", at, NULL, err);
@@ -132,7 +134,8 @@ static int try_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__p
     return rc;
 }
 
-int rg__ledger_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos *at, rg_err *err) {
+int rg__ledger_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos *at,
+                     rg_err *err) {
     rg_err fault;
     rg__err_clear(&fault);
     int rc = try_begin(q, c, ctx, at, &fault);
@@ -140,7 +143,7 @@ int rg__ledger_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__p
         rg__err_clear(&fault);
         rc = make(q, c, ctx, &fault);
         if (rc >= 0) rc = try_begin(q, c, ctx, at, &fault);
-        if (rc == 0) rc = rg__fail(&fault, RG_EINTERNAL, "the ledger of queue %s vanished", q->name);
+        if (rc == 0) rc = rg__fail(&fault, RG_EINTERNAL, "the ledger of %s vanished", q->name);
     }
     if (rc < 0 && err) *err = fault;
     return rc < 0 ? rc : RG_OK;

@@ -21,13 +21,15 @@ bool rg__pos_parse(rg__slice text, rg__pos *out);
 void rg__pos_format(rg__pos p, char out[RG__POS_TEXT]);
 
 /* BEGIN, then the ledger's row FOR UPDATE: waits until a rival's transaction, or one of an
- * unresolved COMMIT, has ended. The tables and the row are made when they are missing. On failure no
- * transaction is open. */
-int rg__ledger_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos *at, rg_err *err);
+ * unresolved COMMIT, has ended. The tables and the row are made when they are missing. On failure
+ * no transaction is open. */
+int rg__ledger_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos *at,
+                     rg_err *err);
 /* Moves the ledger, in the open transaction; applied: operations done since. */
 int rg__ledger_advance(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos to,
                        uint64_t applied, rg_err *err);
-/* A plain read: what has been committed. 0-0 and 0 when there is no ledger yet; applied may be NULL. */
+/* A plain read: what has been committed. 0-0 and 0 when there is no ledger yet; applied may be
+ * NULL. */
 int rg__ledger_read(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos *at,
                     uint64_t *applied, rg_err *err);
 

@@ -22,8 +22,8 @@ int rg__qop_check(const rg__queue *q, const rg__qdecoded *op, rg_err *err) {
         return err->code;
     }
     if (strcmp(op->type->mysql, q->name) == 0) return RG_OK;
-    return rg__fail(err, RG_ESCHEMA, "entity %s is in MySQL pool %s here, not in %s", op->type->name,
-                    op->type->mysql, q->name);
+    return rg__fail(err, RG_ESCHEMA, "entity %s is in MySQL pool %s here, not in %s",
+                    op->type->name, op->type->mysql, q->name);
 }
 
 /* ---- writing ---- */
@@ -58,7 +58,8 @@ void rg__letters_from(rg__buf *sql, const rg__queue *q) {
     rg__sql_text(sql, q->name, strlen(q->name));
 }
 
-int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n, rg_err *err) {
+int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n,
+                      rg_err *err) {
     rg_err fault;
     rg__buf sql = {0};
     rg__result *r = NULL;

@@ -21,8 +21,8 @@ typedef struct rg__letter {
 const char *rg__write_name(int write);
 /* The name that an operation's letters go by: that of the type here, else the sender's. */
 const char *rg__qop_entity(const rg__qdecoded *op);
-/* Whether the operation can be applied here at all: it was read, and its entity lives in the queue's
- * database. A permanent error when not. */
+/* Whether the operation can be applied here at all: it was read, and its entity lives in the
+ * queue's database. A permanent error when not. */
 int rg__qop_check(const rg__queue *q, const rg__qdecoded *op, rg_err *err);
 /* Writes the letter in the open transaction. */
 int rg__letter_add(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, const rg__letter *l,
@@ -31,7 +31,8 @@ int rg__letter_add(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, const r
 /* Appends " FROM the letters' table WHERE they are this queue's". */
 void rg__letters_from(rg__buf *sql, const rg__queue *q);
 /* How many there are; 0 when there is no table yet. */
-int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n, rg_err *err);
+int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n,
+                      rg_err *err);
 /* "there is no dead letter 7": RG_EINVALID. */
 int rg__letter_missing(uint64_t number, rg_err *err);
 

@@ -121,7 +121,7 @@ static int check(const rg__qop *op, rg_err *err) {
     bool known = op->write == RG_INSERT || op->write == RG_UPDATE || op->write == RG_DELETE;
     if (!known || !op->type || (op->write != RG_DELETE && !op->row) ||
         (op->write == RG_UPDATE && !op->mask))
-        return rg__fail(err, RG_EINTERNAL, "an operation without type, row or mask cannot be queued");
+        return rg__fail(err, RG_EINTERNAL, "an operation without type, row or mask");
     return RG_OK;
 }
 
@@ -187,7 +187,7 @@ static void write_dictionary(const dictionary *d, size_t n, rg__buf *out) {
     }
 }
 
-/* ---- operations, written through a plain pointer into room that was reserved for the longest ---- */
+/* ---- operations, written into room that was reserved for the longest they can become ---- */
 
 static uint8_t *put(uint8_t *p, const void *from, size_t n) {
     memcpy(p, from, n);

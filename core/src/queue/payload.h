@@ -4,11 +4,11 @@
  *
  *   u16 magic "RQ"   u8 version   u8 zero   u64 XXH3-64 of all that follows
  *   u32 operations   u16 tables
- *   each table:      name entity, name SQL table, u16 columns used, of each: u8 kind, name SQL column
+ *   each table:      name entity, name SQL table, u16 columns used, of each: u8 kind, name column
  *   each operation:  u32 bytes that follow, u16 table, u8 write, u8 flags, u64 id,
  *                    [u64 expected version] [values] [values before]
- *   values:          bitmap of the columns present, bitmap of those that are NULL (a bit a column of
- *                    the table, low bit first, whole bytes), then what is present and not NULL
+ *   values:          bitmap of the columns present, bitmap of those that are NULL (a bit a column
+ *                    of the table, low bit first, whole bytes), then what is present and not NULL
  *   value, by kind:  1, 2, 4 or 8 bytes as stored in a row; else varint length and bytes. ENUM and
  *                    SET travel as text (names, comma between), for the lists may differ.
  *

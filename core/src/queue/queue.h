@@ -76,8 +76,8 @@ typedef struct rg__changes {
     size_t n, cap;
 } rg__changes;
 /* before/after: packed rows or NULL. Lookups that do not change are left out, and those of unique
- * indexes with NULL in them. A type that Redis need not hear of (rg__type_shared), or no Redis pool,
- * adds nothing; any other adds the row's key at least. */
+ * indexes with NULL in them. A type that Redis need not hear of (rg__type_shared), or no Redis
+ * pool, adds nothing; any other adds the row's key at least. */
 int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const void *before,
                     rg_block *after, rg_err *err);
 void rg__changes_deinit(rg__changes *c);
@@ -89,8 +89,8 @@ typedef struct rg__consumer_config {
 } rg__consumer_config;
 rg__consumer *rg__consumer_new(const rg__queue *q, const rg__consumer_config *cfg, rg_err *err);
 void rg__consumer_free(rg__consumer *c);
-/* One batch; see rg_op_consume. *done: operations settled. Any failure leaves the entries where they
- * are; err->retriable tells whether the next step may do better. */
+/* One batch; see rg_op_consume. *done: operations settled. Any failure leaves the entries where
+ * they are; err->retriable tells whether the next step may do better. */
 int rg__consumer_step(rg__consumer *c, const rg__ctx *ctx, uint32_t max_wait_ms, uint64_t *done,
                       rg_err *err);
 typedef struct rg__consumer_totals {
@@ -98,8 +98,8 @@ typedef struct rg__consumer_totals {
 } rg__consumer_totals;
 rg__consumer_totals rg__consumer_totals_get(const rg__consumer *c);
 
-/* Kills the process (SIGKILL) when REGOLITH_KILL_POINT was "<step>:<count>" at its start and this is
- * the count-th time that it comes by; for tests of what a crash leaves behind. */
+/* Kills the process (SIGKILL) when REGOLITH_KILL_POINT was "<step>:<count>" at its start and this
+ * is the count-th time that it comes by; for tests of what a crash leaves behind. */
 typedef enum rg__kill {
     RG__KILL_FETCHED = 1,  /* entries were read from the stream */
     RG__KILL_BEGUN,        /* the ledger is locked */
@@ -118,13 +118,18 @@ void rg__kill_point(rg__kill step);
 
 /* ---- admin ---- */
 /* Results as rg__result with the columns that regolith/queue.h names. */
-int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out, rg_err *err);
-int rg__dead_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, rg__result **out, rg_err *err);
-int rg__dead_show(const rg__queue *q, const rg__ctx *ctx, uint64_t number, rg__result **out, rg_err *err);
+int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out,
+                     rg_err *err);
+int rg__dead_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, rg__result **out,
+                  rg_err *err);
+int rg__dead_show(const rg__queue *q, const rg__ctx *ctx, uint64_t number, rg__result **out,
+                  rg_err *err);
 /* number 0: all, in order. One that follows an earlier letter of the same row has to wait for it:
  * ECONFLICT when it was asked for by number. *left: how many there are afterwards. */
-int rg__dead_retry(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left, rg_err *err);
-int rg__dead_drop(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left, rg_err *err);
+int rg__dead_retry(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left,
+                   rg_err *err);
+int rg__dead_drop(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left,
+                  rg_err *err);
 /* Until the ledger has reached what is the stream's end now; ETIMEOUT tells how far it is. */
 int rg__queue_drained(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
 /* Position of the ledger as "ms-seq" (48 bytes). */

@@ -27,7 +27,8 @@ static void letter_deinit(letter *l) {
 }
 
 /* 1: it is there, 0: it is not. */
-static int find_letter(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t number, letter *l,
+static int find_letter(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t number,
+                       letter *l,
                        rg_err *err) {
     rg__buf sql = {0};
     *l = (letter){.number = number};
@@ -66,7 +67,8 @@ static int find_earlier(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, co
 
 static int delete_letter(rg__mysql *c, const rg__ctx *ctx, uint64_t number, rg_err *err) {
     rg__buf sql = {0};
-    rg__buf_fmt(&sql, "DELETE FROM `_regolith_dead` WHERE `number`=%llu", (unsigned long long)number);
+    rg__buf_fmt(&sql, "DELETE FROM `_regolith_dead` WHERE `number`=%llu",
+                (unsigned long long)number);
     int rc = rg__queue_query(c, ctx, &sql, NULL, err);
     rg__buf_deinit(&sql);
     return rc;
@@ -102,7 +104,8 @@ static int mend(const rg__queue *q, const rg__ctx *ctx, const letter *l, rg_err 
     for (size_t i = 0; rc >= 0 && i < n; i++) {
         const rg__change *ch = &l->changes.items[i];
         keys[i] = ch->key;
-        applied[i] = (rg__applied){.key = ch->key, .type = ch->type, .is_row = ch->is_row, .drop = true};
+        applied[i] = (rg__applied){.key = ch->key, .type = ch->type, .is_row = ch->is_row, .drop =
+                                   true};
         rg__pos_format(l->id, applied[i].id);
     }
     if (rc >= 0) rc = rg__shared_applied(q->shared, ctx, applied, n, err);
@@ -208,8 +211,9 @@ static int retry_letter(retrial *r, uint64_t number, rg_err *err) {
 }
 
 static int record(retrial *r, uint64_t number, rg_err *err) {
-    static const char sql[] = "UPDATE `_regolith_dead` SET `tries`=`tries`+1,`errno`=?,`sqlstate`=?,"
-                              "`error`=?,`state`='dead' WHERE `number`=?";
+    static const char sql[] =
+        "UPDATE `_regolith_dead` SET `tries`=`tries`+1,`errno`=?,`sqlstate`=?,`error`=?,"
+        "`state`='dead' WHERE `number`=?";
     rg__param params[] = {{.kind = RG__P_U64, .u = r->fault.sql_errno},
                           {.kind = RG__P_STRING, .s = rg__slice_of(r->fault.sqlstate)},
                           {.kind = RG__P_STRING, .s = rg__slice_of(r->fault.message)},
@@ -248,7 +252,8 @@ static int next_numbers(const rg__queue *q, const rg__ctx *ctx, uint64_t after, 
     if (rc < 0) return rc;
     rg__buf_str(&sql, "SELECT `number`");
     rg__letters_from(&sql, q);
-    rg__buf_fmt(&sql, " AND `number`>%llu ORDER BY `number` LIMIT %d", (unsigned long long)after, AT_ONCE);
+    rg__buf_fmt(&sql, " AND `number`>%llu ORDER BY `number` LIMIT %d",
+                (unsigned long long)after, AT_ONCE);
     rc = rg__queue_query(c, ctx, &sql, &r, err);
     rg__mysql_release(c);
     rg__buf_deinit(&sql);
@@ -282,7 +287,8 @@ static int retry_all(retrial *r, rg_err *err) {
     return rc;
 }
 
-int rg__dead_retry(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left, rg_err *err) {
+int rg__dead_retry(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left,
+                   rg_err *err) {
     rg_err fault;
     rg__err_clear(&fault);
     retrial r = {.q = q, .ctx = ctx};
@@ -311,7 +317,8 @@ static int drop_letter(const rg__queue *q, const rg__ctx *ctx, rg__mysql *c, uin
     return rc;
 }
 
-static int drop_number(const rg__queue *q, const rg__ctx *ctx, uint64_t number, bool *there, rg_err *err) {
+static int drop_number(const rg__queue *q, const rg__ctx *ctx, uint64_t number, bool *there,
+                       rg_err *err) {
     rg__mysql *c = NULL;
     int rc = rg__mysql_acquire(q->mysql, ctx, &c, err);
     if (rc < 0) return rc;
@@ -332,7 +339,8 @@ static int drop_all(const rg__queue *q, const rg__ctx *ctx, rg_err *err) {
     return rc;
 }
 
-int rg__dead_drop(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left, rg_err *err) {
+int rg__dead_drop(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left,
+                  rg_err *err) {
     rg_err fault;
     rg__err_clear(&fault);
     bool there = true;

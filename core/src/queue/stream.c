@@ -11,7 +11,8 @@ enum { GRACE_MS = 2000 }; /* for the answer to a command that waits by itself */
 
 /* ---- commands ---- */
 
-static int command(const rg__queue *q, const rg__ctx *ctx, redisReply **reply, rg_err *err, int argc,
+static int command(const rg__queue *q, const rg__ctx *ctx, redisReply **reply, rg_err *err,
+                   int argc,
                    const char *const *argv) {
     rg__redis *c = NULL;
     *reply = NULL;
@@ -135,7 +136,8 @@ static int trim_and_count(rg__redis *c, const rg__queue *q, const rg__ctx *ctx, 
     return rc < 0 ? rc : last;
 }
 
-int rg__stream_trim(const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64_t *len, rg_err *err) {
+int rg__stream_trim(const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64_t *len,
+                    rg_err *err) {
     rg__redis *c = NULL;
     int rc = rg__redis_acquire(rg__shared_pool(q->shared), ctx, &c, err);
     if (rc < 0) return rc;

@@ -26,7 +26,8 @@ int rg__window_fetch(rg__window *w, const rg__queue *q, const rg__ctx *ctx, rg__
 int rg__window_fetch_first(rg__window *w, const rg__queue *q, const rg__ctx *ctx, rg__pos upto,
                            uint32_t count, rg_err *err);
 /* Removes entries up to and with `upto` (0-0: none), tells how many are left. */
-int rg__stream_trim(const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64_t *len, rg_err *err);
+int rg__stream_trim(const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64_t *len,
+                    rg_err *err);
 /* Id of the newest entry, 0-0 when there is none. */
 int rg__stream_last(const rg__queue *q, const rg__ctx *ctx, rg__pos *last, rg_err *err);
 /* Entries, and the age of the oldest one after `after` (0: there is none). */

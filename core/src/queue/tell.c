@@ -4,7 +4,7 @@
 #include "base/err.h"
 #include "queue/batch.h"
 
-/* The keys of a batch, each once, with its last entry: the caches settle what earlier ones left, too. */
+/* The keys of a batch, each once, with its last entry: the caches settle earlier ones as well. */
 typedef struct telling {
     rg__applied *items; /* keys borrowed from changes */
     size_t n, cap;
@@ -53,7 +53,8 @@ static int collect(const rg__batch *b, bool drop, const rg__queue *q, rg__change
     return rc;
 }
 
-int rg__batch_tell(const rg__batch *b, bool drop, const rg__queue *q, const rg__ctx *ctx, rg_err *err) {
+int rg__batch_tell(const rg__batch *b, bool drop, const rg__queue *q, const rg__ctx *ctx,
+                   rg_err *err) {
     rg__changes keys = {0};
     telling t = {.known = rg__map_new()};
     int rc = t.known ? collect(b, drop, q, &keys, &t, err) : rg__fail_memory(err);
