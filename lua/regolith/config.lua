@@ -201,7 +201,7 @@ local function take_log(given, complain)
 end
 
 ---@class regolith.Config
----@field mysql table[] pools
+---@field mysql table[] pools; those with a fault of their own are marked `faulty`
 ---@field redis table[] pools
 ---@field entities regolith.Entity[]
 ---@field faults string[] everything that is wrong

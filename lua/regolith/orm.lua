@@ -73,7 +73,7 @@ local function add(faults, rc, prefix)
   if rc < 0 then faults[#faults + 1] = prefix .. ffi.string(err.message) end
 end
 
---- The engine's configuration with everything that can be added; faults are appended.
+--- Adds the pools and types that have no faults of their own; what the engine finds is appended.
 local function configure(settings, faults)
   local c = C.rg_config_new(engine_opts(settings), err)
   if c == nil then
@@ -81,14 +81,15 @@ local function configure(settings, faults)
     return nil
   end
   c = ffi.gc(c, C.rg_config_free)
-  for _, pool in ipairs(settings.mysql) do
-    add(faults, C.rg_config_mysql(c, pool_opts("mysql", pool), err), "mysql pool '" .. pool.name .. "': ")
-  end
-  for _, pool in ipairs(settings.redis) do
-    add(faults, C.rg_config_redis(c, pool_opts("redis", pool), err), "redis pool '" .. pool.name .. "': ")
+  for server, add_pool in pairs { mysql = C.rg_config_mysql, redis = C.rg_config_redis } do
+    for _, pool in ipairs(settings[server]) do
+      local prefix = string.format("%s pool '%s': ", server, pool.name)
+      if not pool.faulty then add(faults, add_pool(c, pool_opts(server, pool), err), prefix) end
+    end
   end
   for _, entity in ipairs(settings.entities) do
-    local described = types.describe(entity, function(text) faults[#faults + 1] = text end)
+    local described = #entity.faults == 0
+      and types.describe(entity, function(text) faults[#faults + 1] = text end)
     if described then add(faults, C.rg_config_type(c, described, err), "") end
   end
   return c
@@ -104,22 +105,10 @@ local function config_error(faults)
   return errors.new("CONFIG", text, { faults = lines })
 end
 
---- Entities with faults of their own are not described to the engine.
-local function without_faults(settings)
-  local good = {}
-  for _, entity in ipairs(settings.entities) do
-    if #entity.faults == 0 then good[#good + 1] = entity end
-  end
-  settings.entities = good
-  return settings
-end
-
 local function new_engine(settings)
   local faults = settings.faults
-  local all_good = #faults == 0
-  local c = configure(without_faults(settings), faults)
+  local c = configure(settings, faults)
   if #faults > 0 then return nil, config_error(faults) end
-  assert(all_good)
   local engine = C.rg_engine_new(ffi.gc(c, nil), err)
   if engine ~= nil then return ffi.gc(engine, C.rg_engine_unref) end
   local fault = errors.from_c(err)

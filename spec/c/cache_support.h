@@ -26,6 +26,7 @@ static UNUSED rg_type *make_type(const char *name, int process, int redis) {
     const rg_type_opts t = {.size = sizeof t, .name = name, .cache_process = process,
                             .cache_redis = redis, .ttl_s = 600, .absent_ttl_s = 20};
     const rg_column_opts text = {.size = sizeof text, .name = "name", .kind = RG_STRING, .length = 200};
+    const rg_column_opts large = {.size = sizeof large, .name = "big", .kind = RG_TEXT};
     const rg_column_opts number = {.size = sizeof number, .name = "n", .kind = RG_U64};
     const char *columns[][1] = {{"name"}, {"n"}};
     const rg_index_opts by_name = {.size = sizeof by_name, .name = "name", .columns = columns[0],
@@ -34,7 +35,7 @@ static UNUSED rg_type *make_type(const char *name, int process, int redis) {
                                 .n_columns = 1, .flags = RG_INDEX_CACHED};
     rg_type *type = rg_type_new(&t, &err);
     if (!type || rg_type_column(type, &text, &err) || rg_type_column(type, &number, &err) ||
-        rg_type_index(type, &by_name, &err) || rg_type_index(type, &by_n, &err) ||
+        rg_type_column(type, &large, &err) || rg_type_index(type, &by_name, &err) || rg_type_index(type, &by_n, &err) ||
         rg_type_freeze(type, &err)) {
         printf("# %s\n", err.message);
         abort();
@@ -73,11 +74,15 @@ static UNUSED void fixture_deinit(fixture *f) {
 
 /* ---- rows and keys ---- */
 
+static UNUSED size_t big_len; /* bytes of the field `big` of rows made from now on */
+
 static UNUSED rg_block *make_row(const rg_type *t, uint64_t id, const char *name, uint64_t n) {
     rg_err err = {0};
+    char big[1000];
+    memset(big, 'b', sizeof big);
     rg_builder *b = rg_builder_new(t, &err);
     if (!b || rg_builder_u64(b, 0, id, &err) || rg_builder_string(b, 1, name, strlen(name), &err) ||
-        rg_builder_u64(b, 2, n, &err)) {
+        rg_builder_u64(b, 2, n, &err) || rg_builder_string(b, 3, big, big_len, &err)) {
         printf("# %s\n", err.message);
         abort();
     }

@@ -20,10 +20,10 @@ static rg_err err;
 
 typedef enum relay_mode {
     PASS = 0,
-    FREEZE,        /* takes and gives nothing more */
-    CUT,           /* closes both sides */
-    CUT_ANSWER,    /* passes requests, closes when the answer comes */
-    GARBLE         /* answers are noise */
+    FREEZE,     /* takes and gives nothing more */
+    CUT,        /* closes both sides */
+    CUT_ANSWER, /* passes requests, closes when the answer comes */
+    GARBLE      /* answers are noise */
 } relay_mode;
 
 static atomic_int mode;
@@ -48,7 +48,8 @@ static bool pass(int from, int to, bool answer) {
     int now = atomic_load(&mode);
     if (n <= 0 || now == CUT || (answer && now == CUT_ANSWER)) return false;
     if (answer && now == GARBLE)
-        for (ssize_t i = 0; i < n; i++) bytes[i] = (char)(i * 37 + 11);
+        for (ssize_t i = 0; i < n; i++)
+            bytes[i] = (char)(i * 37 + 11);
     return write(to, bytes, (size_t)n) == n;
 }
 
@@ -74,7 +75,8 @@ static void *listen_on(void *arg) {
         pthread_t t;
         if (poll(&p, 1, 5) <= 0) continue;
         int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        if (client >= 0 && pthread_create(&t, NULL, serve, (void *)(intptr_t)client) == 0) pthread_detach(t);
+        if (client >= 0 && pthread_create(&t, NULL, serve, (void *)(intptr_t)client) == 0)
+            pthread_detach(t);
     }
     return NULL;
 }
@@ -101,10 +103,13 @@ static void stop_relay(void) {
 
 static rg__mysql_pool *direct, *relayed;
 
-static rg__ctx within(int64_t ms) { return (rg__ctx){.deadline_ms = rg__now_ms() + ms}; }
+static rg__ctx within(int64_t ms) {
+    return (rg__ctx){.deadline_ms = rg__now_ms() + ms};
+}
 
 static rg__mysql_pool *pool_at(const char *socket_path) {
-    rg_pool_opts o = {.size = sizeof o, .unix_path = socket_path, .user = "root", .database = database};
+    rg_pool_opts o = {
+        .size = sizeof o, .unix_path = socket_path, .user = "root", .database = database};
     return rg__mysql_pool_new(&o, &err);
 }
 
@@ -132,7 +137,9 @@ static void check_took_about(int64_t started, int64_t ms, int64_t slack) {
     int64_t took = rg__now_ms() - started;
     if (!CHECK(took >= ms - 1 && took < ms + slack)) printf("# %lld ms\n", (long long)took);
 }
-static void check_took(int64_t started, int64_t ms) { check_took_about(started, ms, 150); }
+static void check_took(int64_t started, int64_t ms) {
+    check_took_about(started, ms, 150);
+}
 
 /* Oracle's library bounds a connect in whole seconds. */
 #ifdef RG_CLIENT_MYSQL
@@ -285,12 +292,15 @@ TEST(every_call_ends_at_its_deadline) {
 /* A long answer that comes without a pause is looked at on the way. */
 TEST(a_stream_without_end_ends_at_its_deadline) {
     static const char sql[] =
-        "WITH d AS (SELECT 0 x UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION "
-        "SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9) SELECT a.x FROM d a, d b, d c, d e, d f, d g, d h, d i";
+        "WITH d AS (SELECT 0 x UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION "
+        "SELECT 5 UNION "
+        "SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9) SELECT a.x FROM d a, d b, d c, d "
+        "e, d f, d g, d h, d i";
     rg__mysql *c = acquire(direct);
     int64_t started = rg__now_ms();
     rg__ctx ctx = within(100);
-    CHECK_EQ_INT(rg__mysql_query(c, &ctx, sql, sizeof sql - 1, NULL, 0, false, NULL, &err), RG_ETIMEOUT);
+    CHECK_EQ_INT(rg__mysql_query(c, &ctx, sql, sizeof sql - 1, NULL, 0, false, NULL, &err),
+                 RG_ETIMEOUT);
     check_took(started, 100);
     rg__mysql_release(c);
 }

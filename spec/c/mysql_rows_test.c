@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Entities on a real server (REGOLITH_MYSQL_SOCKET, REGOLITH_MYSQL_DB): every kind with its extremes
- * comes back as it was written, by every way of writing and reading. */
+/* Entities on a real server (REGOLITH_MYSQL_SOCKET, REGOLITH_MYSQL_DB): every kind with its
+ * extremes comes back as it was written, by every way of writing and reading. */
 #include "unit.h"
 
 #include "base/alloc.h"
@@ -20,16 +20,18 @@ static bool ok(int code) {
     return CHECK(code == 0);
 }
 
-static bool run(const char *sql) { return ok(rg__mysql_exec(conn, &ctx, sql, strlen(sql), NULL, &err)); }
+static bool run(const char *sql) {
+    return ok(rg__mysql_exec(conn, &ctx, sql, strlen(sql), NULL, &err));
+}
 
 /* ---- a type with every kind, and its table ---- */
 
 static const char *const states[] = {"new", "active", "it's"};
-static const char *const flags[] = {"f00", "f01", "f02", "f03", "f04", "f05", "f06", "f07", "f08", "f09", "f10",
-    "f11", "f12", "f13", "f14", "f15", "f16", "f17", "f18", "f19", "f20", "f21", "f22", "f23", "f24", "f25",
-    "f26", "f27", "f28", "f29", "f30", "f31", "f32", "f33", "f34", "f35", "f36", "f37", "f38", "f39", "f40",
-    "f41", "f42", "f43", "f44", "f45", "f46", "f47", "f48", "f49", "f50", "f51", "f52", "f53", "f54", "f55",
-    "f56", "f57", "f58", "f59", "f60", "f61", "f62", "f63"};
+#define TEN(d)                                                                                     \
+    "f" #d "0", "f" #d "1", "f" #d "2", "f" #d "3", "f" #d "4", "f" #d "5", "f" #d "6",            \
+        "f" #d "7", "f" #d "8", "f" #d "9"
+static const char *const flags[] = {TEN(0), TEN(1), TEN(2), TEN(3), TEN(4),
+                                    TEN(5), "f60",  "f61",  "f62",  "f63"};
 
 enum { N_KINDS = 24 };
 /* clang-format off */
@@ -45,7 +47,8 @@ static const rg_column_opts columns[N_KINDS] = {
     {.name = "blob", .kind = RG_BLOB, .length = 1 << 28},
     {.name = "state", .kind = RG_ENUM, .values = states, .n_values = 3},
     {.name = "flags", .kind = RG_SET, .values = flags, .n_values = 64},
-    {.name = "day", .kind = RG_DATE},     {.name = "at", .kind = RG_DATETIME}, {.name = "took", .kind = RG_TIME},
+    {.name = "day", .kind = RG_DATE},     {.name = "at", .kind = RG_DATETIME},
+    {.name = "took", .kind = RG_TIME},
     {.name = "doc", .kind = RG_JSON},
 };
 /* clang-format on */
@@ -64,7 +67,8 @@ static rg_type *make_type(const char *name, int ids, uint32_t more) {
         col.flags = more;
         add(t, col);
     }
-    add(t, (rg_column_opts){.name = "team", .kind = RG_REF, .target = name, .flags = RG_COL_NULLABLE});
+    add(t,
+        (rg_column_opts){.name = "team", .kind = RG_REF, .target = name, .flags = RG_COL_NULLABLE});
     add(t, (rg_column_opts){.name = "friends", .kind = RG_REFS, .target = name, .flags = more});
     add(t, (rg_column_opts){.name = "version", .kind = RG_U32, .flags = RG_COL_VERSION});
     static const char *const by_name[] = {"name", "state", "money", "f", "at"};
@@ -109,7 +113,8 @@ static void put(const char *name, const char *text, size_t len) {
 
 static void put_refs(const uint64_t *ids, size_t n) {
     ok(rg_builder_refs_begin(builder, REFS, &err));
-    for (size_t i = 0; i < n; i++) ok(rg_builder_refs_add(builder, REFS, (double)ids[i], &err));
+    for (size_t i = 0; i < n; i++)
+        ok(rg_builder_refs_add(builder, REFS, (double)ids[i], &err));
 }
 
 static rg_block *finish(uint64_t id, uint32_t version) {
@@ -122,26 +127,59 @@ static rg_block *finish(uint64_t id, uint32_t version) {
 }
 
 static rg_block *lowest(uint64_t id, uint32_t version) {
-    PUT("b", "0"); PUT("i8", "-128"); PUT("i16", "-32768"); PUT("i24", "-8388608"); PUT("i32", "-2147483648");
-    PUT("i64", "-9223372036854775808"); PUT("u8", "0"); PUT("u16", "0"); PUT("u24", "0"); PUT("u32", "0");
-    PUT("u64", "0"); PUT("f", "-3.40282347e38"); PUT("d", "-1.7976931348623157e308");
-    PUT("money", "-999999999999999999999999.999999"); PUT("name", ""); PUT("text", ""); PUT("bin", "");
-    PUT("blob", ""); PUT("state", "new"); PUT("flags", ""); PUT("day", "1000-01-01");
-    PUT("at", "1000-01-01 00:00:00"); PUT("took", "-838:59:59"); PUT("doc", "{}");
+    PUT("b", "0");
+    PUT("i8", "-128");
+    PUT("i16", "-32768");
+    PUT("i24", "-8388608");
+    PUT("i32", "-2147483648");
+    PUT("i64", "-9223372036854775808");
+    PUT("u8", "0");
+    PUT("u16", "0");
+    PUT("u24", "0");
+    PUT("u32", "0");
+    PUT("u64", "0");
+    PUT("f", "-3.40282347e38");
+    PUT("d", "-1.7976931348623157e308");
+    PUT("money", "-999999999999999999999999.999999");
+    PUT("name", "");
+    PUT("text", "");
+    PUT("bin", "");
+    PUT("blob", "");
+    PUT("state", "new");
+    PUT("flags", "");
+    PUT("day", "1000-01-01");
+    PUT("at", "1000-01-01 00:00:00");
+    PUT("took", "-838:59:59");
+    PUT("doc", "{}");
     put_refs(NULL, 0);
     return finish(id, version);
 }
 
 static rg_block *highest(uint64_t id, uint32_t version) {
     static const uint64_t ids[] = {1, 42, UINT64_C(9007199254740991)};
-    PUT("b", "1"); PUT("i8", "127"); PUT("i16", "32767"); PUT("i24", "8388607"); PUT("i32", "2147483647");
-    PUT("i64", "9223372036854775807"); PUT("u8", "255"); PUT("u16", "65535"); PUT("u24", "16777215");
-    PUT("u32", "4294967295"); PUT("u64", "18446744073709551615"); PUT("f", "3.40282347e38");
-    PUT("d", "1.7976931348623157e308"); PUT("money", "999999999999999999999999.999999");
+    PUT("b", "1");
+    PUT("i8", "127");
+    PUT("i16", "32767");
+    PUT("i24", "8388607");
+    PUT("i32", "2147483647");
+    PUT("i64", "9223372036854775807");
+    PUT("u8", "255");
+    PUT("u16", "65535");
+    PUT("u24", "16777215");
+    PUT("u32", "4294967295");
+    PUT("u64", "18446744073709551615");
+    PUT("f", "3.40282347e38");
+    PUT("d", "1.7976931348623157e308");
+    PUT("money", "999999999999999999999999.999999");
     PUT("name", "it's \\ \"q\" \x01\x1a\x1f\r\n\t%_\xf0\x9f\x98\x80\xc3\xa9\0end");
-    PUT("text", "\xf0\x9f\x98\x80 '\\' \0 \x7f"); PUT("bin", "\0\xff\x27\x5c\x22\x80\n");
-    PUT("blob", "\xf0\x9f\0\0'\\"); PUT("state", "it's"); PUT("flags", "f00,f31,f53,f63");
-    PUT("day", "9999-12-31"); PUT("at", "9999-12-31 23:59:59.999999"); PUT("took", "838:59:59");
+    PUT("text", "\xf0\x9f\x98\x80 '\\' \0 \x7f");
+    PUT("bin", "\0\xff\x27\x5c\x22\x80\n");
+    PUT("blob", "\xf0\x9f\0\0'\\");
+    PUT("state", "it's");
+    PUT("flags", "f00,f31,f53,f63");
+    PUT("day", "9999-12-31");
+    PUT("at", "9999-12-31 23:59:59.999999");
+    PUT("took", "838:59:59");
     PUT("doc", "{\"a\": \"it's \\\\ \\u0000 \xf0\x9f\x98\x80\"}");
     ok(rg_builder_number(builder, REF, 7, &err));
     put_refs(ids, 3);
@@ -150,11 +188,30 @@ static rg_block *highest(uint64_t id, uint32_t version) {
 
 static rg_block *middle(uint64_t id, uint32_t version) {
     static const uint64_t ids[] = {3, 2, 1};
-    PUT("b", "1"); PUT("i8", "-1"); PUT("i16", "-1"); PUT("i24", "-1"); PUT("i32", "-1"); PUT("i64", "-1");
-    PUT("u8", "1"); PUT("u16", "1"); PUT("u24", "1"); PUT("u32", "1"); PUT("u64", "9007199254740993");
-    PUT("f", "0.1"); PUT("d", "0.1"); PUT("money", "-0.000001"); PUT("name", "Ann"); PUT("text", "x");
-    PUT("bin", "b"); PUT("blob", "b"); PUT("state", "active"); PUT("flags", "f63"); PUT("day", "1969-12-31");
-    PUT("at", "1969-12-31 23:59:59.000001"); PUT("took", "-00:00:00.000001"); PUT("doc", "[1, 2.5, null]");
+    PUT("b", "1");
+    PUT("i8", "-1");
+    PUT("i16", "-1");
+    PUT("i24", "-1");
+    PUT("i32", "-1");
+    PUT("i64", "-1");
+    PUT("u8", "1");
+    PUT("u16", "1");
+    PUT("u24", "1");
+    PUT("u32", "1");
+    PUT("u64", "9007199254740993");
+    PUT("f", "0.1");
+    PUT("d", "0.1");
+    PUT("money", "-0.000001");
+    PUT("name", "Ann");
+    PUT("text", "x");
+    PUT("bin", "b");
+    PUT("blob", "b");
+    PUT("state", "active");
+    PUT("flags", "f63");
+    PUT("day", "1969-12-31");
+    PUT("at", "1969-12-31 23:59:59.000001");
+    PUT("took", "-00:00:00.000001");
+    PUT("doc", "[1, 2.5, null]");
     put_refs(ids, 3);
     return finish(id, version);
 }
@@ -166,7 +223,9 @@ static rg_block *nothing(uint64_t id, uint32_t version) {
     for (uint32_t i = 1; i < t->n_columns; i++)
         if (t->columns[i].flags & RG_COL_NULLABLE) ok(rg_builder_null(builder, i, &err));
     if (!nullable) { /* dates have no empty value */
-        PUT("day", "2026-01-31"); PUT("at", "2026-01-31 12:00:00.5"); PUT("took", "0:00:00");
+        PUT("day", "2026-01-31");
+        PUT("at", "2026-01-31 12:00:00.5");
+        PUT("took", "0:00:00");
     }
     return finish(id, version);
 }
@@ -192,7 +251,8 @@ static int keep(void *arg, rg_block *row) {
 }
 
 static void forget(void) {
-    for (size_t i = 0; i < got.n; i++) rg_block_unref(got.rows[i]);
+    for (size_t i = 0; i < got.n; i++)
+        rg_block_unref(got.rows[i]);
     got.n = 0;
 }
 
@@ -223,18 +283,21 @@ static void check_same(const rg_type *t, const rg_block *row, const rg_block *wa
 /* The table holds these rows, read by their ids. */
 static void check_table(const rg_type *t, rg_block *const *rows, size_t n) {
     uint64_t *ids = rg__calloc(n, sizeof *ids);
-    for (size_t i = 0; i < n; i++) ids[i] = rg__row_id(t, rg_block_data(rows[i]));
+    for (size_t i = 0; i < n; i++)
+        ids[i] = rg__row_id(t, rg_block_data(rows[i]));
     forget();
     ok(rg__sql_select_ids(conn, &ctx, t, ids, n, RG__LOCK_NONE, keep, &got, &err));
     CHECK_EQ_INT(got.n, n);
-    for (size_t i = 0; i < n; i++) check_same(t, row_of(t, ids[i]), rows[i]);
+    for (size_t i = 0; i < n; i++)
+        check_same(t, row_of(t, ids[i]), rows[i]);
     forget();
     rg__free(ids);
 }
 
 static const void **data_of(rg_block *const *rows, size_t n) {
     const void **data = rg__calloc(n, sizeof *data);
-    for (size_t i = 0; i < n; i++) data[i] = rg_block_data(rows[i]);
+    for (size_t i = 0; i < n; i++)
+        data[i] = rg_block_data(rows[i]);
     return data;
 }
 
@@ -244,7 +307,8 @@ static void insert(const rg_type *t, rg_block *const *rows, size_t n) {
     rg__free(data);
 }
 
-static uint64_t update(const rg_type *t, rg_block *const *rows, size_t n, const uint64_t *expected) {
+static uint64_t update(const rg_type *t, rg_block *const *rows, size_t n,
+                       const uint64_t *expected) {
     uint8_t mask[N_COLUMNS];
     uint64_t matched = 0;
     const void **data = data_of(rows, n);
@@ -256,11 +320,13 @@ static uint64_t update(const rg_type *t, rg_block *const *rows, size_t n, const 
 }
 
 static void make_rows(rg_block **rows, size_t n, size_t shift, uint32_t version) {
-    for (size_t i = 0; i < n; i++) rows[i] = makers[(i + shift) % N_MAKERS](i + 1, version);
+    for (size_t i = 0; i < n; i++)
+        rows[i] = makers[(i + shift) % N_MAKERS](i + 1, version);
 }
 
 static void free_rows(rg_block **rows, size_t n) {
-    for (size_t i = 0; i < n; i++) rg_block_unref(rows[i]);
+    for (size_t i = 0; i < n; i++)
+        rg_block_unref(rows[i]);
 }
 
 static rg_type *begin(const char *name, int ids, uint32_t more) {
@@ -283,7 +349,8 @@ static void round_trip(uint32_t more) {
     rg_type *t = begin("rg_kinds", RG_IDS_BLOCK, more);
     rg_block *rows[N_MAKERS];
     make_rows(rows, N_MAKERS, 0, 1);
-    for (int i = 0; i < N_MAKERS; i++) insert(t, &rows[i], 1); /* by parameters */
+    for (int i = 0; i < N_MAKERS; i++)
+        insert(t, &rows[i], 1); /* by parameters */
     check_table(t, rows, N_MAKERS);
     run("DELETE FROM rg_kinds");
     insert(t, rows, N_MAKERS); /* as literals */
@@ -291,16 +358,23 @@ static void round_trip(uint32_t more) {
     for (size_t shift = 1; shift < 2 * N_MAKERS; shift++) { /* each into each */
         free_rows(rows, N_MAKERS);
         make_rows(rows, N_MAKERS, shift, (uint32_t)shift);
-        if (shift % 2) CHECK_EQ_INT(update(t, rows, N_MAKERS, NULL), N_MAKERS);
-        else for (int i = 0; i < N_MAKERS; i++) CHECK_EQ_INT(update(t, &rows[i], 1, NULL), 1);
+        if (shift % 2)
+            CHECK_EQ_INT(update(t, rows, N_MAKERS, NULL), N_MAKERS);
+        else
+            for (int i = 0; i < N_MAKERS; i++)
+                CHECK_EQ_INT(update(t, &rows[i], 1, NULL), 1);
         check_table(t, rows, N_MAKERS);
     }
     free_rows(rows, N_MAKERS);
     end(t);
 }
 
-TEST(kinds_that_may_be_null) { round_trip(RG_COL_NULLABLE); }
-TEST(kinds_that_may_not) { round_trip(0); }
+TEST(kinds_that_may_be_null) {
+    round_trip(RG_COL_NULLABLE);
+}
+TEST(kinds_that_may_not) {
+    round_trip(0);
+}
 
 TEST(many_rows_in_chunks) {
     enum { N = 2500 };
@@ -331,19 +405,24 @@ TEST(long_values) {
     rg_type *t = begin("rg_long", RG_IDS_BLOCK, RG_COL_NULLABLE);
     rg_block *rows[9];
     char *bytes = malloc(9000000);
-    for (size_t i = 0; i < 9000000; i++) bytes[i] = (char)(i * 31 + (i >> 8));
+    for (size_t i = 0; i < 9000000; i++)
+        bytes[i] = (char)(i * 31 + (i >> 8));
     for (size_t round = 0; round < 3; round++) {
         for (size_t i = 0; i < 9; i++) {
             put("blob", bytes + round, sizes[i] - round);
             if (sizes[i] <= 1000000) {
-                for (size_t k = 0; k < sizes[i]; k++) bytes[k] = (char)('a' + (k + round) % 26);
+                for (size_t k = 0; k < sizes[i]; k++)
+                    bytes[k] = (char)('a' + (k + round) % 26);
                 put("text", bytes, sizes[i]);
-                for (size_t k = 0; k < sizes[i]; k++) bytes[k] = (char)(k * 31 + (k >> 8));
+                for (size_t k = 0; k < sizes[i]; k++)
+                    bytes[k] = (char)(k * 31 + (k >> 8));
             }
             rows[i] = finish(i + 1, (uint32_t)round);
         }
-        if (round == 0) insert(t, rows, 9);
-        else CHECK_EQ_INT(update(t, rows, 9, NULL), 9);
+        if (round == 0)
+            insert(t, rows, 9);
+        else
+            CHECK_EQ_INT(update(t, rows, 9, NULL), 9);
         check_table(t, rows, 9);
         free_rows(rows, 9);
     }
@@ -377,14 +456,17 @@ TEST(updates_and_deletes_with_expected_versions) {
     insert(t, rows, N);
     free_rows(rows, N);
     make_rows(rows, N, 1, 2);
-    for (int i = 0; i < N; i++) expected[i] = i % 10 ? 1 : 7; /* five misses */
-    for (int i = 0; i < N; i++) ids[i] = (uint64_t)i + 1;
+    for (int i = 0; i < N; i++)
+        expected[i] = i % 10 ? 1 : 7; /* five misses */
+    for (int i = 0; i < N; i++)
+        ids[i] = (uint64_t)i + 1;
     CHECK_EQ_INT(update(t, rows, N, expected), N - 5);
     CHECK_EQ_INT(update(t, &rows[0], 1, &expected[0]), 0);
     expected[0] = 1;
     CHECK_EQ_INT(update(t, &rows[0], 1, &expected[0]), 1);
     CHECK_EQ_INT(update(t, &rows[1], 1, NULL), 1); /* found, although nothing changes */
-    for (int i = 0; i < N; i++) expected[i] = i % 10 ? 2 : 1;
+    for (int i = 0; i < N; i++)
+        expected[i] = i % 10 ? 2 : 1;
     expected[0] = 2;
     ok(rg__sql_delete(conn, &ctx, t, ids, expected, 1, &matched, &err));
     CHECK_EQ_INT(matched, 1);
@@ -427,12 +509,14 @@ TEST(database_ids) {
     rg_type *t = begin("rg_auto", RG_IDS_DATABASE, RG_COL_NULLABLE);
     rg_block *rows[6];
     uint64_t ids[6];
-    for (int i = 0; i < 6; i++) rows[i] = makers[i % N_MAKERS](i == 3 ? 100 : 0, 1);
+    for (int i = 0; i < 6; i++)
+        rows[i] = makers[i % N_MAKERS](i == 3 ? 100 : 0, 1);
     const void **data = data_of(rows, 6);
     CHECK_EQ_INT(rg__sql_insert_statements(conn, t, data, 6), 3);
     ok(rg__sql_insert(conn, &ctx, t, data, 6, ids, &err));
     static const uint64_t want[] = {1, 2, 3, 100, 101, 102};
-    for (int i = 0; i < 6; i++) CHECK_EQ_INT(ids[i], want[i]);
+    for (int i = 0; i < 6; i++)
+        CHECK_EQ_INT(ids[i], want[i]);
     ok(rg__sql_insert(conn, &ctx, t, data, 1, ids, &err));
     CHECK_EQ_INT(ids[0], 103);
     rg__free(data);
@@ -449,13 +533,14 @@ TEST(by_index_with_any_value) {
     insert(t, rows, 12);
     for (int i = 0; i < N_MAKERS; i++) {
         forget();
-        ok(rg__sql_select_index(conn, &ctx, t, &t->indexes[0], rg_block_data(rows[i]), RG__LOCK_NONE, 0, keep,
-                                &got, &err));
+        ok(rg__sql_select_index(conn, &ctx, t, &t->indexes[0], rg_block_data(rows[i]),
+                                RG__LOCK_NONE, 0, keep, &got, &err));
         if (!CHECK_EQ_INT(got.n, 3)) printf("# maker %d\n", i);
-        for (size_t k = 0; k < got.n; k++) check_same(t, got.rows[k], rows[i + 4 * (int)k]);
+        for (size_t k = 0; k < got.n; k++)
+            check_same(t, got.rows[k], rows[i + 4 * (int)k]);
         forget();
-        ok(rg__sql_select_index(conn, &ctx, t, &t->indexes[0], rg_block_data(rows[i]), RG__LOCK_UPDATE, 2, keep,
-                                &got, &err));
+        ok(rg__sql_select_index(conn, &ctx, t, &t->indexes[0], rg_block_data(rows[i]),
+                                RG__LOCK_UPDATE, 2, keep, &got, &err));
         CHECK_EQ_INT(got.n, 2);
     }
     forget();
@@ -466,7 +551,8 @@ TEST(by_index_with_any_value) {
 static size_t search(const rg_type *t, const char *where, const rg__param *params, size_t n,
                      uint64_t offset, uint64_t limit) {
     forget();
-    ok(rg__sql_search(conn, &ctx, t, where, strlen(where), params, n, offset, limit, keep, &got, &err));
+    ok(rg__sql_search(conn, &ctx, t, where, strlen(where), params, n, offset, limit, keep, &got,
+                      &err));
     return got.n;
 }
 
@@ -500,7 +586,10 @@ TEST(search_ids_and_count) {
 }
 
 TEST(conditions_that_are_refused) {
-    static const struct { const char *where, *says; size_t n; } rows[] = {
+    static const struct {
+        const char *where, *says;
+        size_t n;
+    } rows[] = {
         {"id = ? and u8 = ?", "2 placeholders, 1 value", 1},
         {"id = '?'", "0 placeholders, 1 value", 1},
         {"id = 1; drop table x", "';'", 0},
@@ -518,14 +607,18 @@ TEST(conditions_that_are_refused) {
     rg_type *t = begin("rg_refused", RG_IDS_BLOCK, RG_COL_NULLABLE);
     rg__param p = {.kind = RG__P_I64, .i = 1};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        CHECK_EQ_INT(rg__sql_search(conn, &ctx, t, rows[i].where, strlen(rows[i].where), &p, rows[i].n, 0, 1,
-                                    keep, &got, &err), RG_EINVALID);
-        if (!CHECK(strstr(err.message, rows[i].says))) printf("# %s: %s\n", rows[i].where, err.message);
+        CHECK_EQ_INT(rg__sql_search(conn, &ctx, t, rows[i].where, strlen(rows[i].where), &p,
+                                    rows[i].n, 0, 1, keep, &got, &err),
+                     RG_EINVALID);
+        if (!CHECK(strstr(err.message, rows[i].says)))
+            printf("# %s: %s\n", rows[i].where, err.message);
     }
-    CHECK_EQ_INT(rg__sql_search(conn, &ctx, t, "nope = 1", 8, NULL, 0, 0, 0, keep, &got, &err), RG_ESCHEMA);
+    CHECK_EQ_INT(rg__sql_search(conn, &ctx, t, "nope = 1", 8, NULL, 0, 0, 0, keep, &got, &err),
+                 RG_ESCHEMA);
     CHECK_STR(err.field, "nope");
     CHECK_STR(err.entity, "rg_refused");
-    CHECK_EQ_INT(search(t, "rg_refused.name is null or 'a;b' = \"c)d\" /* ; ( */ # '", NULL, 0, 0, 1), 0);
+    CHECK_EQ_INT(
+        search(t, "rg_refused.name is null or 'a;b' = \"c)d\" /* ; ( */ # '", NULL, 0, 0, 1), 0);
     end(t);
 }
 
@@ -545,7 +638,8 @@ TEST(what_a_type_cannot_hold) {
     rg_block *row = middle(1, 1);
     insert(t, &row, 1);
     rg_block_unref(row);
-    run("ALTER TABLE rg_drift MODIFY i8 INT NULL, MODIFY state ENUM('new','active','it''s','more') NOT NULL,"
+    run("ALTER TABLE rg_drift MODIFY i8 INT NULL, MODIFY state ENUM('new','active','it''s','more') "
+        "NOT NULL,"
         " MODIFY money DECIMAL(40,8) NOT NULL, MODIFY friends TEXT NOT NULL");
     run("UPDATE rg_drift SET i8=300");
     reading_fails(t, "i8");
@@ -611,7 +705,9 @@ TEST(a_callee_may_stop) {
     int calls = 0;
     make_rows(rows, 9, 0, 1);
     insert(t, rows, 9);
-    CHECK_EQ_INT(rg__sql_select_ids(conn, &ctx, t, ids, 9, RG__LOCK_NONE, stop_at_two, &calls, &err), RG_ECANCELLED);
+    CHECK_EQ_INT(
+        rg__sql_select_ids(conn, &ctx, t, ids, 9, RG__LOCK_NONE, stop_at_two, &calls, &err),
+        RG_ECANCELLED);
     CHECK_EQ_INT(calls, 2);
     check_table(t, rows, 9);
     free_rows(rows, 9);
@@ -636,6 +732,89 @@ TEST(failures_name_entity_and_index) {
     CHECK(strncmp(err.message, "rg_dup: inserting: duplicate key 'only_one'", 42) == 0);
     CHECK_EQ_INT(err.domain, RG_DOMAIN_MYSQL);
     CHECK_EQ_INT(err.sql_errno, 1062);
+    rg__free(data);
+    free_rows(rows, 4);
+    end(t);
+}
+
+/* ---- out of memory ---- */
+
+typedef int (*deed)(rg__mysql *c, const rg_type *t, const void *const *rows);
+static const uint64_t three[] = {1, 2, 3};
+
+static int do_insert(rg__mysql *c, const rg_type *t, const void *const *rows) {
+    uint64_t ids[4];
+    int code = rg__sql_insert(c, &ctx, t, rows, 3, ids, &err);
+    return code ? code : rg__sql_insert(c, &ctx, t, rows + 3, 1, ids, &err);
+}
+static int do_update(rg__mysql *c, const rg_type *t, const void *const *rows) {
+    uint8_t mask[N_COLUMNS] = {[5] = 1, [15] = 1, [REFS] = 1};
+    uint64_t n;
+    int code = rg__sql_update(c, &ctx, t, mask, rows, three, 3, &n, &err);
+    return code ? code : rg__sql_update(c, &ctx, t, mask, rows, NULL, 1, &n, &err);
+}
+static int do_delete(rg__mysql *c, const rg_type *t, const void *const *rows) {
+    uint64_t n;
+    (void)rows;
+    int code = rg__sql_delete(c, &ctx, t, three, three, 3, &n, &err);
+    return code ? code : rg__sql_delete(c, &ctx, t, three, NULL, 1, &n, &err);
+}
+static int do_select(rg__mysql *c, const rg_type *t, const void *const *rows) {
+    forget();
+    int code = rg__sql_select_ids(c, &ctx, t, three, 3, RG__LOCK_NONE, keep, &got, &err);
+    if (code == 0)
+        code = rg__sql_select_index(c, &ctx, t, &t->indexes[0], rows[1], RG__LOCK_NONE, 1, keep,
+                                    &got, &err);
+    forget();
+    return code;
+}
+static int do_search(rg__mysql *c, const rg_type *t, const void *const *rows) {
+    const rg__param p = {.kind = RG__P_STRING, .s = {"x", 1}};
+    uint64_t *ids = NULL, count;
+    size_t n;
+    (void)rows;
+    forget();
+    int code = rg__sql_search(c, &ctx, t, "name<>?", 7, &p, 1, 0, 2, keep, &got, &err);
+    if (code == 0) code = rg__sql_search_ids(c, &ctx, t, "name<>?", 7, &p, 1, 1, 2, &ids, &n, &err);
+    rg__free(ids);
+    if (code == 0) code = rg__sql_count(c, &ctx, t, "name<>?", 7, &p, 1, &count, &err);
+    forget();
+    return code;
+}
+static int do_query(rg__mysql *c, const rg_type *t, const void *const *rows) {
+    const rg__param p = {.kind = RG__P_BYTES, .s = {"x", 1}};
+    uint64_t first;
+    rg__result *r = NULL;
+    (void)rows;
+    int code =
+        rg__mysql_query(c, &ctx, "SELECT ?, REPEAT('x', 300), 1.5", 31, &p, 1, true, &r, &err);
+    rg__result_free(r);
+    if (code == 0) code = rg__mysql_query(c, &ctx, "SELECT 1, 'x'", 13, NULL, 0, true, &r, &err);
+    if (code == 0) rg__result_free(r);
+    return code ? code : rg__sql_reserve_ids(c, &ctx, t, 1, &first, &err);
+}
+
+TEST(out_of_memory_anywhere_is_an_error) {
+    static const deed deeds[] = {do_insert, do_select, do_search, do_update, do_query, do_delete};
+    rg_type *t = begin("rg_memory", RG_IDS_BLOCK, RG_COL_NULLABLE);
+    rg_block *rows[4];
+    make_rows(rows, 4, 0, 1);
+    const void **data = data_of(rows, 4);
+    for (size_t i = 0; i < sizeof deeds / sizeof *deeds; i++) {
+        int code = RG_ENO_MEMORY;
+        for (long n = 1; code == RG_ENO_MEMORY && n < 500; n++) {
+            rg__mysql *c = NULL;
+            if (deeds[i] == do_insert) run("DELETE FROM rg_memory");
+            rg__alloc_fail_at(n, 0);
+            code = rg__mysql_acquire(pool, &ctx, &c, &err);
+            if (code == 0) code = deeds[i](c, t, data);
+            rg__alloc_fail_at(0, 0);
+            if (c) rg__mysql_poison(c); /* the next one prepares everything again */
+            if (c) rg__mysql_release(c);
+        }
+        if (!CHECK_EQ_INT(code, 0)) printf("# deed %zu: %s\n", i, err.message);
+    }
+    run("DELETE FROM _regolith_ids WHERE name='rg_memory'");
     rg__free(data);
     free_rows(rows, 4);
     end(t);

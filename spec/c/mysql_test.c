@@ -29,14 +29,17 @@ static rg__ctx within(int64_t ms) {
 }
 
 static rg_pool_opts options(void) {
-    return (rg_pool_opts){.size = sizeof(rg_pool_opts), .unix_path = path, .user = "root", .database = database};
+    return (rg_pool_opts){
+        .size = sizeof(rg_pool_opts), .unix_path = path, .user = "root", .database = database};
 }
 
 static int run_on(rg__mysql *c, const char *sql) {
     memset(&err, 0, sizeof err);
     return rg__mysql_exec(c, &ctx, sql, strlen(sql), NULL, &err);
 }
-static bool run(const char *sql) { return ok(run_on(conn, sql)); }
+static bool run(const char *sql) {
+    return ok(run_on(conn, sql));
+}
 
 static rg__result *query(const char *sql, const rg__param *params, size_t n) {
     rg__result *r = NULL;
@@ -51,7 +54,8 @@ static const char *one(const char *sql) {
     rg__result *r = query(sql, NULL, 0);
     char *to = text[turn++ % 8];
     *to = '\0';
-    if (r && r->n_rows && r->cells[0].p) snprintf(to, 256, "%.*s", (int)r->cells[0].len, r->cells[0].p);
+    if (r && r->n_rows && r->cells[0].p)
+        snprintf(to, 256, "%.*s", (int)r->cells[0].len, r->cells[0].p);
     rg__result_free(r);
     return to;
 }
@@ -71,8 +75,9 @@ static rg__mysql_pool *pool_of(uint32_t connections) {
 /* ---- sessions ---- */
 
 TEST(sessions_are_pinned) {
-    CHECK_STR(one("SELECT @@sql_mode"), "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
-                                        "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION");
+    CHECK_STR(one("SELECT @@sql_mode"),
+              "STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
+              "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION");
     CHECK_STR(one("SELECT @@time_zone"), "+00:00");
     CHECK_STR(one("SELECT @@character_set_client"), "utf8mb4");
     CHECK_STR(one("SELECT @@autocommit"), "1");
@@ -130,7 +135,8 @@ TEST(an_open_transaction_is_rolled_back_on_release) {
 static void check_cell(const rg__result *r, size_t row, uint32_t col, int kind, const char *text) {
     rg__slice cell = r->cells[row * r->n_columns + col];
     unit_int(r->kinds[col], kind, __FILE__, __LINE__, r->names[col]);
-    if (!text) CHECK(cell.p == NULL);
+    if (!text)
+        CHECK(cell.p == NULL);
     else if (CHECK(cell.p != NULL))
         unit_bytes(cell.p, cell.len, text, strlen(text), __FILE__, __LINE__, r->names[col]);
 }
@@ -147,7 +153,8 @@ static void check_kinds(const rg__param *params, size_t n) {
     check_cell(r, 0, 0, RG__CELL_I64, "-9223372036854775808");
     check_cell(r, 0, 1, RG__CELL_U64, "18446744073709551615");
     check_cell(r, 0, 2, RG__CELL_DOUBLE, "0.1");
-    check_cell(r, 0, 3, RG__CELL_DOUBLE, n ? "1e+300" : "1e300"); /* each side writes its own digits */
+    check_cell(r, 0, 3, RG__CELL_DOUBLE,
+               n ? "1e+300" : "1e300"); /* each side writes its own digits */
     check_cell(r, 0, 4, RG__CELL_DECIMAL, "-12345678901234567890.10");
     check_cell(r, 0, 5, RG__CELL_TEXT, "it's \xf0\x9f\x98\x80");
     check_cell(r, 0, 6, RG__CELL_BYTES, "\xff\x01");
@@ -166,11 +173,14 @@ static void check_kinds(const rg__param *params, size_t n) {
 
 TEST(cells_have_kinds_in_both_protocols) {
     const rg__param p = {.kind = RG__P_I64, .i = INT64_MIN};
-    run("CREATE TABLE rg_cells (i BIGINT, u BIGINT UNSIGNED, f FLOAT, d DOUBLE, m DECIMAL(22,2), s VARCHAR(20), "
-        "b VARBINARY(9), dt DATETIME(3), da DATE, ti TIME, y YEAR, bi BIT(10), e ENUM('a','b'), j JSON, n INT, "
+    run("CREATE TABLE rg_cells (i BIGINT, u BIGINT UNSIGNED, f FLOAT, d DOUBLE, m DECIMAL(22,2), s "
+        "VARCHAR(20), "
+        "b VARBINARY(9), dt DATETIME(3), da DATE, ti TIME, y YEAR, bi BIT(10), e ENUM('a','b'), j "
+        "JSON, n INT, "
         "ts TIMESTAMP NULL) CHARSET utf8mb4");
     run("INSERT INTO rg_cells VALUES (-9223372036854775808, 18446744073709551615, 0.1, 1e300, "
-        "-12345678901234567890.1, 'it''s \xf0\x9f\x98\x80', X'ff01', '2024-02-29 23:59:59.12', '2024-02-29', "
+        "-12345678901234567890.1, 'it''s \xf0\x9f\x98\x80', X'ff01', '2024-02-29 23:59:59.12', "
+        "'2024-02-29', "
         "'-838:59:59', 2024, 513, 'b', '{\"a\": 1}', NULL, '2024-02-29 23:59:59')");
     check_kinds(NULL, 0);
     check_kinds(&p, 1);
@@ -190,10 +200,12 @@ TEST(parameters_arrive_as_they_are) {
     };
     rg__result *r = query("SELECT ? IS NULL, ?, ?, ?, ?, HEX(?), ?", p, 7);
     REQUIRE(r && r->n_rows == 1);
-    static const char *const want[] = {"1", "-9223372036854775808", "18446744073709551615", "0.1",
-                                       "it's \\ \xf0\x9f\x98\x80", "00FF275C", ""};
-    for (int i = 0; i < 7; i++) unit_bytes(r->cells[i].p, r->cells[i].len, want[i], strlen(want[i]), __FILE__,
-                                           __LINE__, r->names[i]);
+    static const char *const want[] = {"1",   "-9223372036854775808",     "18446744073709551615",
+                                       "0.1", "it's \\ \xf0\x9f\x98\x80", "00FF275C",
+                                       ""};
+    for (int i = 0; i < 7; i++)
+        unit_bytes(r->cells[i].p, r->cells[i].len, want[i], strlen(want[i]), __FILE__, __LINE__,
+                   r->names[i]);
     rg__result_free(r);
     CHECK_EQ_INT(rg__mysql_query(conn, &ctx, "SELECT ?", 8, p, 2, false, NULL, &err), RG_EINVALID);
     CHECK_STR(err.message, "1 placeholder, 2 values");
@@ -232,10 +244,12 @@ TEST(answers_tell_what_was_done) {
 }
 
 TEST(procedures_yield_several_results) {
-    run("CREATE PROCEDURE rg_proc(n INT) BEGIN SELECT n, 'a'; SELECT n+1; SELECT 1 FROM DUAL WHERE 0; END");
+    run("CREATE PROCEDURE rg_proc(n INT) BEGIN SELECT n, 'a'; SELECT n+1; SELECT 1 FROM DUAL WHERE "
+        "0; END");
     const rg__param p = {.kind = RG__P_I64, .i = 41};
     for (int prepared = 0; prepared < 2; prepared++) {
-        rg__result *r = prepared ? query("CALL rg_proc(?)", &p, 1) : query("CALL rg_proc(41)", NULL, 0);
+        rg__result *r =
+            prepared ? query("CALL rg_proc(?)", &p, 1) : query("CALL rg_proc(41)", NULL, 0);
         REQUIRE(r && r->next && r->next->next);
         CHECK_EQ_INT(r->n_columns, 2);
         CHECK_BYTES(r->next->cells[0].p, r->next->cells[0].len, "42");
@@ -251,11 +265,13 @@ TEST(results_are_bounded) {
     rg__mysql_pool *p = pool_of(1);
     rg__mysql *c = acquire(p);
     static const char sql[] =
-        "WITH d AS (SELECT 0 x UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION "
+        "WITH d AS (SELECT 0 x UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION "
+        "SELECT 5 UNION "
         "SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9 UNION SELECT 10) "
         "SELECT 1 FROM d a, d b, d c, d e, d f, d g";
     rg__result *r = NULL;
-    CHECK_EQ_INT(rg__mysql_query(c, &ctx, sql, sizeof sql - 1, NULL, 0, false, &r, &err), RG_ELIMIT);
+    CHECK_EQ_INT(rg__mysql_query(c, &ctx, sql, sizeof sql - 1, NULL, 0, false, &r, &err),
+                 RG_ELIMIT);
     CHECK(r == NULL && rg__mysql_broken(c));
     rg__mysql_release(c);
     c = acquire(p);
@@ -267,7 +283,10 @@ TEST(results_are_bounded) {
 /* ---- statements by kind; what is refused ---- */
 
 TEST(kinds_of_statements) {
-    static const struct { const char *sql; rg__sql_kind kind; } rows[] = {
+    static const struct {
+        const char *sql;
+        rg__sql_kind kind;
+    } rows[] = {
         {"select 1", RG__SQL_READ},
         {"  /* x */ -- y\n # z\n (((SELECT 1)))", RG__SQL_READ},
         {"/*!50000 INSERT */ INTO t VALUES (1)", RG__SQL_WRITE},
@@ -289,32 +308,58 @@ TEST(kinds_of_statements) {
         {"selection", RG__SQL_OTHER},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        unit_int(rg__sql_statement_kind(rows[i].sql, strlen(rows[i].sql)), rows[i].kind, __FILE__, __LINE__,
-                 rows[i].sql);
+        unit_int(rg__sql_statement_kind(rows[i].sql, strlen(rows[i].sql)), rows[i].kind, __FILE__,
+                 __LINE__, rows[i].sql);
 }
 
 TEST(guarded_statements) {
     static const char *const refused[] = {
-        "SET NAMES latin1", "set session sql_mode = ''", "SET @@sql_mode=''", "SET @@session.sql_mode=''",
-        "SET `sql_mode`=''", "set global time_zone='+00:00'", "SET @x=1, autocommit=0", "SET CHARACTER SET latin1",
-        "SET CHARSET latin1", "SET collation_connection=utf8mb4_bin", "SET character_set_results=latin1",
-        "/*!50000 SET */ NAMES latin1", "/* a */ SET /* b */ NAMES /* c */ latin1", "LOAD DATA LOCAL INFILE 'x' INTO "
-        "TABLE t", "load data concurrent local infile 'x' into table t", "LOAD XML LOCAL INFILE 'x' INTO TABLE t",
-        "USE mysql", "BEGIN", "COMMIT", "DROP TABLE t", "SET STATEMENT sql_mode='' FOR SELECT 1",
+        "SET NAMES latin1",
+        "set session sql_mode = ''",
+        "SET @@sql_mode=''",
+        "SET @@session.sql_mode=''",
+        "SET `sql_mode`=''",
+        "set global time_zone='+00:00'",
+        "SET @x=1, autocommit=0",
+        "SET CHARACTER SET latin1",
+        "SET CHARSET latin1",
+        "SET collation_connection=utf8mb4_bin",
+        "SET character_set_results=latin1",
+        "/*!50000 SET */ NAMES latin1",
+        "/* a */ SET /* b */ NAMES /* c */ latin1",
+        "LOAD DATA LOCAL INFILE 'x' INTO "
+        "TABLE t",
+        "load data concurrent local infile 'x' into table t",
+        "LOAD XML LOCAL INFILE 'x' INTO TABLE t",
+        "USE mysql",
+        "BEGIN",
+        "COMMIT",
+        "DROP TABLE t",
+        "SET STATEMENT sql_mode='' FOR SELECT 1",
     };
     static const char *const fine[] = {
-        "SELECT 'SET NAMES latin1'", "UPDATE t SET names=1, time_zone='x'", "SET @a='sql_mode'", "SELECT @@sql_mode",
-        "INSERT INTO t SET autocommit=1", "LOAD DATA INFILE 'local' INTO TABLE t", "CALL p()",
+        "SELECT 'SET NAMES latin1'",
+        "UPDATE t SET names=1, time_zone='x'",
+        "SET @a='sql_mode'",
+        "SELECT @@sql_mode",
+        "INSERT INTO t SET autocommit=1",
+        "LOAD DATA INFILE 'local' INTO TABLE t",
+        "CALL p()",
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        unit_int(rg__sql_check_guarded(refused[i], strlen(refused[i]), &err), RG_EINVALID, __FILE__, __LINE__, refused[i]);
+        unit_int(rg__sql_check_guarded(refused[i], strlen(refused[i]), &err), RG_EINVALID, __FILE__,
+                 __LINE__, refused[i]);
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
-        unit_int(rg__sql_check_guarded(fine[i], strlen(fine[i]), &err), 0, __FILE__, __LINE__, fine[i]);
-    CHECK_EQ_INT(rg__mysql_query(conn, &ctx, "SET NAMES latin1", 16, NULL, 0, true, NULL, &err), RG_EINVALID);
+        unit_int(rg__sql_check_guarded(fine[i], strlen(fine[i]), &err), 0, __FILE__, __LINE__,
+                 fine[i]);
+    CHECK_EQ_INT(rg__mysql_query(conn, &ctx, "SET NAMES latin1", 16, NULL, 0, true, NULL, &err),
+                 RG_EINVALID);
 }
 
 TEST(logs_hold_no_literals) {
-    static const struct { const char *sql, *shown; } rows[] = {
+    static const struct {
+        const char *sql, *shown;
+    } rows[] = {
         {"SELECT 'secret', 42, x'FF', `col1` FROM t2 WHERE a=\"secret\" -- secret",
          "SELECT ?, ?, x?, `col1` FROM t2 WHERE a=? -- secret"},
         {"SELECT 1.5e-10, .5, 0x1F, 'it''s \\' x'", "SELECT ?, ?, ?, ?"},
@@ -331,7 +376,8 @@ TEST(logs_hold_no_literals) {
 TEST(the_query_log_and_the_counters) {
     rg__trace trace = {.mask = RG__SOURCE_MYSQL};
     rg__ctx traced = {.deadline_ms = RG__NO_DEADLINE, .metrics = &metrics, .trace = &trace};
-    unsigned long long before = metrics.counter[RG__C_MYSQL_QUERIES], failed = metrics.counter[RG__C_MYSQL_ERRORS];
+    unsigned long long before = metrics.counter[RG__C_MYSQL_QUERIES],
+                       failed = metrics.counter[RG__C_MYSQL_ERRORS];
     rg__mysql_exec(conn, &traced, "SELECT 'secret'", 15, NULL, &err);
     rg__mysql_exec(conn, &traced, "SELECT nope", 11, NULL, &err);
     trace.values = true;
@@ -352,20 +398,30 @@ TEST(the_query_log_and_the_counters) {
 /* ---- errors and transactions ---- */
 
 static void make_tables(void) {
-    run("CREATE TABLE rg_a (id INT PRIMARY KEY, n INT NOT NULL, s VARCHAR(4), e ENUM('x','y'), d DATE, "
+    run("CREATE TABLE rg_a (id INT PRIMARY KEY, n INT NOT NULL, s VARCHAR(4), e ENUM('x','y'), d "
+        "DATE, "
         "u BIGINT UNSIGNED, ti TINYINT, v INT, CONSTRAINT rg_ck CHECK (v < 100)) ENGINE=InnoDB");
-    run("INSERT INTO rg_a VALUES (1,1,'a','x','2020-01-01',0,1,1), (2,2,'b','y','2020-01-01',5,1,1)");
+    run("INSERT INTO rg_a VALUES (1,1,'a','x','2020-01-01',0,1,1), "
+        "(2,2,'b','y','2020-01-01',5,1,1)");
     run("CREATE TABLE rg_p (id INT PRIMARY KEY) ENGINE=InnoDB");
-    run("CREATE TABLE rg_c (id INT PRIMARY KEY, pid INT, CONSTRAINT rg_fk FOREIGN KEY (pid) REFERENCES rg_p (id)) "
+    run("CREATE TABLE rg_c (id INT PRIMARY KEY, pid INT, CONSTRAINT rg_fk FOREIGN KEY (pid) "
+        "REFERENCES rg_p (id)) "
         "ENGINE=InnoDB");
     run("INSERT INTO rg_p VALUES (1)");
     run("INSERT INTO rg_c VALUES (1,1)");
 }
 
-static void drop_tables(void) { run("DROP TABLE IF EXISTS rg_c, rg_p, rg_a"); }
+static void drop_tables(void) {
+    run("DROP TABLE IF EXISTS rg_c, rg_p, rg_a");
+}
 
 TEST(provoked_errors_keep_the_transaction) {
-    static const struct { const char *sql; unsigned number; int code; const char *field, *index; } rows[] = {
+    static const struct {
+        const char *sql;
+        unsigned number;
+        int code;
+        const char *field, *index;
+    } rows[] = {
         {"INSERT INTO rg_a (id,n) VALUES (1,1)", 1062, RG_EDUPLICATE_KEY, "", "PRIMARY"},
         {"INSERT INTO rg_a (id,n) VALUES (9,NULL)", 1048, RG_ECONSTRAINT, "n", ""},
         {"INSERT INTO rg_a (id) VALUES (9)", 1364, RG_ECONSTRAINT, "n", ""},
@@ -391,7 +447,8 @@ TEST(provoked_errors_keep_the_transaction) {
         ok(rg__mysql_begin(conn, &ctx, &err));
         int code = run_on(conn, rows[i].sql);
         unit_int(code, rows[i].code, __FILE__, __LINE__, rows[i].sql);
-        if (rows[i].number) unit_int(err.sql_errno, rows[i].number, __FILE__, __LINE__, rows[i].sql);
+        if (rows[i].number)
+            unit_int(err.sql_errno, rows[i].number, __FILE__, __LINE__, rows[i].sql);
         CHECK_STR(err.field, rows[i].field);
         CHECK_STR(err.index, rows[i].index);
         CHECK_EQ_INT(err.cls, RG_CLASS_PERMANENT);
@@ -425,7 +482,9 @@ TEST(a_deadlock_dooms_the_transaction) {
     make_tables();
     ok(rg__mysql_begin(r.c, &ctx, &err));
     run_on(r.c, "UPDATE rg_a SET n=n+1 WHERE id=1");
-    run_on(r.c, "INSERT INTO rg_p VALUES (51),(52),(53)"); /* more to undo: the other one is the victim */
+    run_on(
+        r.c,
+        "INSERT INTO rg_p VALUES (51),(52),(53)"); /* more to undo: the other one is the victim */
     ok(rg__mysql_begin(conn, &ctx, &err));
     run("INSERT INTO rg_p VALUES (50)");
     run("UPDATE rg_a SET n=n+1 WHERE id=2");
@@ -437,7 +496,8 @@ TEST(a_deadlock_dooms_the_transaction) {
     pthread_join(r.thread, NULL);
     CHECK_EQ_INT(r.code, 0);
     CHECK(rg__mysql_doomed(conn) && !rg__mysql_in_transaction(conn));
-    CHECK_EQ_INT(run_on(conn, "INSERT INTO rg_p VALUES (60)"), RG_EDEADLOCK); /* would be autocommitted */
+    CHECK_EQ_INT(run_on(conn, "INSERT INTO rg_p VALUES (60)"),
+                 RG_EDEADLOCK); /* would be autocommitted */
     CHECK_EQ_INT(rg__mysql_commit(conn, &ctx, &err), RG_EDEADLOCK);
     rg__mysql_rollback(conn, &ctx);
     CHECK(!rg__mysql_doomed(conn));
@@ -467,13 +527,16 @@ TEST(a_lock_wait_leaves_the_transaction_open) {
 
 /* ---- deadlines ---- */
 
-static int64_t count_of(const char *sql) { return strtoll(one(sql), NULL, 10); }
+static int64_t count_of(const char *sql) {
+    return strtoll(one(sql), NULL, 10);
+}
 
 TEST(a_late_statement_is_given_up_and_stopped) {
     rg__mysql *c = acquire(pool);
     rg__ctx soon = within(150);
     int64_t started = rg__now_ms();
-    CHECK_EQ_INT(rg__mysql_exec(c, &soon, "SELECT SLEEP(20) AS rg_late", 27, NULL, &err), RG_ETIMEOUT);
+    CHECK_EQ_INT(rg__mysql_exec(c, &soon, "SELECT SLEEP(20) AS rg_late", 27, NULL, &err),
+                 RG_ETIMEOUT);
     int64_t took = rg__now_ms() - started;
     if (!CHECK(took >= 149 && took < 400)) printf("# %lld ms\n", (long long)took);
     CHECK_EQ_INT(err.cls, RG_CLASS_RECONNECT);
@@ -482,8 +545,10 @@ TEST(a_late_statement_is_given_up_and_stopped) {
     rg__mysql_release(c);
     rg__mysql_release(acquire(pool)); /* at the latest this one stops it */
     usleep(50000);
-    CHECK_EQ_INT(count_of("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(20) AS "
-                          "rg_l%'"), 0);
+    CHECK_EQ_INT(count_of("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE "
+                          "'SELECT SLEEP(20) AS "
+                          "rg_l%'"),
+                 0);
 }
 
 TEST(a_late_write_may_have_been_done) {
@@ -536,7 +601,8 @@ static void *borrow(void *arg) {
             continue;
         }
         int now = atomic_fetch_add(&lent, 1) + 1, most = atomic_load(&most_lent);
-        while (now > most && !atomic_compare_exchange_weak(&most_lent, &most, now)) {}
+        while (now > most && !atomic_compare_exchange_weak(&most_lent, &most, now)) {
+        }
         b->done += rg__mysql_exec(x, &c, "DO 1", 4, NULL, &mine) == 0;
         atomic_fetch_sub(&lent, 1);
         rg__mysql_release(x);
@@ -578,7 +644,8 @@ TEST(a_full_pool_is_waited_for_until_the_deadline) {
     CHECK(strncmp(err.message, "pool 'default': all 1 connections are busy", 42) == 0);
     rg__mysql_poison(c);
     rg__mysql_release(c); /* a place becomes free, though no connection */
-    CHECK_EQ_INT(rg__mysql_acquire(p, &soon, &second, &err), RG_ETIMEOUT); /* connecting is past it, too */
+    CHECK_EQ_INT(rg__mysql_acquire(p, &soon, &second, &err),
+                 RG_ETIMEOUT); /* connecting is past it, too */
     second = acquire(p);
     rg__mysql_release(second);
     rg__mysql_pool_free(p);
@@ -776,7 +843,8 @@ TEST(statements_survive_a_change_of_their_table) {
     const rg__param p = {.kind = RG__P_I64, .i = 1};
     run("CREATE TABLE rg_alter (id INT PRIMARY KEY, v INT)");
     run("INSERT INTO rg_alter VALUES (1, 2)");
-    static const char *const changes[] = {"ALTER TABLE rg_alter ADD w DATE", "ALTER TABLE rg_alter MODIFY v BIGINT",
+    static const char *const changes[] = {"ALTER TABLE rg_alter ADD w DATE",
+                                          "ALTER TABLE rg_alter MODIFY v BIGINT",
                                           "ALTER TABLE rg_alter DROP w, MODIFY v VARCHAR(300)"};
     static const int columns[] = {2, 3, 3, 2};
     for (int i = 0; i < 4; i++) {
@@ -794,15 +862,18 @@ TEST(a_server_out_of_statements) {
     const rg__param p = {.kind = RG__P_I64, .i = 1};
     rg__result_free(query("SELECT ? /* kept */", &p, 1));
     char back[80];
-    snprintf(back, sizeof back, "SET GLOBAL max_prepared_stmt_count=%s", one("SELECT @@max_prepared_stmt_count"));
+    snprintf(back, sizeof back, "SET GLOBAL max_prepared_stmt_count=%s",
+             one("SELECT @@max_prepared_stmt_count"));
     char sql[80];
-    snprintf(sql, sizeof sql, "SET GLOBAL max_prepared_stmt_count=%lld", (long long)server_statements());
+    snprintf(sql, sizeof sql, "SET GLOBAL max_prepared_stmt_count=%lld",
+             (long long)server_statements());
     run(sql);
     rg__result *r = query("SELECT ? /* ours are given up for it */", &p, 1);
     CHECK(r && r->n_rows == 1);
     rg__result_free(r);
     run("SET GLOBAL max_prepared_stmt_count=0");
-    CHECK_EQ_INT(rg__mysql_query(conn, &ctx, "SELECT ? + 7", 12, &p, 1, false, NULL, &err), RG_EUNAVAILABLE);
+    CHECK_EQ_INT(rg__mysql_query(conn, &ctx, "SELECT ? + 7", 12, &p, 1, false, NULL, &err),
+                 RG_EUNAVAILABLE);
     CHECK_EQ_INT(err.sql_errno, 1461);
     run(back);
 }

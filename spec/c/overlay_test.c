@@ -4,12 +4,16 @@
 
 static fixture f;
 
+/* Each spec runs with small rows and with large ones, which the script reads in another way. */
 #define SPEC(name)                                                                                 \
     static void spec_##name(void);                                                                 \
     TEST(name) {                                                                                   \
-        fixture_init(&f, given_socket());                                                          \
-        spec_##name();                                                                             \
-        fixture_deinit(&f);                                                                        \
+        for (big_len = 0; big_len < 2000; big_len += 1000) {                                       \
+            fixture_init(&f, given_socket());                                                      \
+            spec_##name();                                                                         \
+            fixture_deinit(&f);                                                                    \
+        }                                                                                          \
+        big_len = 0;                                                                               \
     }                                                                                              \
     static void spec_##name(void)
 
@@ -256,7 +260,7 @@ SPEC(one_refusal_refuses_all) {
 
 SPEC(an_unreadable_row_asks_for_a_load) {
     row r = row_of(f.both, 1, true);
-    char bytes[512];
+    char bytes[2000];
     size_t n = raw_get(&f, &r.key, bytes, sizeof bytes);
     bytes[n - 1] ^= 1;
     bytes[27] ^= 1; /* of the checksum */
@@ -272,6 +276,39 @@ SPEC(a_full_queue_is_told) {
     CHECK_EQ_INT(enqueue_as(&q, "spec", ++sequence, 1), RG_OK);
     CHECK_EQ_INT(enqueue_as(&p, "spec", ++sequence, 1), RG_EBACKPRESSURE);
     CHECK_EQ_INT(seen(&r, true), 2);
+    forget(&r);
+}
+
+SPEC(a_row_of_another_type_asks_for_a_load) {
+    row r = row_of(f.both, 1, false);
+    ASK(f.pool, "LPUSH", r.key.text, "x");
+    call q = CALL(turn(&r, 1, 2));
+    check_refused(&q, 2, 0);
+    forget(&r);
+}
+
+/* Others queue as well: ids that this process made ready may come too late. */
+SPEC(ids_of_other_producers_come_between) {
+    row r = row_of(f.both, 1, true);
+    int from = 1;
+    for (int i = 0; i < 20; i++) {
+        if (i % 3 == 1) ASK(f.pool, "XADD", f.stream, "*", "d", "other");
+        if (i == 10) { /* far ahead: now all ids must follow it */
+            char far_off[32];
+            snprintf(far_off, sizeof far_off, "%lld-7", (long long)(rg__wall_us() / 1000 + 100000));
+            ASK(f.pool, "XADD", f.stream, far_off, "d", "other");
+        }
+        call q = CALL(turn(&r, from, 3 - from));
+        CHECK_EQ_INT(enqueue(&q), RG_OK);
+        from = 3 - from;
+        CHECK_EQ_INT(seen(&r, true), from);
+        char pending[48];
+        CHECK_EQ_INT(marked(&r, pending), RG_EPENDING);
+        CHECK_STR(pending, q.id);
+        if (i % 2) continue;
+        apply(&r.key, f.both, true, q.id, false);
+        CHECK_EQ_INT(seen(&r, false), from);
+    }
     forget(&r);
 }
 

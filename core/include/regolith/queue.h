@@ -46,7 +46,8 @@ RG_API rg_op *rg_op_dead_list(rg_engine *engine, const char *queue, uint32_t lim
 /* One dead letter with its values: the columns of dead_list in one row, then a second set: column,
  * value (sensitive values are not shown). */
 RG_API rg_op *rg_op_dead_show(rg_engine *engine, const char *queue, double number, rg_err *err);
-/* Applies it again now (0: all of them, in order); what fails stays. rg_op_number: how many left. */
+/* Applies it again now (0: all of them, in order); what fails stays. ECONFLICT when an earlier letter
+ * of the same row waits. rg_op_number: how many left. */
 RG_API rg_op *rg_op_dead_retry(rg_engine *engine, const char *queue, double number, rg_err *err);
 /* Drops it (0: all) and mends the cache. */
 RG_API rg_op *rg_op_dead_drop(rg_engine *engine, const char *queue, double number, rg_err *err);

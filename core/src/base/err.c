@@ -113,6 +113,10 @@ int rg__err_prefix(rg_err *err, const char *fmt, ...) {
     return err->code;
 }
 
+void rg__err_about(rg_err *err, const char *doing, const char *entity) {
+    if (err && !err->entity[0]) rg__err_prefix(err, "%s %s: ", doing, entity);
+}
+
 void rg__err_clear(rg_err *err) {
     if (!err) return;
     *err = (rg_err){.item = -1};

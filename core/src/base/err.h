@@ -14,6 +14,8 @@ int rg__fail_field(rg_err *err, const char *field, const char *fmt, ...)
 int rg__fail_memory(rg_err *err);
 /* Puts words in front of the message ("loading user 42: "), once a layer. Returns err->code. */
 int rg__err_prefix(rg_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same with what was being done to an entity, unless the error names it already. */
+void rg__err_about(rg_err *err, const char *doing, const char *entity);
 void rg__err_clear(rg_err *err);
 void rg__err_set_entity(rg_err *err, const char *entity);
 

@@ -91,8 +91,9 @@ static int drop_matching(rg__shared *s, const rg__ctx *ctx, const rg__buf *patte
     do {
         redisReply *r = NULL;
         int rc = scan(s, ctx, pattern, cursor, &r, err);
+        if (rc == RG_OK && !r) rc = rg__fail(err, RG_ECORRUPT, "SCAN was not answered");
         if (rc == RG_OK) rc = drop_found(s, ctx, r->element[1], err);
-        if (rc >= 0) {
+        if (rc >= 0 && r) {
             *dropped += (uint64_t)rc;
             strncpy(cursor, r->element[0]->str, sizeof cursor - 1);
         }

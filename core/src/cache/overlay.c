@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The queue's side: enqueue and overlay in one script, and settling what was applied. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/alloc.h"
 #include "base/err.h"
@@ -12,6 +13,7 @@ RG__SCRIPT(enqueue, enqueue);
 
 enum {
     DELTA = 9,              /* + or -, id */
+    LARGE = 500,            /* bytes of a row from which reading its head alone is faster */
     RETRY_MIN_MS = 5,
     RETRY_MAX_MS = 100,
     WITHOUT_DEADLINE_MS = 30000,
@@ -35,7 +37,10 @@ typedef struct enqueueing {
     size_t n;
     int32_t *next;  /* by change: the next one of the same key, or NONE */
     rg__args args;
-    rg__buf field, seq, kinds, sums, deltas;
+    rg__buf field, seq, kinds, sums;
+    rg__buf values;  /* entries and changes; arguments point into it, so it never grows */
+    char wish[48];   /* the stream id that entries are made for; "" none */
+    char head[RG__AT_PENDING]; /* of these entries */
     rg__name forget[RG__FORGET];
     uint32_t n_forget;
     int nkeys;
@@ -103,19 +108,58 @@ static void describe_group(enqueueing *e, const group *g) {
     rg__buf_le64(&e->sums, first->is_row && first->before ? rg__row_sum(first->before) : 0);
 }
 
-static void add_deltas(enqueueing *e, const group *g) {
-    size_t from = e->deltas.len;
+static void put_deltas(enqueueing *e, const group *g) {
     for (int32_t i = g->first; i != NONE; i = e->next[i]) {
-        rg__buf_char(&e->deltas, e->q->changes[i].add ? '+' : '-');
-        rg__buf_le64(&e->deltas, e->q->changes[i].id);
+        rg__buf_char(&e->values, e->q->changes[i].add ? '+' : '-');
+        rg__buf_le64(&e->values, e->q->changes[i].id);
     }
-    rg__args_add(&e->args, e->deltas.p + from, e->deltas.len - from);
 }
 
-static void add_value(enqueueing *e, const group *g) {
-    const rg__change *first = &e->q->changes[g->first], *last = &e->q->changes[g->last];
-    if (!first->is_row) add_deltas(e, g);
-    else if (last->after) rg__args_add(&e->args, last->after->data, last->after->len);
+static void put_entry(enqueueing *e, const rg_block *after, char kind) {
+    e->head[0] = after ? 'P' : 'Q';
+    e->head[RG__AT_PENDING - 1] = kind == 'U' || kind == 'X' ? '0' : '1';
+    rg__buf_add(&e->values, e->head, sizeof e->head);
+    if (after) rg__buf_add(&e->values, after->data, after->len);
+}
+
+static void add_value(enqueueing *e, size_t i) {
+    const group *g = &e->groups[i];
+    size_t from = e->values.len;
+    if (!e->q->changes[g->first].is_row) put_deltas(e, g);
+    else put_entry(e, e->q->changes[g->last].after, e->kinds.p[i]);
+    rg__args_add(&e->args, e->values.p + from, e->values.len - from);
+}
+
+/* ---- stream ids ----
+ * Entries of rows hold the stream id. Made here for an id that is likely to be accepted, they need
+ * not be put together by the script, whose strings are slow. Ids follow Redis' clock, known from
+ * earlier answers, as ms and us within it. */
+
+static void wish_for_id(enqueueing *e) {
+    rg__shared *s = e->s;
+    char hex[RG__ID_HEX];
+    uint64_t epoch = atomic_load_explicit(&s->epoch, memory_order_relaxed);
+    int64_t offset = atomic_load_explicit(&s->clock_offset_us, memory_order_relaxed);
+    if (offset) {
+        uint64_t us = (uint64_t)(rg__now_us() + offset), last = atomic_load(&s->last_id_us);
+        do {
+            if (us <= last) us = last + 1;
+        } while (!atomic_compare_exchange_weak(&s->last_id_us, &last, us));
+        snprintf(e->wish, sizeof e->wish, "%llu-%llu", (unsigned long long)us / 1000,
+                 (unsigned long long)us % 1000);
+    }
+    memset(e->head, '0', sizeof e->head);
+    memcpy(e->head + RG__AT_EPOCH, &epoch, sizeof epoch);
+    if (*e->wish && rg__id_to_hex(e->wish, hex)) memcpy(e->head + RG__AT_ID, hex, sizeof hex);
+}
+
+/* The next wish comes after this id. */
+static void learn_id(rg__shared *s, const char *id, int64_t redis_us) {
+    char *end;
+    uint64_t ms = strtoull(id, &end, 10), seq = *end == '-' ? strtoull(end + 1, NULL, 10) : 0;
+    uint64_t us = ms * 1000 + (seq < 1000 ? seq : 999), last = atomic_load(&s->last_id_us);
+    while (us > last && !atomic_compare_exchange_weak(&s->last_id_us, &last, us)) {}
+    if (redis_us) atomic_store(&s->clock_offset_us, redis_us - rg__now_us());
 }
 
 static void add_keys(enqueueing *e) {
@@ -139,6 +183,15 @@ static void take_forget(enqueueing *e) {
     pthread_mutex_unlock(&e->s->forget_lock);
 }
 
+static size_t values_size(const enqueueing *e) {
+    size_t size = 1;
+    for (size_t i = 0; i < e->q->n_changes; i++) {
+        const rg__change *c = &e->q->changes[i];
+        size += c->is_row ? RG__AT_PENDING + (c->after ? c->after->len : 0) : DELTA;
+    }
+    return size;
+}
+
 static void add_header(enqueueing *e) {
     rg__args *a = &e->args;
     rg__buf_fmt(&e->field, "%s:%llu", e->q->producer, (unsigned long long)e->q->seq);
@@ -150,7 +203,10 @@ static void add_header(enqueueing *e) {
     rg__args_add(a, e->q->payload.p, e->q->payload.len);
     rg__args_buf(a, &e->kinds);
     rg__args_buf(a, &e->sums);
+    rg__args_add(a, e->wish, strlen(e->wish));
+    rg__args_add(a, e->head + RG__AT_EPOCH, 8);
     rg__args_u64(a, e->n_forget);
+    rg__args_add(a, e->n && values_size(e) / e->n > LARGE ? "1" : "0", 1);
     for (uint32_t i = 0; i < e->n_forget; i++) rg__args_name(a, &e->forget[i]);
 }
 
@@ -158,18 +214,20 @@ static int prepare(enqueueing *e) {
     rg__args_init(&e->args);
     if (group_changes(e) < 0) return RG_ENO_MEMORY;
     for (size_t i = 0; i < e->n; i++) describe_group(e, &e->groups[i]);
-    rg__buf_reserve(&e->deltas, e->q->n_changes * DELTA + 1); /* arguments point into it */
+    rg__buf_reserve(&e->values, values_size(e));
     take_forget(e);
+    wish_for_id(e);
     add_keys(e);
     add_header(e);
-    for (size_t i = 0; !e->deltas.failed && i < e->n; i++) add_value(e, &e->groups[i]);
-    return e->args.failed || e->deltas.failed ? RG_ENO_MEMORY : RG_OK;
+    if (e->values.failed || e->kinds.failed) return RG_ENO_MEMORY;
+    for (size_t i = 0; i < e->n; i++) add_value(e, i);
+    return e->args.failed ? RG_ENO_MEMORY : RG_OK;
 }
 
 static void finish(enqueueing *e) {
     for (uint32_t i = 0; i < e->n_forget; i++) rg__free(e->forget[i].text);
     rg__args_deinit(&e->args);
-    rg__buf *const bufs[] = {&e->field, &e->seq, &e->kinds, &e->sums, &e->deltas};
+    rg__buf *const bufs[] = {&e->field, &e->seq, &e->kinds, &e->sums, &e->values};
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) rg__buf_deinit(bufs[i]);
     rg__free(e->groups);
     rg__free(e->next);
@@ -235,9 +293,10 @@ static void remember_to_forget(enqueueing *e) {
 }
 
 static int queued(enqueueing *e, const redisReply *r, bool once, char id[48], rg_err *err) {
-    if (r->elements < 2 || r->element[1]->type != REDIS_REPLY_STRING || r->element[1]->len >= 48)
+    if (r->elements < 3 || r->element[1]->type != REDIS_REPLY_STRING || r->element[1]->len >= 48)
         return rg__fail(err, RG_ECORRUPT, "ENQUEUE told no id");
     memcpy(id, r->element[1]->str, (size_t)r->element[1]->len + 1);
+    learn_id(e->s, id, r->element[2]->integer);
     if (once) remember_to_forget(e);
     return RG_OK;
 }

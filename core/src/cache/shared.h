@@ -51,6 +51,8 @@ struct rg__shared {
     atomic_llong epoch_at_ms;  /* when it was last asked for; 0: must be */
     atomic_ullong epoch_connection; /* connections after this one have not asked */
     atomic_ullong sweep_cursor; /* where the scan of producers goes on */
+    atomic_llong clock_offset_us; /* Redis' clock less ours (monotonic); 0: not known yet */
+    atomic_ullong last_id_us;  /* stream ids, as us: the last one wished for or learnt */
     pthread_mutex_t forget_lock; /* guards the two that follow; innermost */
     rg__name forget[RG__FORGET];
     uint32_t n_forget;

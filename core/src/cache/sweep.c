@@ -51,7 +51,7 @@ static int ask(rg__shared *s, rg__redis *c, const rg__ctx *ctx, uint32_t max, re
     if (rc == RG_OK && (*marked)->type == REDIS_REPLY_ERROR) rc = rg__redis_error(*marked, err);
     if (rc == RG_OK && ((*marked)->type != REDIS_REPLY_ARRAY || r->type != REDIS_REPLY_ARRAY))
         rc = rg__fail(err, RG_ECORRUPT, "Redis did not answer with arrays");
-    if (rc == RG_OK) *now_ms = atoll(r->element[0]->str) * 1000 + atoll(r->element[1]->str) / 1000;
+    if (rc == RG_OK) *now_ms = strtoll(r->element[0]->str, NULL, 10) * 1000 + strtoll(r->element[1]->str, NULL, 10) / 1000;
     freeReplyObject(r);
     return rc;
 }
@@ -65,7 +65,7 @@ static int forget_silent(rg__shared *s, rg__redis *c, const rg__ctx *ctx, int64_
     rg__args_add(&a, "HDEL", 4);
     rg__args_name(&a, &s->producers_key);
     for (size_t i = 0; i + 1 < pairs->elements; i += 2)
-        if (atoll(pairs->element[i + 1]->str) < now_ms - SILENT_MS)
+        if (strtoll(pairs->element[i + 1]->str, NULL, 10) < now_ms - SILENT_MS)
             rg__args_add(&a, pairs->element[i]->str, pairs->element[i]->len);
     redisReply *r = NULL;
     int rc = a.failed ? rg__fail_memory(err) : RG_OK;

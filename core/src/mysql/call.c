@@ -15,7 +15,8 @@ static int refuse(const rg__mysql *c, const rg__call *call, rg_err *err) {
     if (c->broken)
         return rg__fail(err, RG_EUNAVAILABLE, "%s: the connection was lost before", call->what);
     if (c->tx != RG__TXS_DOOMED || call->rollback) return 0;
-    return rg__fail(err, RG_EDEADLOCK, "%s: the server has rolled this transaction back", call->what);
+    return rg__fail(err, RG_EDEADLOCK, "%s: the server has rolled this transaction back",
+                    call->what);
 }
 
 int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err) {
@@ -28,7 +29,8 @@ int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err) {
     int64_t now = call->started_us / 1000;
     if (deadline == RG__NO_DEADLINE) deadline = now + rg__pool_opts(c->pool)->timeout_ms;
     if (now >= deadline)
-        return rg__fail(err, RG_ETIMEOUT, "%s: the deadline passed before anything was sent", call->what);
+        return rg__fail(err, RG_ETIMEOUT, "%s: the deadline passed before anything was sent",
+                        call->what);
     c->late = false;
     rg__wait_begin(c, deadline);
     return 0;
@@ -51,14 +53,17 @@ static void note_state(rg__mysql *c) {
     }
 }
 
-int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len, rg_err *err) {
+int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len,
+                 rg_err *err) {
     if (rg__wait_end(c)) c->broken = true;
     int64_t took_us = rg__now_us() - call->started_us;
     rg__count(call->ctx->metrics, RG__C_MYSQL_QUERIES, 1);
     rg__observe(call->ctx->metrics, RG__H_MYSQL_SECONDS, took_us);
     if (code == 0 && call->rollback) c->tx = RG__TXS_NONE;
-    if (code == 0) note_state(c);
-    else rg__count(call->ctx->metrics, RG__C_MYSQL_ERRORS, 1);
+    if (code == 0)
+        note_state(c);
+    else
+        rg__count(call->ctx->metrics, RG__C_MYSQL_ERRORS, 1);
     if (rg__traced(call->ctx, RG__SOURCE_MYSQL)) trace(c, call, code, text, len, took_us, err);
     return code;
 }
@@ -72,7 +77,8 @@ static bool may_be_done(const rg__call *call) {
 
 static int fail_unknown(const rg__call *call, const char *how, rg_err *err) {
     unsigned number = err ? err->sql_errno : 0;
-    rg__fail(err, RG_ECOMMIT_UNKNOWN, "%s: %s before the answer; it may have been done", call->what, how);
+    rg__fail(err, RG_ECOMMIT_UNKNOWN, "%s: %s before the answer; it may have been done", call->what,
+             how);
     if (!err) return RG_ECOMMIT_UNKNOWN;
     err->domain = RG_DOMAIN_MYSQL;
     err->cls = RG_CLASS_AMBIGUOUS;

@@ -16,8 +16,8 @@ static bool is_json(const MYSQL_FIELD *f) {
     if ((int)f->type == TYPE_JSON) return true;
 #ifdef MARIADB_PACKAGE_VERSION
     MARIADB_CONST_STRING format = {0};
-    return mariadb_field_attr(&format, f, MARIADB_FIELD_ATTR_FORMAT_NAME) == 0 && format.length == 4 &&
-           memcmp(format.str, "json", 4) == 0;
+    return mariadb_field_attr(&format, f, MARIADB_FIELD_ATTR_FORMAT_NAME) == 0 &&
+           format.length == 4 && memcmp(format.str, "json", 4) == 0;
 #else
     return false;
 #endif
@@ -25,17 +25,31 @@ static bool is_json(const MYSQL_FIELD *f) {
 
 static int kind_of(const MYSQL_FIELD *f) {
     switch (f->type) {
-    case MYSQL_TYPE_TINY: case MYSQL_TYPE_SHORT: case MYSQL_TYPE_INT24: case MYSQL_TYPE_LONG:
-    case MYSQL_TYPE_LONGLONG: case MYSQL_TYPE_YEAR:
+    case MYSQL_TYPE_TINY:
+    case MYSQL_TYPE_SHORT:
+    case MYSQL_TYPE_INT24:
+    case MYSQL_TYPE_LONG:
+    case MYSQL_TYPE_LONGLONG:
+    case MYSQL_TYPE_YEAR:
         return f->flags & UNSIGNED_FLAG ? RG__CELL_U64 : RG__CELL_I64;
-    case MYSQL_TYPE_BIT: return RG__CELL_U64;
-    case MYSQL_TYPE_FLOAT: case MYSQL_TYPE_DOUBLE: return RG__CELL_DOUBLE;
-    case MYSQL_TYPE_DECIMAL: case MYSQL_TYPE_NEWDECIMAL: return RG__CELL_DECIMAL;
-    case MYSQL_TYPE_DATE: case MYSQL_TYPE_NEWDATE: case MYSQL_TYPE_TIME: case MYSQL_TYPE_DATETIME:
+    case MYSQL_TYPE_BIT:
+        return RG__CELL_U64;
+    case MYSQL_TYPE_FLOAT:
+    case MYSQL_TYPE_DOUBLE:
+        return RG__CELL_DOUBLE;
+    case MYSQL_TYPE_DECIMAL:
+    case MYSQL_TYPE_NEWDECIMAL:
+        return RG__CELL_DECIMAL;
+    case MYSQL_TYPE_DATE:
+    case MYSQL_TYPE_NEWDATE:
+    case MYSQL_TYPE_TIME:
+    case MYSQL_TYPE_DATETIME:
     case MYSQL_TYPE_TIMESTAMP:
         return RG__CELL_TIME;
-    case MYSQL_TYPE_NULL: return RG__CELL_TEXT;
-    default: break;
+    case MYSQL_TYPE_NULL:
+        return RG__CELL_TEXT;
+    default:
+        break;
     }
     if (is_json(f)) return RG__CELL_JSON;
     return f->charsetnr == BINARY_CHARSET ? RG__CELL_BYTES : RG__CELL_TEXT;
@@ -45,7 +59,8 @@ static int kind_of(const MYSQL_FIELD *f) {
 
 static const char **names_of(const MYSQL_FIELD *fields, uint32_t n) {
     const char **names = rg__reallocarray(NULL, n ? n : 1, sizeof *names);
-    for (uint32_t i = 0; names && i < n; i++) names[i] = fields[i].name;
+    for (uint32_t i = 0; names && i < n; i++)
+        names[i] = fields[i].name;
     return names;
 }
 
@@ -54,7 +69,8 @@ rg__result *rg__cells_result(MYSQL_RES *meta) {
     const MYSQL_FIELD *fields = meta ? mysql_fetch_fields(meta) : NULL;
     const char **names = names_of(fields, n);
     rg__result *r = names ? rg__result_new(names, n) : NULL;
-    for (uint32_t i = 0; r && i < n; i++) r->kinds[i] = kind_of(&fields[i]);
+    for (uint32_t i = 0; r && i < n; i++)
+        r->kinds[i] = kind_of(&fields[i]);
     rg__free(names);
     return r;
 }
@@ -91,11 +107,13 @@ char *rg__cells_room(rg__filling *f, uint32_t col, size_t len) {
 /* BIT comes as bytes, the highest first. */
 static size_t bit_text(const char *p, size_t len, char *out) {
     uint64_t v = 0;
-    for (size_t i = 0; i < len; i++) v = v << 8 | (uint8_t)p[i];
+    for (size_t i = 0; i < len; i++)
+        v = v << 8 | (uint8_t)p[i];
     return (size_t)sprintf(out, "%llu", (unsigned long long)v);
 }
 
-bool rg__cells_text(rg__filling *f, uint32_t col, const MYSQL_FIELD *field, const char *p, size_t len) {
+bool rg__cells_text(rg__filling *f, uint32_t col, const MYSQL_FIELD *field, const char *p,
+                    size_t len) {
     char digits[24];
     if (field->type == MYSQL_TYPE_BIT) {
         len = bit_text(p, len, digits);
@@ -133,14 +151,17 @@ static size_t fraction_text(unsigned long us, unsigned decimals, char *out) {
     return decimals + 1;
 }
 
-size_t rg__time_text(const MYSQL_TIME *v, enum enum_field_types type, unsigned decimals, char *out) {
+size_t rg__time_text(const MYSQL_TIME *v, enum enum_field_types type, unsigned decimals,
+                     char *out) {
     int len;
     if (type == MYSQL_TYPE_TIME)
-        len = snprintf(out, 40, "%s%02u:%02u:%02u", v->neg ? "-" : "", v->day * 24 + v->hour, v->minute,
-                       v->second);
-    else len = snprintf(out, 40, "%04u-%02u-%02u", v->year, v->month, v->day);
+        len = snprintf(out, 40, "%s%02u:%02u:%02u", v->neg ? "-" : "", v->day * 24 + v->hour,
+                       v->minute, v->second);
+    else
+        len = snprintf(out, 40, "%04u-%02u-%02u", v->year, v->month, v->day);
     if (type == MYSQL_TYPE_DATE || type == MYSQL_TYPE_NEWDATE) return (size_t)len;
     if (type != MYSQL_TYPE_TIME)
-        len += snprintf(out + len, (size_t)(40 - len), " %02u:%02u:%02u", v->hour, v->minute, v->second);
+        len += snprintf(out + len, (size_t)(40 - len), " %02u:%02u:%02u", v->hour, v->minute,
+                        v->second);
     return (size_t)len + fraction_text(v->second_part, decimals, out + len);
 }

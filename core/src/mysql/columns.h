@@ -34,7 +34,7 @@ void rg__columns_select(const rg_type *t, rg__buf *out);
 typedef struct rg__reader_column rg__reader_column;
 /* Reads rows of a statement that selects rg__columns_select; owned by the statement. */
 typedef struct rg__row_reader {
-    const rg_type *t;   /* may be gone by the time of deinit */
+    const rg_type *t; /* may be gone by the time of deinit */
     uint32_t n_columns;
     rg_builder *b;
     MYSQL_BIND *binds;

@@ -20,7 +20,9 @@ static const char sql_mode[] =
 
 /* ---- options ---- */
 
-static void set_uint(MYSQL *my, enum mysql_option option, unsigned v) { mysql_options(my, option, &v); }
+static void set_uint(MYSQL *my, enum mysql_option option, unsigned v) {
+    mysql_options(my, option, &v);
+}
 
 static void set_flag(MYSQL *my, enum mysql_option option, bool v) {
     rg__flag flag = v;
@@ -43,9 +45,10 @@ static void set_tls_mode(MYSQL *my, int tls) {
 }
 #else
 static void set_tls_mode(MYSQL *my, int tls) {
-    set_uint(my, MYSQL_OPT_SSL_MODE, tls == RG_TLS_OFF      ? SSL_MODE_DISABLED
-                                     : tls == RG_TLS_VERIFY ? SSL_MODE_VERIFY_IDENTITY
-                                                            : SSL_MODE_REQUIRED);
+    set_uint(my, MYSQL_OPT_SSL_MODE,
+             tls == RG_TLS_OFF      ? SSL_MODE_DISABLED
+             : tls == RG_TLS_VERIFY ? SSL_MODE_VERIFY_IDENTITY
+                                    : SSL_MODE_REQUIRED);
     /* Without TLS, caching_sha2_password needs the server's key to hide the password. */
     if (tls == RG_TLS_OFF) set_flag(my, MYSQL_OPT_GET_SERVER_PUBLIC_KEY, true);
 }
@@ -80,15 +83,17 @@ static void set_options(MYSQL *my, const rg_pool_opts *o, int left_ms) {
 
 static void read_version(rg__mysql *c) {
     const char *info = mysql_get_server_info(c->my);
-    unsigned major = 0, minor = 0, patch = 0;
     if (!info) info = "";
     if (strncmp(info, "5.5.5-", 6) == 0) info += 6;
-    sscanf(info, "%u.%u.%u", &major, &minor, &patch);
-    c->version = major * 10000 + minor * 100 + patch;
+    char *at = NULL;
+    unsigned long major = strtoul(info, &at, 10);
+    unsigned long minor = *at == '.' ? strtoul(at + 1, &at, 10) : 0;
+    unsigned long patch = *at == '.' ? strtoul(at + 1, &at, 10) : 0;
+    c->version = (unsigned)(major * 10000 + minor * 100 + patch);
     c->flavour = strstr(info, "MariaDB") ? RG__MARIADB : RG__MYSQL;
     bool speaks_only = strstr(info, "TiDB") || strstr(info, "Vitess");
-    c->json_table = c->flavour == RG__MARIADB ? c->version >= 100600
-                                              : c->version >= 80004 && !speaks_only;
+    c->json_table =
+        c->flavour == RG__MARIADB ? c->version >= 100600 : c->version >= 80004 && !speaks_only;
 }
 
 /* ---- session state ---- */
@@ -98,7 +103,9 @@ static int run(rg__mysql *c, const char *sql, rg_err *err) {
     return rg__mysql_error(c, err, "preparing the session");
 }
 
-static bool is(const char *value, const char *want) { return value && strcmp(value, want) == 0; }
+static bool is(const char *value, const char *want) {
+    return value && strcmp(value, want) == 0;
+}
 
 /* MySQL 8 has dropped nothing of this; MariaDB may name the character set utf8mb4 only. */
 static bool row_is_pinned(char **row) {
@@ -114,9 +121,11 @@ static void read_limits(rg__mysql *c, char **row) {
 }
 
 static int verify_pins(rg__mysql *c, rg_err *err) {
-    int code = run(c, "SELECT @@sql_mode, @@time_zone, @@character_set_client, "
-                      "@@character_set_connection, @@character_set_results, @@autocommit, "
-                      "@@max_allowed_packet, @@auto_increment_increment", err);
+    int code = run(c,
+                   "SELECT @@sql_mode, @@time_zone, @@character_set_client, "
+                   "@@character_set_connection, @@character_set_results, @@autocommit, "
+                   "@@max_allowed_packet, @@auto_increment_increment",
+                   err);
     if (code) return code;
     MYSQL_RES *res = mysql_store_result(c->my);
     if (!res) return rg__mysql_error(c, err, "preparing the session");
@@ -132,7 +141,8 @@ static int pin_session(rg__mysql *c, rg_err *err) {
     char sql[400];
     snprintf(sql, sizeof sql,
              "SET SESSION sql_mode='%s', SESSION time_zone='+00:00', SESSION autocommit=1, "
-             "SESSION lc_messages='en_US'", sql_mode);
+             "SESSION lc_messages='en_US'",
+             sql_mode);
     int code = run(c, sql, err);
     return code ? code : verify_pins(c, err);
 }
@@ -159,9 +169,9 @@ static int connect_server(rg__mysql *c, int64_t deadline, rg_err *err) {
     const rg_pool_opts *o = rg__pool_opts(c->pool);
     set_options(c->my, o, rg__left_ms(deadline));
     rg__wait_begin(c, deadline);
-    MYSQL *my = mysql_real_connect(c->my, o->unix_path ? "localhost" : o->host, o->user, o->password,
-                                   o->database, o->unix_path ? 0 : o->port, o->unix_path,
-                                   CLIENT_FOUND_ROWS | CLIENT_MULTI_RESULTS);
+    MYSQL *my = mysql_real_connect(c->my, o->unix_path ? "localhost" : o->host, o->user,
+                                   o->password, o->database, o->unix_path ? 0 : o->port,
+                                   o->unix_path, CLIENT_FOUND_ROWS | CLIENT_MULTI_RESULTS);
     bool late = rg__wait_end(c) || (!my && rg__left_ms(deadline) == 0);
     c->fd = my ? (int)c->my->net.fd : -1;
     c->tls = my && mysql_get_ssl_cipher(c->my) != NULL;
@@ -252,7 +262,8 @@ bool rg__conn_quiet(const rg__mysql *c) {
 }
 
 int rg__conn_ping(rg__mysql *c, const rg__ctx *ctx) {
-    rg__wait_begin(c, rg__deadline_within(ctx->deadline_ms, rg__pool_opts(c->pool)->connect_timeout_ms));
+    rg__wait_begin(
+        c, rg__deadline_within(ctx->deadline_ms, rg__pool_opts(c->pool)->connect_timeout_ms));
     int failed = mysql_ping(c->my);
     if (rg__wait_end(c) || failed) c->broken = true;
     return failed ? RG_EUNAVAILABLE : 0;
@@ -269,15 +280,33 @@ void rg__conn_text_done(rg__mysql *c) {
 
 /* ---- what others ask ---- */
 
-rg__flavour rg__mysql_flavour(const rg__mysql *c) { return c->flavour; }
-unsigned rg__mysql_version(const rg__mysql *c) { return c->version; }
-unsigned long rg__mysql_thread_id(const rg__mysql *c) { return mysql_thread_id(c->my); }
-size_t rg__mysql_max_packet(const rg__mysql *c) { return c->max_packet; }
-bool rg__mysql_broken(const rg__mysql *c) { return c->broken; }
-bool rg__mysql_doomed(const rg__mysql *c) { return c->tx == RG__TXS_DOOMED; }
-unsigned rg__mysql_warnings(const rg__mysql *c) { return c->warnings; }
-void rg__mysql_taint(rg__mysql *c) { c->tainted = true; }
-void rg__mysql_poison(rg__mysql *c) { c->poisoned = true; }
+rg__flavour rg__mysql_flavour(const rg__mysql *c) {
+    return c->flavour;
+}
+unsigned rg__mysql_version(const rg__mysql *c) {
+    return c->version;
+}
+unsigned long rg__mysql_thread_id(const rg__mysql *c) {
+    return mysql_thread_id(c->my);
+}
+size_t rg__mysql_max_packet(const rg__mysql *c) {
+    return c->max_packet;
+}
+bool rg__mysql_broken(const rg__mysql *c) {
+    return c->broken;
+}
+bool rg__mysql_doomed(const rg__mysql *c) {
+    return c->tx == RG__TXS_DOOMED;
+}
+unsigned rg__mysql_warnings(const rg__mysql *c) {
+    return c->warnings;
+}
+void rg__mysql_taint(rg__mysql *c) {
+    c->tainted = true;
+}
+void rg__mysql_poison(rg__mysql *c) {
+    c->poisoned = true;
+}
 
 bool rg__mysql_in_transaction(const rg__mysql *c) {
     return !c->broken && (c->tx == RG__TXS_OPEN || c->tx == RG__TXS_MUST_ROLLBACK);

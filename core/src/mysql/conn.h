@@ -14,8 +14,8 @@
 #include "mysql/mysql.h"
 
 /* MariaDB's client library calls a function of ours wherever it would wait for a plain socket, so a
- * deadline needs no second thread (wait.c). Oracle's has nothing like it: there the watchdog shuts the
- * socket down. RG_MYSQL_WATCHDOG tries that way with MariaDB's library, too. */
+ * deadline needs no second thread (wait.c). Oracle's has nothing like it: there the watchdog shuts
+ * the socket down. RG_MYSQL_WATCHDOG tries that way with MariaDB's library, too. */
 #ifdef MARIADB_PACKAGE_VERSION
 #define RG__CLIENT_MARIADB 1
 typedef my_bool rg__flag;
@@ -43,33 +43,33 @@ typedef enum rg__tx_state {
 typedef struct rg__stmt rg__stmt;
 
 struct rg__mysql {
-    MYSQL *my;            /* NULL before connect */
+    MYSQL *my; /* NULL before connect */
     rg__mysql_pool *pool;
-    rg__node node;        /* in pool->idle or pool->busy, under its lock */
-    int fd;               /* of the socket; -1: none */
-    pid_t pid;            /* process that connected */
+    rg__node node; /* in pool->idle or pool->busy, under its lock */
+    int fd;        /* of the socket; -1: none */
+    pid_t pid;     /* process that connected */
     rg__flavour flavour;
     unsigned version;
-    size_t max_packet;    /* @@max_allowed_packet */
-    uint64_t id_step;     /* @@auto_increment_increment */
-    bool json_table;      /* the server knows JSON_TABLE */
+    size_t max_packet; /* @@max_allowed_packet */
+    uint64_t id_step;  /* @@auto_increment_increment */
+    bool json_table;   /* the server knows JSON_TABLE */
     rg__tx_state tx;
-    bool broken;          /* nothing more may be sent */
-    bool tainted;         /* session state unknown */
-    bool poisoned;        /* to be closed on release */
-    bool extra;           /* not of the pool's count */
-    unsigned warnings;    /* of the last statement */
+    bool broken;       /* nothing more may be sent */
+    bool tainted;      /* session state unknown */
+    bool poisoned;     /* to be closed on release */
+    bool extra;        /* not of the pool's count */
+    unsigned warnings; /* of the last statement */
     int64_t idle_since_ms;
-    int64_t deadline_ms;  /* of the call in progress */
-    bool late;            /* rg__call_overdue cut it */
-    bool tls;             /* asked for, or there */
-    bool watched;         /* the watchdog has it */
-    int watch_fd;         /* by this descriptor of its own; -1: by fd */
+    int64_t deadline_ms; /* of the call in progress */
+    bool late;           /* rg__call_overdue cut it */
+    bool tls;            /* asked for, or there */
+    bool watched;        /* the watchdog has it */
+    int watch_fd;        /* by this descriptor of its own; -1: by fd */
     rg__watch watch;
-    rg__map *stmts;       /* key -> rg__stmt */
-    rg__node stmt_lru;    /* head: used last */
-    rg__buf text;         /* scratch of statement text; confined like the connection */
-    rg__buf key;          /* scratch of statement keys */
+    rg__map *stmts;    /* key -> rg__stmt */
+    rg__node stmt_lru; /* head: used last */
+    rg__buf text;      /* scratch of statement text; confined like the connection */
+    rg__buf key;       /* scratch of statement keys */
 };
 
 /* ---- calls ---- */
@@ -90,8 +90,9 @@ typedef struct rg__call {
 
 /* Arms the deadline. Refuses on a broken connection, in a doomed transaction, past the deadline. */
 int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err);
-/* Ends what begin began: disarms, notes the transaction state, counts, traces. code is what the work
- * between returned, with *err filled by rg__call_fail; text is the statement as it may be shown. */
+/* Ends what begin began: disarms, notes the transaction state, counts, traces. code is what the
+ * work between returned, with *err filled by rg__call_fail; text is the statement as it may be
+ * shown. */
 int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len, rg_err *err);
 /* Turns the last error of the connection (st NULL) or of a statement into *err. Between begin and
  * end. Returns the code. */
@@ -107,7 +108,7 @@ int rg__call_fits(const rg__mysql *c, size_t bytes, const char *what, rg_err *er
 void rg__wait_begin(rg__mysql *c, int64_t deadline_ms);
 bool rg__wait_end(rg__mysql *c);
 bool rg__wait_fired(const rg__mysql *c); /* before end, after a call has failed */
-void rg__wait_install(MYSQL *my); /* before connect */
+void rg__wait_install(MYSQL *my);        /* before connect */
 
 /* ---- connections (conn.c) ---- */
 rg__mysql *rg__conn_open(rg__mysql_pool *pool, const rg__ctx *ctx, rg_err *err);
@@ -122,7 +123,8 @@ void rg__conn_cut(rg__mysql *c);
 int rg__conn_reset(rg__mysql *c, const rg__ctx *ctx, rg_err *err);
 /* Replaces the inherited descriptor by one that leads nowhere. */
 void rg__conn_abandon(rg__mysql *c);
-/* Stops what the thread of the server does, by an idle connection or a new one; does not wait long. */
+/* Stops what the thread of the server does, by an idle connection or a new one; does not wait long.
+ */
 void rg__pool_stop_statement(rg__mysql_pool *pool, unsigned long thread_id);
 /* What the pool's options say, owned by the pool. */
 const rg_pool_opts *rg__pool_opts(const rg__mysql_pool *pool);
@@ -143,18 +145,19 @@ struct rg__stmt {
     char *sql;
     size_t sql_len;
     unsigned n_params, n_columns;
-    MYSQL_BIND *params;         /* n_params; zeroed at first */
-    unsigned long *lengths;     /* n_params; params[i].length points here */
-    rg__flag *nulls;            /* n_params; params[i].is_null points here */
-    bool params_bound;          /* set false when a pointer or type in params changed */
-    MYSQL_BIND *results;        /* the user's, or NULL; bound again after each prepare */
-    void *extra;                /* the user's: buffers behind params and results */
+    MYSQL_BIND *params;     /* n_params; zeroed at first */
+    unsigned long *lengths; /* n_params; params[i].length points here */
+    rg__flag *nulls;        /* n_params; params[i].is_null points here */
+    bool params_bound;      /* set false when a pointer or type in params changed */
+    MYSQL_BIND *results;    /* the user's, or NULL; bound again after each prepare */
+    void *extra;            /* the user's: buffers behind params and results */
     void (*extra_free)(void *);
 };
-/* The key of a statement of ours about a type, in the connection's key buffer: finds it again without
- * writing its text. what: which statement; number: whatever else its text depends on; mask (NULL:
- * none): the columns it names. */
-rg__buf *rg__stmt_key(rg__mysql *c, const rg_type *t, char what, uint32_t number, const uint8_t *mask);
+/* The key of a statement of ours about a type, in the connection's key buffer: finds it again
+ * without writing its text. what: which statement; number: whatever else its text depends on; mask
+ * (NULL: none): the columns it names. */
+rg__buf *rg__stmt_key(rg__mysql *c, const rg_type *t, char what, uint32_t number,
+                      const uint8_t *mask);
 /* The cached statement of that key, or NULL. */
 rg__stmt *rg__stmt_find(rg__mysql *c, const void *key, size_t len);
 /* Prepares and caches; within a call. Evicts the one used longest ago beyond the pool's bound. */

@@ -22,14 +22,18 @@ struct rg__reader_column {
 
 /* ---- the statement's side ---- */
 
-static bool as_number(const rg__column *c) { return c->kind == RG_ENUM || c->kind == RG_SET; }
+static bool as_number(const rg__column *c) {
+    return c->kind == RG_ENUM || c->kind == RG_SET;
+}
 
 void rg__columns_select(const rg_type *t, rg__buf *out) {
     for (uint32_t i = 0; i < t->n_columns; i++) {
         const rg__column *c = &t->columns[i];
         if (i) rg__buf_char(out, ',');
-        if (as_number(c)) rg__buf_fmt(out, "CAST(%s AS UNSIGNED)", c->quoted);
-        else rg__buf_str(out, c->quoted);
+        if (as_number(c))
+            rg__buf_fmt(out, "CAST(%s AS UNSIGNED)", c->quoted);
+        else
+            rg__buf_str(out, c->quoted);
     }
 }
 
@@ -52,12 +56,18 @@ static bool bind_text(MYSQL_BIND *b, rg__reader_column *r, unsigned long cap, bo
 
 static enum enum_field_types type_of(const rg__column *c) {
     switch (c->kind) {
-    case RG_FLOAT: return MYSQL_TYPE_FLOAT;
-    case RG_DOUBLE: return MYSQL_TYPE_DOUBLE;
-    case RG_DATE: return MYSQL_TYPE_DATE;
-    case RG_DATETIME: return MYSQL_TYPE_DATETIME;
-    case RG_TIME: return MYSQL_TYPE_TIME;
-    default: return MYSQL_TYPE_LONGLONG;
+    case RG_FLOAT:
+        return MYSQL_TYPE_FLOAT;
+    case RG_DOUBLE:
+        return MYSQL_TYPE_DOUBLE;
+    case RG_DATE:
+        return MYSQL_TYPE_DATE;
+    case RG_DATETIME:
+        return MYSQL_TYPE_DATETIME;
+    case RG_TIME:
+        return MYSQL_TYPE_TIME;
+    default:
+        return MYSQL_TYPE_LONGLONG;
     }
 }
 
@@ -87,7 +97,8 @@ int rg__row_reader_init(rg__row_reader *r, const rg_type *t, rg_err *err) {
 }
 
 void rg__row_reader_deinit(rg__row_reader *r) {
-    for (uint32_t i = 0; r->columns && i < r->n_columns; i++) rg__free(r->columns[i].text);
+    for (uint32_t i = 0; r->columns && i < r->n_columns; i++)
+        rg__free(r->columns[i].text);
     rg__free(r->columns);
     rg__free(r->binds);
     rg_builder_free(r->b);
@@ -99,7 +110,8 @@ void rg__row_reader_deinit(rg__row_reader *r) {
 
 static int fail_column(const rg__row_reader *r, uint32_t i, rg_err *err, const char *why) {
     const rg__column *c = &r->t->columns[i];
-    rg__fail_field(err, c->name, "%s.%s: the table's column %s %s", r->t->name, c->name, c->quoted, why);
+    rg__fail_field(err, c->name, "%s.%s: the table's column %s %s", r->t->name, c->name, c->quoted,
+                   why);
     if (!err) return RG_ESCHEMA;
     err->code = RG_ESCHEMA;
     err->cls = RG_CLASS_PERMANENT;
@@ -140,16 +152,20 @@ static int read_unsigned(const rg__row_reader *r, uint32_t i, rg__value *v, rg_e
 }
 
 static int64_t clock_us(const MYSQL_TIME *t) {
-    return ((int64_t)t->hour * 3600 + t->minute * 60 + t->second) * 1000000 + (int64_t)t->second_part;
+    return ((int64_t)t->hour * 3600 + t->minute * 60 + t->second) * 1000000 +
+           (int64_t)t->second_part;
 }
 
 /* Dates with a zero year, month or day: what strict mode refuses, but old tables hold. */
-static bool is_zero_date(const MYSQL_TIME *t) { return t->month == 0 || t->day == 0; }
+static bool is_zero_date(const MYSQL_TIME *t) {
+    return t->month == 0 || t->day == 0;
+}
 
 static void read_date(const rg__column *c, const MYSQL_TIME *t, rg__value *v) {
     const int64_t day_us = INT64_C(86400000000);
     bool zero = is_zero_date(t), nullable = c->flags & RG_COL_NULLABLE;
-    int64_t days = zero ? rg__days_from_civil(1000, 1, 1) : rg__days_from_civil(t->year, t->month, t->day);
+    int64_t days =
+        zero ? rg__days_from_civil(1000, 1, 1) : rg__days_from_civil(t->year, t->month, t->day);
     v->is_null = zero && nullable;
     v->i = c->kind == RG_DATE ? days : days * day_us + (zero ? 0 : clock_us(t));
 }
@@ -173,7 +189,8 @@ static int fetch_long(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__slice *
     if (!to) return rg__fail_memory(err);
     b.buffer = to;
     b.buffer_length = cap;
-    if (mysql_stmt_fetch_column(st, &b, i, 0)) return rg__fail(err, RG_EINTERNAL, "a long value was lost");
+    if (mysql_stmt_fetch_column(st, &b, i, 0))
+        return rg__fail(err, RG_EINTERNAL, "a long value was lost");
     r->rebind |= keep; /* after the row: it makes the library forget where its values are */
     *out = (rg__slice){to, cap};
     return 0;
@@ -201,10 +218,12 @@ static int read_decimal(rg__row_reader *r, uint32_t i, rg__value *v, rg_err *err
 
 /* The next id of [1, 2]; 0 at the end, -1 when it is something else. */
 static int next_id(const char **p, const char *end, uint64_t *id) {
-    while (*p < end && (**p == ' ' || **p == ',' || **p == '"')) ++*p;
+    while (*p < end && (**p == ' ' || **p == ',' || **p == '"'))
+        ++*p;
     if (*p < end && **p == ']') return 0;
     const char *start = *p;
-    for (*id = 0; *p < end && **p >= '0' && **p <= '9'; ++*p) *id = *id * 10 + (uint64_t)(**p - '0');
+    for (*id = 0; *p < end && **p >= '0' && **p <= '9'; ++*p)
+        *id = *id * 10 + (uint64_t)(**p - '0');
     return *p > start && *p - start < 20 ? 1 : -1;
 }
 
@@ -213,7 +232,8 @@ static int read_refs(rg__row_reader *r, uint32_t i, rg__value *v, rg_err *err) {
     size_t from = r->scratch.len;
     uint64_t id;
     int more = p < end && *p++ == '[' ? 1 : -1;
-    while (more > 0 && (more = next_id(&p, end, &id)) > 0) rg__buf_le64(&r->scratch, id);
+    while (more > 0 && (more = next_id(&p, end, &id)) > 0)
+        rg__buf_le64(&r->scratch, id);
     if (more < 0) return fail_column(r, i, err, "holds no list of ids");
     if (r->scratch.failed) return rg__fail_memory(err);
     v->s = (rg__slice){r->scratch.p ? r->scratch.p + from : "", r->scratch.len - from};
@@ -235,12 +255,24 @@ static int read_value(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__value *
     const rg__column *c = &r->t->columns[i];
     const rg__reader_column *from = &r->columns[i];
     switch (c->kind) {
-    case RG_BOOL: v->u = from->v.i != 0; return 0;
-    case RG_FLOAT: v->d = from->v.f; return 0;
-    case RG_DOUBLE: v->d = from->v.d; return 0;
-    case RG_DATE: case RG_DATETIME: read_date(c, &from->v.time, v); return 0;
-    case RG_TIME: read_time(&from->v.time, v); return 0;
-    default: break;
+    case RG_BOOL:
+        v->u = from->v.i != 0;
+        return 0;
+    case RG_FLOAT:
+        v->d = from->v.f;
+        return 0;
+    case RG_DOUBLE:
+        v->d = from->v.d;
+        return 0;
+    case RG_DATE:
+    case RG_DATETIME:
+        read_date(c, &from->v.time, v);
+        return 0;
+    case RG_TIME:
+        read_time(&from->v.time, v);
+        return 0;
+    default:
+        break;
     }
     if (c->store == RG_STORE_VAR) return read_var(r, st, i, v, err);
     return c->store <= RG_STORE_I64 ? read_signed(r, i, v, err) : read_unsigned(r, i, v, err);
@@ -262,7 +294,8 @@ rg_block *rg__row_read(rg__row_reader *r, MYSQL_STMT *st, int rc, rg_err *err) {
     int code = 0;
     r->truncated = rc == MYSQL_DATA_TRUNCATED;
     rg_builder_reset(r->b);
-    for (uint32_t i = 0; code == 0 && i < r->n_columns; i++) code = read_column(r, st, i, err);
+    for (uint32_t i = 0; code == 0 && i < r->n_columns; i++)
+        code = read_column(r, st, i, err);
     rg_block *row = code ? NULL : rg__builder_finish(r->b, false, 0, err);
     if (r->large.cap) rg__buf_deinit(&r->large);
     if (r->rebind && mysql_stmt_bind_result(st, r->binds) && row) {

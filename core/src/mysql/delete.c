@@ -14,7 +14,9 @@ static int by_id(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-size_t rg__sql_delete_statements(size_t n) { return (n + RG__WRITE_ROWS - 1) / RG__WRITE_ROWS; }
+size_t rg__sql_delete_statements(size_t n) {
+    return (n + RG__WRITE_ROWS - 1) / RG__WRITE_ROWS;
+}
 
 /* ---- one row ---- */
 
@@ -27,7 +29,8 @@ static void one_row_text(rg__mysql *c, rg__buf *sql, const rg__row_write *w) {
 static int delete_one(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const victim *v,
                       bool versioned, uint64_t *matched, rg_err *err) {
     rg__call call = {.ctx = ctx, .what = "deleting", .op = "DELETE", .write = true};
-    rg__row_write w = {.t = t, .first = t->n_columns, .more = {v->id, v->version}, .n_more = versioned ? 2 : 1};
+    rg__row_write w = {
+        .t = t, .first = t->n_columns, .more = {v->id, v->version}, .n_more = versioned ? 2 : 1};
     rg__stmt *s = NULL;
     int code = rg__call_begin(c, &call, err);
     if (code) return code;
@@ -35,7 +38,8 @@ static int delete_one(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const 
                              one_row_text, &s, err);
     if (code == 0) code = rg__row_write_run(c, &call, s, &w, err);
     if (code == 0) *matched += (uint64_t)call.rows;
-    return rg__write_end(c, &call, code, t, s ? (rg__slice){s->sql, s->sql_len} : rg__slice_of("DELETE"), err);
+    return rg__write_end(c, &call, code, t,
+                         s ? (rg__slice){s->sql, s->sql_len} : rg__slice_of("DELETE"), err);
 }
 
 /* ---- many rows ---- */
@@ -59,8 +63,10 @@ static void add_pairs(rg__buf *sql, const victim *v, size_t n) {
     rg__buf_char(sql, ')');
 }
 
-/* The ids alone come first: they make a range of the primary key, so that no other row is locked. */
-static void many_rows_text(rg__buf *sql, const rg_type *t, const victim *v, size_t n, bool versioned) {
+/* The ids alone come first: they make a range of the primary key, so that no other row is locked.
+ */
+static void many_rows_text(rg__buf *sql, const rg_type *t, const victim *v, size_t n,
+                           bool versioned) {
     const char *id = t->columns[0].quoted;
     rg__buf_fmt(sql, "DELETE FROM %s WHERE %s IN ", t->quoted, id);
     add_ids(sql, v, n);
@@ -69,8 +75,8 @@ static void many_rows_text(rg__buf *sql, const rg_type *t, const victim *v, size
     add_pairs(sql, v, n);
 }
 
-static int delete_many(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const victim *v, size_t n,
-                       bool versioned, uint64_t *matched, rg_err *err) {
+static int delete_many(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const victim *v,
+                       size_t n, bool versioned, uint64_t *matched, rg_err *err) {
     rg__call call = {.ctx = ctx, .what = "deleting", .op = "DELETE", .write = true};
     rg__buf *sql = rg__conn_text(c);
     many_rows_text(sql, t, v, n, versioned);
@@ -89,12 +95,15 @@ int rg__sql_delete(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const uin
     int code = 0;
     victim *v = rg__reallocarray(NULL, n ? n : 1, sizeof *v);
     if (!v) return rg__fail_memory(err);
-    for (size_t i = 0; i < n; i++) v[i] = (victim){ids[i], expected ? expected[i] : 0};
+    for (size_t i = 0; i < n; i++)
+        v[i] = (victim){ids[i], expected ? expected[i] : 0};
     qsort(v, n, sizeof *v, by_id);
     for (size_t at = 0, k; code == 0 && at < n; at += k) {
         k = n - at < RG__WRITE_ROWS ? n - at : RG__WRITE_ROWS;
-        if (k == 1) code = delete_one(c, ctx, t, &v[at], expected != NULL, &found, err);
-        else code = delete_many(c, ctx, t, &v[at], k, expected != NULL, &found, err);
+        if (k == 1)
+            code = delete_one(c, ctx, t, &v[at], expected != NULL, &found, err);
+        else
+            code = delete_many(c, ctx, t, &v[at], k, expected != NULL, &found, err);
     }
     rg__free(v);
     if (matched) *matched = found;

@@ -83,7 +83,7 @@ static const rg__sql_class table[] = {
     {1197, BOTH,   PERMANENT, RG_ELIMIT,          ROLLBACK}, /* TRANS_CACHE_FULL: split it */
     {1203, BOTH,   WAIT,      RG_EUNAVAILABLE,    KEPT},     /* TOO_MANY_USER_CONNECTIONS */
     {1205, BOTH,   RETRY,     RG_EDEADLOCK,       ROLLBACK}, /* LOCK_WAIT_TIMEOUT */
-    {1206, BOTH,   WAIT,      RG_EUNAVAILABLE,    GONE},     /* LOCK_TABLE_FULL: InnoDB undoes all */
+    {1206, BOTH,   WAIT,      RG_EUNAVAILABLE,    GONE},     /* LOCK_TABLE_FULL: all undone */
     {1210, BOTH,   PERMANENT, RG_ESQL,            KEPT},     /* WRONG_ARGUMENTS */
     {1213, BOTH,   RETRY,     RG_EDEADLOCK,       GONE},     /* LOCK_DEADLOCK, certification */
     {1216, BOTH,   PERMANENT, RG_EFOREIGN_KEY,    KEPT},     /* NO_REFERENCED_ROW */
@@ -92,7 +92,7 @@ static const rg__sql_class table[] = {
     {1226, BOTH,   WAIT,      RG_EUNAVAILABLE,    KEPT},     /* USER_LIMIT_REACHED */
     {1227, BOTH,   WAIT,      RG_EACCESS,         KEPT},     /* SPECIFIC_ACCESS_DENIED */
     {1231, BOTH,   PERMANENT, RG_ESQL,            KEPT},     /* WRONG_VALUE_FOR_VAR */
-    {1243, BOTH,   RECONNECT, RG_EUNAVAILABLE,    KEPT},     /* UNKNOWN_STMT_HANDLER: prepare again */
+    {1243, BOTH,   RECONNECT, RG_EUNAVAILABLE,    KEPT},     /* UNKNOWN_STMT_HANDLER */
     {1251, BOTH,   WAIT,      RG_EACCESS,         KEPT},     /* NOT_SUPPORTED_AUTH_MODE */
     {1263, BOTH,   PERMANENT, RG_ECONSTRAINT,     KEPT},     /* WARN_NULL_TO_NOTNULL */
     {1264, BOTH,   PERMANENT, RG_ECONSTRAINT,     KEPT},     /* WARN_DATA_OUT_OF_RANGE */
@@ -116,7 +116,7 @@ static const rg__sql_class table[] = {
     {1412, BOTH,   RETRY,     RG_EDEADLOCK,       ROLLBACK}, /* TABLE_DEF_CHANGED */
     {1416, BOTH,   PERMANENT, RG_ECONSTRAINT,     KEPT},     /* CANT_CREATE_GEOMETRY_OBJECT */
     {1441, BOTH,   PERMANENT, RG_ECONSTRAINT,     KEPT},     /* DATETIME_FUNCTION_OVERFLOW */
-    {1442, BOTH,   PERMANENT, RG_ESQL,            KEPT},     /* CANT_UPDATE_USED_TABLE_IN_SF_OR_TRG */
+    {1442, BOTH,   PERMANENT, RG_ESQL,            KEPT},     /* CANT_UPDATE_USED_TABLE */
     {1451, BOTH,   PERMANENT, RG_EFOREIGN_KEY,    KEPT},     /* ROW_IS_REFERENCED_2 */
     {1452, BOTH,   PERMANENT, RG_EFOREIGN_KEY,    KEPT},     /* NO_REFERENCED_ROW_2 */
     {1461, BOTH,   WAIT,      RG_EUNAVAILABLE,    KEPT},     /* MAX_PREPARED_STMT_COUNT_REACHED */
@@ -134,8 +134,8 @@ static const rg__sql_class table[] = {
     {1698, BOTH,   WAIT,      RG_EACCESS,         KEPT},     /* ACCESS_DENIED_NO_PASSWORD */
     {1705, BOTH,   PERMANENT, RG_ELIMIT,          ROLLBACK}, /* STMT_CACHE_FULL */
     {1712, BOTH,   WAIT,      RG_ESQL,            ROLLBACK}, /* INDEX_CORRUPT */
-    {1761, BOTH,   PERMANENT, RG_EDUPLICATE_KEY,  KEPT},     /* FOREIGN_DUPLICATE_KEY_WITH_CHILD */
-    {1762, BOTH,   PERMANENT, RG_EDUPLICATE_KEY,  KEPT},     /* FOREIGN_DUPLICATE_KEY_WITHOUT_CHILD */
+    {1761, BOTH,   PERMANENT, RG_EDUPLICATE_KEY,  KEPT},     /* FOREIGN_DUPLICATE_KEY */
+    {1762, BOTH,   PERMANENT, RG_EDUPLICATE_KEY,  KEPT},     /* FOREIGN_DUPLICATE_KEY, too */
     {1792, BOTH,   WAIT,      RG_EREAD_ONLY,      KEPT},     /* READ_ONLY_TRANSACTION */
     {1815, BOTH,   WAIT,      RG_ESQL,            ROLLBACK}, /* INTERNAL_ERROR */
     {1817, BOTH,   WAIT,      RG_ESQL,            ROLLBACK}, /* INNODB_INDEX_CORRUPT */
@@ -179,7 +179,7 @@ static const rg__sql_class table[] = {
     {3044, ORACLE, WAIT,      RG_EUNAVAILABLE,    ROLLBACK}, /* STD_BAD_ALLOC_ERROR */
     {3058, ORACLE, RETRY,     RG_EDEADLOCK,       ROLLBACK}, /* USER_LOCK_DEADLOCK */
     {3100, ORACLE, AMBIGUOUS, RG_ECOMMIT_UNKNOWN, LOST},     /* RUN_HOOK_ERROR */
-    {3101, ORACLE, RETRY,     RG_EDEADLOCK,       GONE},     /* TRANSACTION_ROLLBACK_DURING_COMMIT */
+    {3101, ORACLE, RETRY,     RG_EDEADLOCK,       GONE},     /* ROLLBACK_DURING_COMMIT */
     {3118, ORACLE, WAIT,      RG_EACCESS,         KEPT},     /* ACCOUNT_HAS_BEEN_LOCKED */
     {3132, ORACLE, RETRY,     RG_EDEADLOCK,       ROLLBACK}, /* LOCKING_SERVICE_DEADLOCK */
     {3133, ORACLE, RETRY,     RG_EDEADLOCK,       ROLLBACK}, /* LOCKING_SERVICE_TIMEOUT */
@@ -188,7 +188,7 @@ static const rg__sql_class table[] = {
     {3142, ORACLE, PERMANENT, RG_ECONSTRAINT,     KEPT},     /* INVALID_JSON_BINARY_DATA */
     {3143, ORACLE, PERMANENT, RG_ECONSTRAINT,     KEPT},     /* INVALID_JSON_PATH */
     {3144, ORACLE, PERMANENT, RG_ECONSTRAINT,     KEPT},     /* INVALID_JSON_CHARSET */
-    {3145, ORACLE, PERMANENT, RG_ECONSTRAINT,     KEPT},     /* INVALID_JSON_CHARSET_IN_FUNCTION */
+    {3145, ORACLE, PERMANENT, RG_ECONSTRAINT,     KEPT},     /* INVALID_JSON_CHARSET, too */
     {3146, ORACLE, PERMANENT, RG_ECONSTRAINT,     KEPT},     /* INVALID_TYPE_FOR_JSON */
     {3147, ORACLE, PERMANENT, RG_ECONSTRAINT,     KEPT},     /* INVALID_CAST_TO_JSON */
     {3148, ORACLE, PERMANENT, RG_ECONSTRAINT,     KEPT},     /* INVALID_JSON_PATH_CHARSET */
@@ -229,9 +229,9 @@ static const rg__sql_class table[] = {
     {4176, MARIA,  PERMANENT, RG_ECONSTRAINT,     KEPT},     /* JSON_TABLE_ERROR_ON_FIELD */
     {4178, MARIA,  PERMANENT, RG_ECONSTRAINT,     KEPT},     /* JSON_TABLE_SCALAR_EXPECTED */
     {5008, BOTH,   RECONNECT, RG_EUNAVAILABLE,    LOST},     /* CR_VERSION_MISMATCH */
-    {5013, BOTH,   RECONNECT, RG_EUNAVAILABLE,    LOST},     /* CR_ERR_NET_READ (libmariadb) */
-    {5014, BOTH,   RECONNECT, RG_EUNAVAILABLE,    LOST},     /* CR_ERR_NET_WRITE (libmariadb) */
-    {5015, BOTH,   RECONNECT, RG_EUNAVAILABLE,    LOST},     /* CR_ERR_NET_UNCOMPRESS (libmariadb) */
+    {5013, BOTH,   RECONNECT, RG_EUNAVAILABLE,    LOST},     /* CR_ERR_NET_READ: libmariadb */
+    {5014, BOTH,   RECONNECT, RG_EUNAVAILABLE,    LOST},     /* CR_ERR_NET_WRITE */
+    {5015, BOTH,   RECONNECT, RG_EUNAVAILABLE,    LOST},     /* CR_ERR_NET_UNCOMPRESS */
 };
 
 /* What the SQLSTATE says of a number that is not in the table. */
@@ -251,8 +251,10 @@ static const rg__sql_class *find_number(rg__flavour f, unsigned number) {
     size_t low = 0, high = sizeof table / sizeof *table;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if (table[mid].number < number) low = mid + 1;
-        else high = mid;
+        if (table[mid].number < number)
+            low = mid + 1;
+        else
+            high = mid;
     }
     for (; low < sizeof table / sizeof *table && table[low].number == number; low++)
         if (table[low].flavours & f) return &table[low];

@@ -16,7 +16,8 @@ static void copy_name(char *to, size_t cap, const char *p, const char *end) {
 
 static const char *find_last(const char *text, const char *what) {
     const char *found = NULL;
-    for (const char *at = text; (at = strstr(at, what)); at++) found = at;
+    for (const char *at = text; (at = strstr(at, what)); at++)
+        found = at;
     return found;
 }
 
@@ -70,34 +71,53 @@ static void after(char *to, size_t cap, const char *text, const char *what) {
 
 static void find_names(rg_err *err, const char *text, rg__flavour f) {
     switch (err->sql_errno) {
-    case 1048: case 1054: case 1364: first_quoted(err->field, sizeof err->field, text); break;
-    case 1264: case 1265: case 1292: case 1366: case 1406:
+    case 1048:
+    case 1054:
+    case 1364:
+        first_quoted(err->field, sizeof err->field, text);
+        break;
+    case 1264:
+    case 1265:
+    case 1292:
+    case 1366:
+    case 1406:
         for_column(err->field, sizeof err->field, text);
         break;
-    case 1062: case 1586: for_key(err->index, sizeof err->index, text, f); break;
-    case 1146: first_quoted(err->entity, sizeof err->entity, text); break;
-    case 1451: case 1452:
+    case 1062:
+    case 1586:
+        for_key(err->index, sizeof err->index, text, f);
+        break;
+    case 1146:
+        first_quoted(err->entity, sizeof err->entity, text);
+        break;
+    case 1451:
+    case 1452:
         after(err->index, sizeof err->index, text, "CONSTRAINT `");
         after(err->field, sizeof err->field, text, "FOREIGN KEY (`");
         break;
-    case 4025: after(err->index, sizeof err->index, text, "CONSTRAINT `"); break;
-    case 3819: after(err->index, sizeof err->index, text, "constraint '"); break;
-    default: break;
+    case 4025:
+        after(err->index, sizeof err->index, text, "CONSTRAINT `");
+        break;
+    case 3819:
+        after(err->index, sizeof err->index, text, "constraint '");
+        break;
+    default:
+        break;
     }
 }
 
 /* ---- messages ---- */
 
-/* Texts whose quoted parts are names, hosts or paths, never values. */
+/* Server texts whose quoted parts are names, hosts or paths, never values. */
+static const uint16_t quote_names[] = {
+    1040, 1044, 1045, 1048, 1049, 1051, 1052, 1054, 1129, 1130, 1142, 1143, 1146, 1193, 1203, 1205,
+    1213, 1226, 1227, 1264, 1265, 1290, 1305, 1364, 1406, 1451, 1452, 1698, 4025, 4150, 4151};
+
 static bool quotes_names_only(unsigned number) {
-    switch (number) {
-    case 1040: case 1044: case 1045: case 1048: case 1049: case 1051: case 1052: case 1054: case 1129:
-    case 1130: case 1142: case 1143: case 1146: case 1193: case 1203: case 1205: case 1213: case 1226:
-    case 1227: case 1264: case 1265: case 1290: case 1305: case 1364: case 1406: case 1451: case 1452: case 1698:
-    case 4025: case 4150: case 4151:
-        return true;
-    default: return (number >= 2000 && number < 3000) || number >= 5000;
-    }
+    if ((number >= 2000 && number < 3000) || number >= 5000) return true; /* the client's own */
+    for (size_t i = 0; i < sizeof quote_names / sizeof *quote_names; i++)
+        if (quote_names[i] == number) return true;
+    return false;
 }
 
 /* " at row 1", " at line 7": the only ends that are surely not part of a value. */
@@ -111,18 +131,23 @@ static const char *safe_tail(const char *text) {
     return "";
 }
 
-/* Everything from the first quote on goes: values hold quotes of their own, and long texts are cut. */
+/* Everything from the first quote on goes: values hold quotes of their own, and long texts are cut.
+ */
 static void redact(char *to, size_t cap, const char *text) {
     size_t head = strcspn(text, "'\"");
-    if (!text[head]) snprintf(to, cap, "%s", text);
-    else snprintf(to, cap, "%.*s'...'%s", (int)head, text, safe_tail(text + head));
+    if (!text[head])
+        snprintf(to, cap, "%s", text);
+    else
+        snprintf(to, cap, "%.*s'...'%s", (int)head, text, safe_tail(text + head));
 }
 
 static void describe(char *to, size_t cap, const rg_err *err, const char *text) {
     if (err->sql_errno == 1062 || err->sql_errno == 1586)
         snprintf(to, cap, "duplicate key '%s'", err->index);
-    else if (quotes_names_only(err->sql_errno)) snprintf(to, cap, "%s", text);
-    else redact(to, cap, text);
+    else if (quotes_names_only(err->sql_errno))
+        snprintf(to, cap, "%s", text);
+    else
+        redact(to, cap, text);
     /* Redaction took the column's name, which is no secret. */
     if (err->field[0] && !strstr(to, err->field)) {
         size_t used = strlen(to);

@@ -13,11 +13,13 @@ static const char make_table[] =
 /* Table names are at most 64 characters of anything. */
 static void add_name(rg__buf *sql, const char *name) {
     rg__buf_str(sql, "_utf8mb4 X'");
-    for (const char *p = name; *p; p++) rg__buf_fmt(sql, "%02X", (unsigned char)*p);
+    for (const char *p = name; *p; p++)
+        rg__buf_fmt(sql, "%02X", (unsigned char)*p);
     rg__buf_char(sql, '\'');
 }
 
-static int run(rg__mysql *c, const rg__ctx *ctx, const rg__buf *sql, rg__result **out, rg_err *err) {
+static int run(rg__mysql *c, const rg__ctx *ctx, const rg__buf *sql, rg__result **out,
+               rg_err *err) {
     if (sql->failed) return rg__fail_memory(err);
     return rg__mysql_query(c, ctx, sql->p, sql->len, NULL, 0, false, out, err);
 }
@@ -63,7 +65,8 @@ static int reserve(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, uint64_t 
                    bool *taken, rg_err *err) {
     rg_err why = {0};
     int code = take(c, ctx, t, n, first, taken, &why);
-    if (why.sql_errno == 1146) code = rg__mysql_exec(c, ctx, make_table, sizeof make_table - 1, NULL, &why);
+    if (why.sql_errno == 1146)
+        code = rg__mysql_exec(c, ctx, make_table, sizeof make_table - 1, NULL, &why);
     if (code && err) *err = why;
     if (code || *taken) return code;
     code = seed(c, ctx, t, err);
@@ -73,7 +76,8 @@ static int reserve(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, uint64_t 
 int rg__sql_reserve_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, uint64_t n,
                         uint64_t *first, rg_err *err) {
     bool taken = false;
-    if (n == 0 || n > LAST_ID) return rg__fail(err, RG_EINVALID, "%s: a block of no or too many ids", t->name);
+    if (n == 0 || n > LAST_ID)
+        return rg__fail(err, RG_EINVALID, "%s: a block of no or too many ids", t->name);
     if (c->tx != RG__TXS_NONE)
         return rg__fail(err, RG_EMISUSE, "%s: ids are not reserved inside a transaction", t->name);
     int code = settle(reserve(c, ctx, t, n, first, &taken, err), err);

@@ -9,16 +9,18 @@ static bool wants_id(const rg_type *t, const void *row) {
     return t->ids == RG_IDS_DATABASE && rg__row_id(t, row) == 0;
 }
 
-static void set_ids(uint64_t *ids, const rg_type *t, const void *const *rows, size_t n, uint64_t first) {
+static void set_ids(uint64_t *ids, const rg_type *t, const void *const *rows, size_t n,
+                    uint64_t first) {
     if (!ids) return;
-    for (size_t i = 0; i < n; i++) ids[i] = wants_id(t, rows[i]) ? first + i : rg__row_id(t, rows[i]);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = wants_id(t, rows[i]) ? first + i : rg__row_id(t, rows[i]);
 }
 
 /* ---- which rows go together ---- */
 
 /* How many rows from rows[0] on go into one statement. A statement knows the number of its rows
- * beforehand, so the ids that the database gives are in sequence; with a step other than one (Galera)
- * they might change their step meanwhile, so each row goes alone. */
+ * beforehand, so the ids that the database gives are in sequence; with a step other than one
+ * (Galera) they might change their step meanwhile, so each row goes alone. */
 static size_t chunk_rows(const rg__mysql *c, const rg_type *t, const void *const *rows, size_t n) {
     size_t limit = c->max_packet / 2, bytes = 0, i = 0;
     bool wants = wants_id(t, rows[0]);
@@ -33,7 +35,8 @@ static size_t chunk_rows(const rg__mysql *c, const rg_type *t, const void *const
 size_t rg__sql_insert_statements(const rg__mysql *c, const rg_type *t, const void *const *rows,
                                  size_t n) {
     size_t statements = 0;
-    for (size_t at = 0; at < n; statements++) at += chunk_rows(c, t, rows + at, n - at);
+    for (size_t at = 0; at < n; statements++)
+        at += chunk_rows(c, t, rows + at, n - at);
     return statements;
 }
 
@@ -60,7 +63,8 @@ static void add_row(rg__mysql *c, rg__buf *sql, const rg_type *t, const void *ro
 static void one_row_text(rg__mysql *c, rg__buf *sql, const rg__row_write *w) {
     (void)c;
     add_columns(sql, w->t, w->first);
-    for (uint32_t i = w->first; i < w->t->n_columns; i++) rg__buf_str(sql, i > w->first ? ",?" : "(?");
+    for (uint32_t i = w->first; i < w->t->n_columns; i++)
+        rg__buf_str(sql, i > w->first ? ",?" : "(?");
     rg__buf_str(sql, w->first < w->t->n_columns ? ")" : "()");
 }
 
@@ -77,7 +81,8 @@ static int insert_one(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const 
                              one_row_text, &s, err);
     if (code == 0) code = rg__row_write_run(c, &call, s, &w, err);
     if (code == 0) *first_id = mysql_stmt_insert_id(s->st);
-    return rg__write_end(c, &call, code, t, s ? (rg__slice){s->sql, s->sql_len} : rg__slice_of("INSERT"), err);
+    return rg__write_end(c, &call, code, t,
+                         s ? (rg__slice){s->sql, s->sql_len} : rg__slice_of("INSERT"), err);
 }
 
 static int insert_many(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const void *const *rows,
@@ -110,8 +115,10 @@ int rg__sql_insert(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const voi
     for (size_t at = 0, k; code == 0 && at < n; at += k) {
         uint64_t first = 0;
         k = chunk_rows(c, t, rows + at, n - at);
-        if (k == 1) code = insert_one(c, ctx, t, rows[at], &first, err);
-        else code = insert_many(c, ctx, t, rows + at, k, &first, err);
+        if (k == 1)
+            code = insert_one(c, ctx, t, rows[at], &first, err);
+        else
+            code = insert_many(c, ctx, t, rows + at, k, &first, err);
         if (code == 0) set_ids(insert_ids ? insert_ids + at : NULL, t, rows + at, k, first);
     }
     return code;

@@ -37,7 +37,8 @@ void rg__pool_stop_left(rg__mysql *c) {
 
 /* An idle connection, or one beside the pool's count, so that a full pool can still settle things.
  * idle_only: where connecting cannot be bounded to the milliseconds that there are. */
-static rg__mysql *borrow_extra(rg__mysql_pool *pool, const rg__ctx *ctx, bool idle_only, rg_err *err) {
+static rg__mysql *borrow_extra(rg__mysql_pool *pool, const rg__ctx *ctx, bool idle_only,
+                               rg_err *err) {
     pthread_mutex_lock(&pool->lock);
     rg__mysql *c = pool->closed ? NULL : rg__pool_take_idle(pool);
     pthread_mutex_unlock(&pool->lock);

@@ -9,7 +9,7 @@ enum {
     LOOK_AFTER_MS = 1,     /* idle this long: look at the socket, which is cheap */
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 2000,
-    TIDY_MS = 1000         /* to roll back or reset a connection that comes back */
+    TIDY_MS = 1000 /* to roll back or reset a connection that comes back */
 };
 
 /* ---- lists; under the lock ---- */
@@ -89,8 +89,10 @@ static void note_refused(rg__mysql_pool *pool, const rg_err *err) {
 
 void rg__pool_say_where(const rg__mysql_pool *pool, rg_err *err) {
     const rg_pool_opts *o = &pool->opts;
-    if (o->unix_path) rg__err_prefix(err, "pool '%s' (%s): ", o->name, o->unix_path);
-    else rg__err_prefix(err, "pool '%s' (%s:%u): ", o->name, o->host, o->port);
+    if (o->unix_path)
+        rg__err_prefix(err, "pool '%s' (%s): ", o->name, o->unix_path);
+    else
+        rg__err_prefix(err, "pool '%s' (%s:%u): ", o->name, o->host, o->port);
 }
 
 /* Fills the place that the caller holds; gives it back on failure. */
@@ -110,7 +112,7 @@ static int connect_place(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **o
         rg__pool_move(c, &pool->busy);
     } else {
         give_place(pool);
-        if (!c && !refused && !hasty) note_refused(pool, &why);
+        if (!c && !refused && !hasty && why.code != RG_ENO_MEMORY) note_refused(pool, &why);
     }
     pthread_mutex_unlock(&pool->lock);
     if (c && closed) {
@@ -139,7 +141,8 @@ static int wait_turn(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out, 
     rg__waiter w = {0};
     rg__cond_init(&w.cond);
     rg__list_add_tail(&pool->waiters, &w.node);
-    while (!w.granted && !pool->closed && rg__cond_wait(&w.cond, &pool->lock, deadline)) {}
+    while (!w.granted && !pool->closed && rg__cond_wait(&w.cond, &pool->lock, deadline)) {
+    }
     if (!w.granted) rg__list_remove(&w.node);
     pthread_cond_destroy(&w.cond);
     *out = w.c;
@@ -156,8 +159,10 @@ static int take_place(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out,
     if (pool->closed) {
         code = rg__fail(err, RG_ECLOSED, "pool '%s' is closed", pool->opts.name);
     } else if ((*out = rg__pool_take_idle(pool)) == NULL) {
-        if (may_connect(pool)) pool->n_busy++;
-        else code = wait_turn(pool, ctx, out, err);
+        if (may_connect(pool))
+            pool->n_busy++;
+        else
+            code = wait_turn(pool, ctx, out, err);
     }
     pthread_mutex_unlock(&pool->lock);
     return code;
@@ -194,8 +199,10 @@ int rg__mysql_acquire(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out,
 static void tidy(rg__mysql *c) {
     rg__ctx ctx = {.deadline_ms = rg__now_ms() + TIDY_MS};
     if (c->broken || c->poisoned) return;
-    if (c->tainted) rg__conn_reset(c, &ctx, NULL);
-    else if (c->tx != RG__TXS_NONE) rg__mysql_rollback(c, &ctx);
+    if (c->tainted)
+        rg__conn_reset(c, &ctx, NULL);
+    else if (c->tx != RG__TXS_NONE)
+        rg__mysql_rollback(c, &ctx);
     if (!c->broken && !c->poisoned) rg__pool_stop_left(c);
 }
 

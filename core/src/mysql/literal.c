@@ -33,8 +33,10 @@ static void add_quoted_float(rg__buf *out, const rg__column *col, double v, char
 }
 
 static void add_integer(rg__buf *out, const rg__value *v) {
-    if (v->store <= RG_STORE_I64) rg__buf_i64(out, v->i);
-    else rg__buf_u64(out, v->u);
+    if (v->store <= RG_STORE_I64)
+        rg__buf_i64(out, v->i);
+    else
+        rg__buf_u64(out, v->u);
 }
 
 static void add_time(rg__buf *out, const rg__column *col, int64_t v, char quote) {
@@ -42,9 +44,12 @@ static void add_time(rg__buf *out, const rg__column *col, int64_t v, char quote)
     if (!p) return;
     size_t len = 1;
     *p = quote;
-    if (col->kind == RG_DATE) len += rg__date_format((int32_t)v, p + 1);
-    else if (col->kind == RG_DATETIME) len += rg__datetime_format6(v, p + 1);
-    else len += rg__time_format(v, p + 1);
+    if (col->kind == RG_DATE)
+        len += rg__date_format((int32_t)v, p + 1);
+    else if (col->kind == RG_DATETIME)
+        len += rg__datetime_format6(v, p + 1);
+    else
+        len += rg__time_format(v, p + 1);
     p[len++] = quote;
     out->len += len;
 }
@@ -74,8 +79,8 @@ static void add_refs(rg__buf *out, rg__slice ids) {
 /* ---- SQL text ---- */
 
 /* The byte behind the backslash; 0: none is needed. Only single quotes are ever around. */
-static const char sql_escapes[256] = {['\0'] = '0', ['\n'] = 'n', ['\r'] = 'r',
-                                      ['\x1a'] = 'Z', ['\''] = '\'', ['\\'] = '\\'};
+static const char sql_escapes[256] = {
+    ['\0'] = '0', ['\n'] = 'n', ['\r'] = 'r', ['\x1a'] = 'Z', ['\''] = '\'', ['\\'] = '\\'};
 
 static void add_sql_text(rg__buf *out, rg__slice s) {
     char *start = rg__buf_reserve(out, 2 * s.len + 2), *p = start;
@@ -97,13 +102,26 @@ static void add_literal(rg__buf *out, const rg__column *col, const rg__value *v)
     }
     switch (col->kind) {
     /* No setter lets NaN or infinity into a row; unquoted they would be names. */
-    case RG_FLOAT: case RG_DOUBLE:
-        if (isfinite(v->d)) add_float(out, col, v->d);
-        else add_quoted_float(out, col, v->d, '\'');
+    case RG_FLOAT:
+    case RG_DOUBLE:
+        if (isfinite(v->d))
+            add_float(out, col, v->d);
+        else
+            add_quoted_float(out, col, v->d, '\'');
         break;
-    case RG_DATE: case RG_DATETIME: case RG_TIME: add_time(out, col, v->i, '\''); break;
-    case RG_DECIMAL: case RG_STRING: case RG_TEXT: case RG_JSON: add_sql_text(out, v->s); break;
-    case RG_BINARY: case RG_BLOB:
+    case RG_DATE:
+    case RG_DATETIME:
+    case RG_TIME:
+        add_time(out, col, v->i, '\'');
+        break;
+    case RG_DECIMAL:
+    case RG_STRING:
+    case RG_TEXT:
+    case RG_JSON:
+        add_sql_text(out, v->s);
+        break;
+    case RG_BINARY:
+    case RG_BLOB:
         rg__buf_str(out, "X'");
         add_hex(out, v->s);
         rg__buf_char(out, '\'');
@@ -113,7 +131,8 @@ static void add_literal(rg__buf *out, const rg__column *col, const rg__value *v)
         add_refs(out, v->s);
         rg__buf_char(out, '\'');
         break;
-    default: add_integer(out, v);
+    default:
+        add_integer(out, v);
     }
 }
 
@@ -127,8 +146,8 @@ void rg__sql_literal(rg__mysql *c, rg__buf *out, const rg_type *t, const void *r
 
 /* The byte behind the backslash; 1: as \u00XX. */
 static const char json_escapes[256] = {
-    [0 ... 7] = 1, ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n',    [11] = 1,    ['\f'] = 'f',
-    ['\r'] = 'r',  [14 ... 31] = 1,             ['"'] = '"', ['\\'] = '\\'};
+    [0 ... 7] = 1, ['\b'] = 'b', ['\t'] = 't',    ['\n'] = 'n', [11] = 1,
+    ['\f'] = 'f',  ['\r'] = 'r', [14 ... 31] = 1, ['"'] = '"',  ['\\'] = '\\'};
 
 static void add_json_text(rg__buf *out, rg__slice s) {
     static const char digits[] = "0123456789abcdef";
@@ -164,12 +183,30 @@ void rg__json_element(rg__buf *out, const rg__column *col, const rg__value *v) {
         return;
     }
     switch (col->kind) {
-    case RG_FLOAT: case RG_DOUBLE: add_quoted_float(out, col, v->d, '"'); break;
-    case RG_DATE: case RG_DATETIME: case RG_TIME: add_time(out, col, v->i, '"'); break;
-    case RG_DECIMAL: case RG_STRING: case RG_TEXT: case RG_JSON: add_json_text(out, v->s); break;
-    case RG_BINARY: case RG_BLOB: add_quoted(out, v->s, add_hex); break;
-    case RG_REFS: add_quoted(out, v->s, add_refs); break;
-    default: add_integer(out, v);
+    case RG_FLOAT:
+    case RG_DOUBLE:
+        add_quoted_float(out, col, v->d, '"');
+        break;
+    case RG_DATE:
+    case RG_DATETIME:
+    case RG_TIME:
+        add_time(out, col, v->i, '"');
+        break;
+    case RG_DECIMAL:
+    case RG_STRING:
+    case RG_TEXT:
+    case RG_JSON:
+        add_json_text(out, v->s);
+        break;
+    case RG_BINARY:
+    case RG_BLOB:
+        add_quoted(out, v->s, add_hex);
+        break;
+    case RG_REFS:
+        add_quoted(out, v->s, add_refs);
+        break;
+    default:
+        add_integer(out, v);
     }
 }
 

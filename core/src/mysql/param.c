@@ -50,8 +50,10 @@ static size_t bind_time(MYSQL_BIND *b, rg__bound *at, enum enum_field_types type
 
 static size_t bind_number(MYSQL_BIND *b, rg__bound *at, const rg__value *v) {
     bool is_signed = v->store <= RG_STORE_I64;
-    if (is_signed) at->i = v->i;
-    else at->u = v->u;
+    if (is_signed)
+        at->i = v->i;
+    else
+        at->u = v->u;
     b->buffer = at;
     b->buffer_type = MYSQL_TYPE_LONGLONG;
     b->is_unsigned = !is_signed;
@@ -107,25 +109,44 @@ size_t rg__param_bind(const rg__column *col, const rg__value *v, MYSQL_BIND *b, 
         b->buffer = at;
         b->buffer_type = MYSQL_TYPE_DOUBLE;
         return 8;
-    case RG_DECIMAL: return bind_bytes(b, MYSQL_TYPE_NEWDECIMAL, v->s);
-    case RG_STRING: case RG_TEXT: case RG_JSON: return bind_bytes(b, MYSQL_TYPE_STRING, v->s);
-    case RG_BINARY: case RG_BLOB: return bind_bytes(b, MYSQL_TYPE_BLOB, v->s);
-    case RG_DATE: return bind_time(b, at, MYSQL_TYPE_DATE, date_of((int32_t)v->i));
-    case RG_DATETIME: return bind_time(b, at, MYSQL_TYPE_DATETIME, datetime_of(v->i));
-    case RG_TIME: return bind_time(b, at, MYSQL_TYPE_TIME, time_of(v->i));
-    case RG_REFS: return bind_refs(b, v->s, scratch);
-    default: return bind_number(b, at, v);
+    case RG_DECIMAL:
+        return bind_bytes(b, MYSQL_TYPE_NEWDECIMAL, v->s);
+    case RG_STRING:
+    case RG_TEXT:
+    case RG_JSON:
+        return bind_bytes(b, MYSQL_TYPE_STRING, v->s);
+    case RG_BINARY:
+    case RG_BLOB:
+        return bind_bytes(b, MYSQL_TYPE_BLOB, v->s);
+    case RG_DATE:
+        return bind_time(b, at, MYSQL_TYPE_DATE, date_of((int32_t)v->i));
+    case RG_DATETIME:
+        return bind_time(b, at, MYSQL_TYPE_DATETIME, datetime_of(v->i));
+    case RG_TIME:
+        return bind_time(b, at, MYSQL_TYPE_TIME, time_of(v->i));
+    case RG_REFS:
+        return bind_refs(b, v->s, scratch);
+    default:
+        return bind_number(b, at, v);
     }
 }
 
 size_t rg__param_bind_value(const rg__param *p, MYSQL_BIND *b, rg__bound *at) {
     *b->is_null = p->kind == RG__P_NULL;
     switch (p->kind) {
-    case RG__P_NULL: b->buffer_type = MYSQL_TYPE_NULL; return 0;
-    case RG__P_STRING: return bind_bytes(b, MYSQL_TYPE_STRING, p->s);
-    case RG__P_BYTES: return bind_bytes(b, MYSQL_TYPE_BLOB, p->s);
-    case RG__P_DOUBLE: at->d = p->d; break;
-    default: at->u = p->u; break;
+    case RG__P_NULL:
+        b->buffer_type = MYSQL_TYPE_NULL;
+        return 0;
+    case RG__P_STRING:
+        return bind_bytes(b, MYSQL_TYPE_STRING, p->s);
+    case RG__P_BYTES:
+        return bind_bytes(b, MYSQL_TYPE_BLOB, p->s);
+    case RG__P_DOUBLE:
+        at->d = p->d;
+        break;
+    default:
+        at->u = p->u;
+        break;
     }
     b->buffer = at;
     b->buffer_type = p->kind == RG__P_DOUBLE ? MYSQL_TYPE_DOUBLE : MYSQL_TYPE_LONGLONG;

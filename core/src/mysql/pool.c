@@ -17,12 +17,14 @@ static bool copy_text(const char **field) {
 static bool copy_opts(rg_pool_opts *to, const rg_pool_opts *from) {
     bool ok = true;
     *to = *from;
-    const char **texts[] = {&to->name, &to->host, &to->unix_path, &to->user, &to->password,
-                            &to->database, &to->tls_ca, &to->tls_cert, &to->tls_key};
+    const char **texts[] = {&to->name,     &to->host,   &to->unix_path, &to->user,   &to->password,
+                            &to->database, &to->tls_ca, &to->tls_cert,  &to->tls_key};
     if (!to->name) to->name = "default";
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        if (ok) ok = copy_text(texts[i]);
-        else *texts[i] = NULL;
+        if (ok)
+            ok = copy_text(texts[i]);
+        else
+            *texts[i] = NULL;
     }
     if (!to->port) to->port = 3306;
     if (!to->max_connections) to->max_connections = 8;
@@ -35,9 +37,10 @@ static bool copy_opts(rg_pool_opts *to, const rg_pool_opts *from) {
 
 static void free_opts(rg_pool_opts *o) {
     if (o->password) explicit_bzero((char *)o->password, strlen(o->password));
-    const char *texts[] = {o->name, o->host, o->unix_path, o->user, o->password, o->database,
-                           o->tls_ca, o->tls_cert, o->tls_key};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) rg__free((char *)texts[i]);
+    const char *texts[] = {o->name,     o->host,   o->unix_path, o->user,   o->password,
+                           o->database, o->tls_ca, o->tls_cert,  o->tls_key};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        rg__free((char *)texts[i]);
 }
 
 static void init_lists(rg__mysql_pool *pool) {
@@ -65,14 +68,21 @@ rg__mysql_pool *rg__mysql_pool_new(const rg_pool_opts *opts, rg_err *err) {
     return pool;
 }
 
-const rg_pool_opts *rg__pool_opts(const rg__mysql_pool *pool) { return &pool->opts; }
-const char *rg__mysql_pool_name(const rg__mysql_pool *pool) { return pool->opts.name; }
-const char *rg__mysql_pool_database(const rg__mysql_pool *pool) { return pool->opts.database; }
+const rg_pool_opts *rg__pool_opts(const rg__mysql_pool *pool) {
+    return &pool->opts;
+}
+const char *rg__mysql_pool_name(const rg__mysql_pool *pool) {
+    return pool->opts.name;
+}
+const char *rg__mysql_pool_database(const rg__mysql_pool *pool) {
+    return pool->opts.database;
+}
 
 /* ---- fork, shutdown, end ---- */
 
 static void abandon_list(rg__node *list) {
-    for (rg__node *n = list->next; n != list; n = n->next) rg__conn_abandon(rg__pool_conn(n));
+    for (rg__node *n = list->next; n != list; n = n->next)
+        rg__conn_abandon(rg__pool_conn(n));
 }
 
 /* The lock may have been held by a thread that does not exist here: it is made anew. What was lent
@@ -81,7 +91,8 @@ void rg__mysql_pool_abandon(rg__mysql_pool *pool) {
     if (atomic_load(&pool->pid) == (int)getpid()) return;
     abandon_list(&pool->busy);
     abandon_list(&pool->idle);
-    while (!rg__list_empty(&pool->busy)) rg__list_remove(pool->busy.next);
+    while (!rg__list_empty(&pool->busy))
+        rg__list_remove(pool->busy.next);
     while (!rg__list_empty(&pool->idle)) {
         rg__mysql *c = rg__pool_conn(pool->idle.next);
         rg__list_remove(&c->node);
@@ -98,7 +109,8 @@ void rg__pool_take_over(rg__mysql_pool *pool) {
     while (owner != mine) {
         if (owner != -1 && atomic_compare_exchange_strong(&pool->pid, &owner, -1))
             rg__mysql_pool_abandon(pool);
-        else sched_yield();
+        else
+            sched_yield();
         owner = atomic_load(&pool->pid);
     }
 }
@@ -107,7 +119,8 @@ void rg__mysql_pool_shutdown(rg__mysql_pool *pool) {
     rg__pool_take_over(pool);
     pthread_mutex_lock(&pool->lock);
     pool->closed = true;
-    for (rg__node *n = pool->busy.next; n != &pool->busy; n = n->next) rg__conn_cut(rg__pool_conn(n));
+    for (rg__node *n = pool->busy.next; n != &pool->busy; n = n->next)
+        rg__conn_cut(rg__pool_conn(n));
     for (rg__node *n = pool->waiters.next; n != &pool->waiters; n = n->next)
         pthread_cond_signal(&rg__container(n, rg__waiter, node)->cond);
     pthread_mutex_unlock(&pool->lock);
@@ -138,7 +151,9 @@ void rg__mysql_pool_stats(rg__mysql_pool *pool, uint32_t *busy, uint32_t *idle) 
 
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
 static int library_failed;
-static void init_library(void) { library_failed = mysql_library_init(0, NULL, NULL); }
+static void init_library(void) {
+    library_failed = mysql_library_init(0, NULL, NULL);
+}
 
 int rg__mysql_library(rg_err *err) {
     pthread_once(&library_once, init_library);

@@ -6,19 +6,19 @@
 #include <pthread.h>
 #include "mysql/conn.h"
 
-/* A connection is in exactly one list, idle or busy; rg__pool_move alone changes that. The lock is a
- * leaf; nothing that may wait for the network happens under it. */
+/* A connection is in exactly one list, idle or busy; rg__pool_move alone changes that. The lock is
+ * a leaf; nothing that may wait for the network happens under it. */
 struct rg__mysql_pool {
     rg_pool_opts opts; /* strings owned */
     pthread_mutex_t lock;
-    atomic_int pid;    /* process that the lists belong to; -1 while they are being taken over */
-    rg__node idle;     /* head: used last */
+    atomic_int pid; /* process that the lists belong to; -1 while they are being taken over */
+    rg__node idle;  /* head: used last */
     rg__node busy;
-    rg__node waiters;  /* head: waits longest; not empty only when all of max_connections are lent */
+    rg__node waiters; /* head: waits longest; not empty only when all of max_connections are lent */
     uint32_t n_idle;
-    uint32_t n_busy;   /* lent, and being connected */
+    uint32_t n_busy; /* lent, and being connected */
     bool closed;
-    rg_err refused;    /* why the last connect failed */
+    rg_err refused;                  /* why the last connect failed */
     int64_t retry_at_ms, backoff_ms; /* circuit breaker; 0: closed */
     atomic_ulong stop_id;            /* a late statement that nobody could stop yet; 0: none */
     int64_t stop_until_ms;
@@ -32,7 +32,9 @@ typedef struct rg__waiter {
     bool granted; /* may go on: with c, or with the right to connect */
 } rg__waiter;
 
-static inline rg__mysql *rg__pool_conn(rg__node *n) { return rg__container(n, rg__mysql, node); }
+static inline rg__mysql *rg__pool_conn(rg__node *n) {
+    return rg__container(n, rg__mysql, node);
+}
 /* To the head of a list of its pool, or (NULL) out of all. Under the lock. */
 void rg__pool_move(rg__mysql *c, rg__node *to);
 /* The idle connection used last, now busy; NULL when none is idle. Under the lock. */

@@ -17,7 +17,9 @@ typedef struct query {
     bool keep;               /* rows are wanted */
 } query;
 
-static int fail_last(query *q, rg_err *err) { return rg__call_fail(q->c, q->call, NULL, err); }
+static int fail_last(query *q, rg_err *err) {
+    return rg__call_fail(q->c, q->call, NULL, err);
+}
 
 /* What can no longer be read is in the way of whatever comes next. */
 static int give_up(query *q, int code) {
@@ -29,8 +31,10 @@ static int give_up(query *q, int code) {
 static int add_result(query *q, MYSQL_RES *meta, rg_err *err) {
     rg__result *r = rg__cells_result(meta);
     if (!r) return rg__fail_memory(err);
-    if (q->tail) q->tail->next = r;
-    else q->head = r;
+    if (q->tail)
+        q->tail->next = r;
+    else
+        q->head = r;
     q->tail = q->fill.r = r;
     return 0;
 }
@@ -40,7 +44,7 @@ static int add_answer(query *q, uint64_t affected, uint64_t insert_id, rg_err *e
     const char *info = mysql_info(q->c->my);
     if (q->head) return 0;
     int code = add_result(q, NULL, err);
-    if (code) return code;
+    if (code || !q->head) return code;
     q->head->affected = affected;
     q->head->insert_id = insert_id;
     q->call->rows = (int64_t)affected;
@@ -108,7 +112,8 @@ static size_t bind_params(rg__stmt *s, const rg__param *params) {
 
 /* ---- binary protocol: results of unknown columns ---- */
 
-/* A column's buffer for one row. Texts longer than it are fetched again, straight to their place. */
+/* A column's buffer for one row. Texts longer than it are fetched again, straight to their place.
+ */
 typedef struct slot {
     union {
         int64_t i;
@@ -123,17 +128,23 @@ typedef struct slot {
 } slot;
 
 static void bind_slot(MYSQL_BIND *b, slot *s, const MYSQL_FIELD *f, int kind) {
-    *b = (MYSQL_BIND){.buffer = &s->v, .buffer_length = sizeof s->v, .length = &s->len,
-                      .is_null = &s->null, .error = &s->error};
+    *b = (MYSQL_BIND){.buffer = &s->v,
+                      .buffer_length = sizeof s->v,
+                      .length = &s->len,
+                      .is_null = &s->null,
+                      .error = &s->error};
     switch (kind) {
-    case RG__CELL_I64: case RG__CELL_U64:
+    case RG__CELL_I64:
+    case RG__CELL_U64:
         b->buffer_type = f->type == MYSQL_TYPE_BIT ? MYSQL_TYPE_STRING : MYSQL_TYPE_LONGLONG;
         b->is_unsigned = kind == RG__CELL_U64;
         break;
     case RG__CELL_DOUBLE:
         b->buffer_type = f->type == MYSQL_TYPE_FLOAT ? MYSQL_TYPE_FLOAT : MYSQL_TYPE_DOUBLE;
         break;
-    case RG__CELL_TIME: b->buffer_type = f->type; break;
+    case RG__CELL_TIME:
+        b->buffer_type = f->type;
+        break;
     default:
         b->buffer_type = kind == RG__CELL_BYTES ? MYSQL_TYPE_BLOB : MYSQL_TYPE_STRING;
         b->buffer_length = sizeof s->v.text;
@@ -142,11 +153,15 @@ static void bind_slot(MYSQL_BIND *b, slot *s, const MYSQL_FIELD *f, int kind) {
 
 static size_t slot_text(const slot *s, const MYSQL_FIELD *f, int kind, char *out) {
     switch (kind) {
-    case RG__CELL_I64: return (size_t)sprintf(out, "%lld", (long long)s->v.i);
-    case RG__CELL_U64: return (size_t)sprintf(out, "%llu", (unsigned long long)s->v.u);
+    case RG__CELL_I64:
+        return (size_t)sprintf(out, "%lld", (long long)s->v.i);
+    case RG__CELL_U64:
+        return (size_t)sprintf(out, "%llu", (unsigned long long)s->v.u);
     case RG__CELL_DOUBLE:
-        return f->type == MYSQL_TYPE_FLOAT ? rg__float_text(s->v.f, out) : rg__double_text(s->v.d, out);
-    default: return rg__time_text(&s->v.time, f->type, f->decimals, out);
+        return f->type == MYSQL_TYPE_FLOAT ? rg__float_text(s->v.f, out)
+                                           : rg__double_text(s->v.d, out);
+    default:
+        return rg__time_text(&s->v.time, f->type, f->decimals, out);
     }
 }
 
@@ -160,13 +175,17 @@ static int fetch_long(query *q, MYSQL_STMT *st, uint32_t col, size_t len, rg_err
     rg__flag null = 0, error = 0;
     char *to = rg__cells_room(&q->fill, col, len);
     if (!to) return rg__fail(err, RG_ELIMIT, "a value of %zu bytes", len);
-    MYSQL_BIND b = {.buffer = to, .buffer_length = len, .length = &got, .is_null = &null,
-                    .error = &error, .buffer_type = MYSQL_TYPE_BLOB};
+    MYSQL_BIND b = {.buffer = to,
+                    .buffer_length = len,
+                    .length = &got,
+                    .is_null = &null,
+                    .error = &error,
+                    .buffer_type = MYSQL_TYPE_BLOB};
     return mysql_stmt_fetch_column(st, &b, col, 0) ? rg__call_fail(q->c, q->call, st, err) : 0;
 }
 
-static int add_binary_cell(query *q, MYSQL_STMT *st, uint32_t i, const slot *s, const MYSQL_FIELD *f,
-                           rg_err *err) {
+static int add_binary_cell(query *q, MYSQL_STMT *st, uint32_t i, const slot *s,
+                           const MYSQL_FIELD *f, rg_err *err) {
     char text[64];
     int kind = q->fill.r->kinds[i];
     if (s->null) return 0;
@@ -210,7 +229,8 @@ static int read_binary_rows(query *q, MYSQL_STMT *st, MYSQL_RES *meta, rg_err *e
     if (!slots || !binds) code = give_up(q, rg__fail_memory(err));
     for (uint32_t i = 0; code == 0 && i < n; i++)
         bind_slot(&binds[i], &slots[i], &fields[i], q->fill.r->kinds[i]);
-    if (code == 0 && mysql_stmt_bind_result(st, binds)) code = rg__call_fail(q->c, q->call, st, err);
+    if (code == 0 && mysql_stmt_bind_result(st, binds))
+        code = rg__call_fail(q->c, q->call, st, err);
     if (code == 0) code = fetch_binary_rows(q, st, slots, fields, err);
     if (code == 0) q->call->rows = (int64_t)q->fill.r->n_rows;
     rg__free(slots);
@@ -262,8 +282,9 @@ static int run_prepared(query *q, const char *sql, size_t len, const rg__param *
 
 static const char *op_of(rg__sql_kind kind) {
     static const char *const names[] = {
-        [RG__SQL_READ] = "READ", [RG__SQL_WRITE] = "WRITE", [RG__SQL_DDL] = "DDL",   [RG__SQL_TX] = "TX",
-        [RG__SQL_SET] = "SET",   [RG__SQL_CALL] = "CALL",   [RG__SQL_OTHER] = "SQL",
+        [RG__SQL_READ] = "READ", [RG__SQL_WRITE] = "WRITE", [RG__SQL_DDL] = "DDL",
+        [RG__SQL_TX] = "TX",     [RG__SQL_SET] = "SET",     [RG__SQL_CALL] = "CALL",
+        [RG__SQL_OTHER] = "SQL",
     };
     return names[kind];
 }
@@ -276,8 +297,12 @@ static bool is_commit(const char *sql, size_t len) {
 static rg__call call_of(const rg__ctx *ctx, const char *sql, size_t len) {
     rg__sql_kind kind = rg__sql_statement_kind(sql, len);
     bool changes = kind != RG__SQL_READ && kind != RG__SQL_SET && kind != RG__SQL_TX;
-    return (rg__call){.ctx = ctx, .what = "running a statement", .op = op_of(kind), .write = changes,
-                      .commit = kind == RG__SQL_TX && is_commit(sql, len), .bytes = len};
+    return (rg__call){.ctx = ctx,
+                      .what = "running a statement",
+                      .op = op_of(kind),
+                      .write = changes,
+                      .commit = kind == RG__SQL_TX && is_commit(sql, len),
+                      .bytes = len};
 }
 
 /* With the text that the log may show. */
@@ -309,12 +334,16 @@ int rg__mysql_query(rg__mysql *c, const rg__ctx *ctx, const char *sql, size_t le
     if (code == 0) code = rg__call_fits(c, len, call.what, err);
     if (code == 0) code = rg__call_begin(c, &call, err);
     if (code) return code;
-    if (n_params) code = run_prepared(&q, sql, len, params, n_params, err);
-    else code = run_text(&q, sql, len, err);
+    if (n_params)
+        code = run_prepared(&q, sql, len, params, n_params, err);
+    else
+        code = run_text(&q, sql, len, err);
     code = end_call(&q, code, sql, len, err);
     if (code == 0 && q.head) q.head->warnings = c->warnings;
-    if (code == 0 && out) *out = q.head;
-    else rg__result_free(q.head);
+    if (code == 0 && out)
+        *out = q.head;
+    else
+        rg__result_free(q.head);
     return code;
 }
 

@@ -13,23 +13,26 @@ static void add_lock(rg__buf *sql, rg__lock lock) {
 
 static uint32_t padded(size_t n) {
     uint32_t to = 1;
-    while (to < n) to *= 2;
+    while (to < n)
+        to *= 2;
     return to;
 }
 
-static int prepare_ids(rg__mysql *c, const rg__call *call, const rg_type *t, uint32_t n, rg__lock lock,
-                       const rg__buf *key, rg__stmt **out, rg_err *err) {
+static int prepare_ids(rg__mysql *c, const rg__call *call, const rg_type *t, uint32_t n,
+                       rg__lock lock, const rg__buf *key, rg__stmt **out, rg_err *err) {
     rg__buf *sql = rg__conn_text(c);
     rg__select_begin(sql, t);
     rg__buf_fmt(sql, " WHERE %s", t->columns[0].quoted);
     rg__buf_str(sql, n == 1 ? "=?" : " IN (?");
-    for (uint32_t i = 1; i < n; i++) rg__buf_str(sql, ",?");
+    for (uint32_t i = 1; i < n; i++)
+        rg__buf_str(sql, ",?");
     if (n > 1) rg__buf_char(sql, ')');
     add_lock(sql, lock);
     int code = rg__select_prepare(c, call, t, key, sql, out, err);
     if (code) return code;
     rg__selection *x = (*out)->extra;
-    for (uint32_t i = 0; i < n; i++) rg__param_bind_u64(&(*out)->params[i], &x->bounds[i].u);
+    for (uint32_t i = 0; i < n; i++)
+        rg__param_bind_u64(&(*out)->params[i], &x->bounds[i].u);
     return 0;
 }
 
@@ -59,14 +62,16 @@ int rg__sql_select_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const
                        size_t n, rg__lock lock, rg__row_fn fn, void *arg, rg_err *err) {
     int code = 0;
     for (size_t at = 0; code == 0 && at < n; at += CHUNK)
-        code = select_chunk(c, ctx, t, ids + at, n - at < CHUNK ? n - at : CHUNK, lock, fn, arg, err);
+        code =
+            select_chunk(c, ctx, t, ids + at, n - at < CHUNK ? n - at : CHUNK, lock, fn, arg, err);
     return code;
 }
 
 /* ---- by an index ---- */
 
 static int prepare_index(rg__mysql *c, const rg__call *call, const rg_type *t, const rg__index *x,
-                         const rg__buf *key, rg__lock lock, bool limited, rg__stmt **out, rg_err *err) {
+                         const rg__buf *key, rg__lock lock, bool limited, rg__stmt **out,
+                         rg_err *err) {
     rg__buf *sql = rg__conn_text(c);
     rg__select_begin(sql, t);
     for (uint32_t i = 0; i < x->n_columns; i++)

@@ -39,13 +39,17 @@ static void add_where(rg__buf *sql, const rg__where *w, bool with_tail) {
 }
 
 static void add_page(rg__buf *sql, const search *q) {
-    if (q->offset) rg__buf_str(sql, " LIMIT ?,?");
-    else if (q->limit) rg__buf_str(sql, " LIMIT ?");
+    if (q->offset)
+        rg__buf_str(sql, " LIMIT ?,?");
+    else if (q->limit)
+        rg__buf_str(sql, " LIMIT ?");
 }
 
 /* ---- parameters ---- */
 
-static size_t page_params(const search *q) { return q->offset ? 2 : q->limit ? 1 : 0; }
+static size_t page_params(const search *q) {
+    return q->offset ? 2 : q->limit ? 1 : 0;
+}
 
 /* The user's parameters, then those of the page; *out is to be freed. */
 static int list_params(const search *q, rg__param **out, rg_err *err) {
@@ -54,7 +58,8 @@ static int list_params(const search *q, rg__param **out, rg_err *err) {
     if (!list) return rg__fail_memory(err);
     if (n) memcpy(list, q->params, n * sizeof *list);
     if (pages == 2) list[n] = (rg__param){.kind = RG__P_U64, .u = q->offset};
-    if (pages) list[n + pages - 1] = (rg__param){.kind = RG__P_U64, .u = q->limit ? q->limit : UINT64_MAX};
+    if (pages)
+        list[n + pages - 1] = (rg__param){.kind = RG__P_U64, .u = q->limit ? q->limit : UINT64_MAX};
     *out = list;
     return 0;
 }
@@ -116,7 +121,8 @@ int rg__sql_search(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const cha
 static uint64_t number_at(const rg__result *r, size_t row) {
     rg__slice cell = r->cells[row];
     uint64_t v = 0;
-    for (size_t i = 0; i < cell.len; i++) v = v * 10 + (uint64_t)(cell.p[i] - '0');
+    for (size_t i = 0; i < cell.len; i++)
+        v = v * 10 + (uint64_t)(cell.p[i] - '0');
     return v;
 }
 
@@ -125,7 +131,8 @@ static int query_numbers(rg__mysql *c, const rg__ctx *ctx, const search *q, cons
     rg__param *params = NULL;
     int code = sql->failed ? rg__fail_memory(err) : list_params(q, &params, err);
     if (code) return code;
-    code = rg__mysql_query(c, ctx, sql->p, sql->len, params, q->n_params + page_params(q), false, out, err);
+    code = rg__mysql_query(c, ctx, sql->p, sql->len, params, q->n_params + page_params(q), false,
+                           out, err);
     rg__free(params);
     if (code && err && err->domain == RG_DOMAIN_MYSQL) rg__sql_fail_entity(err, q->t);
     return code;
@@ -146,7 +153,8 @@ int rg__sql_search_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const
     if (code) return code;
     *n = r->n_rows;
     *ids = rg__reallocarray(NULL, r->n_rows ? r->n_rows : 1, sizeof **ids);
-    for (size_t i = 0; *ids && i < r->n_rows; i++) (*ids)[i] = number_at(r, i);
+    for (size_t i = 0; *ids && i < r->n_rows; i++)
+        (*ids)[i] = number_at(r, i);
     rg__result_free(r);
     return *ids ? 0 : rg__fail_memory(err);
 }

@@ -14,7 +14,8 @@ static void free_select(void *p) {
 
 /* ---- rows out of a statement ---- */
 
-static int make_select(rg__mysql *c, const rg__call *call, rg__stmt *s, const rg_type *t, rg_err *err) {
+static int make_select(rg__mysql *c, const rg__call *call, rg__stmt *s, const rg_type *t,
+                       rg_err *err) {
     rg__selection *x = rg__calloc(1, sizeof *x);
     if (!x) return rg__fail_memory(err);
     s->extra = x;
@@ -46,8 +47,10 @@ int rg__select_run(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, voi
         if (rc == MYSQL_NO_DATA) break;
         if (rc != 0 && rc != MYSQL_DATA_TRUNCATED) return rg__call_fail(c, call, s->st, err);
         rg_block *row = rg__row_read(&x->reader, s->st, rc, err);
-        if (row) code = fn(arg, row);
-        else code = err ? err->code : RG_ESCHEMA;
+        if (row)
+            code = fn(arg, row);
+        else
+            code = err ? err->code : RG_ESCHEMA;
         if (call->rows % 256 == 255) rg__call_overdue(c);
     }
     if (code) rg__stmt_drain(c, s);
@@ -63,7 +66,8 @@ void rg__select_begin(rg__buf *sql, const rg_type *t) {
 
 int rg__select_end(rg__mysql *c, rg__call *call, int code, const rg__stmt *s, const rg_type *t,
                    rg_err *err) {
-    code = rg__call_end(c, call, code, s ? s->sql : t->quoted, s ? s->sql_len : strlen(t->quoted), err);
+    code = rg__call_end(c, call, code, s ? s->sql : t->quoted, s ? s->sql_len : strlen(t->quoted),
+                        err);
     if (code && err && err->domain == RG_DOMAIN_MYSQL) rg__sql_fail_entity(err, t);
     return code;
 }

@@ -17,7 +17,8 @@ void rg__select_begin(rg__buf *sql, const rg_type *t);
 int rg__select_prepare(rg__mysql *c, const rg__call *call, const rg_type *t, const rg__buf *key,
                        const rg__buf *sql, rg__stmt **out, rg_err *err);
 /* Executes and hands over each row. A callee's or a row's fault leaves the connection usable. */
-int rg__select_run(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, void *arg, rg_err *err);
+int rg__select_run(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, void *arg,
+                   rg_err *err);
 /* Ends the call; s may be NULL. */
 int rg__select_end(rg__mysql *c, rg__call *call, int code, const rg__stmt *s, const rg_type *t,
                    rg_err *err);

@@ -7,14 +7,15 @@
 
 typedef enum rg__token_kind {
     RG__T_END = 0,
-    RG__T_WORD,         /* keyword, name or function */
+    RG__T_WORD, /* keyword, name or function */
     RG__T_NUMBER,
     RG__T_STRING,       /* '...' or "..." (ANSI_QUOTES is never on) */
     RG__T_IDENT,        /* `...` */
     RG__T_VARIABLE,     /* @name, @@scope.name */
     RG__T_PARAM,        /* ? */
     RG__T_SIGN,         /* one other character */
-    RG__T_CODE_COMMENT, /* the start of a comment that servers execute; its inside follows as tokens */
+    RG__T_CODE_COMMENT, /* the start of a comment that servers execute; its inside follows as tokens
+                         */
     RG__T_BAD           /* a quote or comment without an end */
 } rg__token_kind;
 typedef struct rg__token {
@@ -27,9 +28,9 @@ typedef struct rg__token {
 rg__token rg__sql_token(const char **p, const char *end);
 bool rg__token_is(rg__token t, const char *word); /* a word, whatever its case; word in capitals */
 
-/* EINVALID for SQL that would change what a connection's users rely on (SET NAMES, sql_mode, time zone
- * and the like, LOAD DATA LOCAL, USE), and for transactions and DDL, which are for whoever holds the
- * connection for longer. */
+/* EINVALID for SQL that would change what a connection's users rely on (SET NAMES, sql_mode, time
+ * zone and the like, LOAD DATA LOCAL, USE), and for transactions and DDL, which are for whoever
+ * holds the connection for longer. */
 int rg__sql_check_guarded(const char *sql, size_t len, rg_err *err);
 /* The text with ? for each literal: fit for a log. */
 void rg__sql_redact(const char *sql, size_t len, rg__buf *out);

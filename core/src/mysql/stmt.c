@@ -4,13 +4,15 @@
 
 #include "base/alloc.h"
 
-static rg__stmt *of_lru(rg__node *n) { return rg__container(n, rg__stmt, lru); }
+static rg__stmt *of_lru(rg__node *n) {
+    return rg__container(n, rg__stmt, lru);
+}
 
 /* ---- the end of a statement ---- */
 
 static void free_stmt(rg__stmt *s) {
     if (s->st) mysql_stmt_close(s->st);
-    if (s->extra_free) s->extra_free(s->extra);
+    if (s->extra) s->extra_free(s->extra);
     rg__free(s->params);
     rg__free(s->lengths);
     rg__free(s->nulls);
@@ -26,18 +28,21 @@ void rg__stmt_drop(rg__mysql *c, rg__stmt *s) {
 }
 
 void rg__stmt_clear(rg__mysql *c) {
-    while (!rg__list_empty(&c->stmt_lru)) rg__stmt_drop(c, of_lru(c->stmt_lru.next));
+    while (!rg__list_empty(&c->stmt_lru))
+        rg__stmt_drop(c, of_lru(c->stmt_lru.next));
 }
 
 static void evict(rg__mysql *c, size_t keep) {
-    while (rg__map_count(c->stmts) > keep) rg__stmt_drop(c, of_lru(c->stmt_lru.prev));
+    while (rg__map_count(c->stmts) > keep)
+        rg__stmt_drop(c, of_lru(c->stmt_lru.prev));
 }
 
 /* ---- preparing ---- */
 
-/* Types live longer than the connections of the pools that serve them, so an address says which; the
- * rest is for a program that makes types again and again in the same place. */
-rg__buf *rg__stmt_key(rg__mysql *c, const rg_type *t, char what, uint32_t number, const uint8_t *mask) {
+/* Types live longer than the connections of the pools that serve them, so an address says which;
+ * the rest is for a program that makes types again and again in the same place. */
+rg__buf *rg__stmt_key(rg__mysql *c, const rg_type *t, char what, uint32_t number,
+                      const uint8_t *mask) {
     rg__buf_clear(&c->key);
     rg__buf_add(&c->key, &t, sizeof t);
     rg__buf_add(&c->key, &t->fingerprint, sizeof t->fingerprint);
@@ -56,7 +61,9 @@ rg__stmt *rg__stmt_find(rg__mysql *c, const void *key, size_t len) {
     return s;
 }
 
-static bool too_many_statements(MYSQL_STMT *st) { return mysql_stmt_errno(st) == 1461; }
+static bool too_many_statements(MYSQL_STMT *st) {
+    return mysql_stmt_errno(st) == 1461;
+}
 
 /* The server's bound is over all connections: ours are given up before the caller is told. */
 static int prepare(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err) {
@@ -133,8 +140,14 @@ static int bind(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err) {
 /* The server does not know the statement, or not as it was: nothing was executed. */
 static bool forgotten(MYSQL_STMT *st) {
     switch (mysql_stmt_errno(st)) {
-    case 1243: case 1615: case 2030: case 2056: case 2057: return true;
-    default: return false;
+    case 1243:
+    case 1615:
+    case 2030:
+    case 2056:
+    case 2057:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -146,7 +159,8 @@ static int prepare_again(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err
     rg__list_remove(&s->lru);
     rg__map_take(c->stmts, s->key, s->key_len);
     int code = prepare(c, call, s, err);
-    if (rg__map_put(c->stmts, s->key, s->key_len, s, NULL) && code == 0) code = rg__fail_memory(err);
+    if (rg__map_put(c->stmts, s->key, s->key_len, s, NULL) && code == 0)
+        code = rg__fail_memory(err);
     rg__list_add_head(&c->stmt_lru, &s->lru);
     if (code == 0 && mysql_stmt_param_count(s->st) != s->n_params)
         code = rg__fail(err, RG_EINTERNAL, "%s: another number of parameters", call->what);

@@ -6,17 +6,22 @@
 
 /* ---- characters ---- */
 
-static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+static bool is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
 static bool is_name(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c) || c == '_' || c == '$' ||
-           (unsigned char)c >= 0x80;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c) || c == '_' ||
+           c == '$' || (unsigned char)c >= 0x80;
 }
 
 /* ---- comments ---- */
 
 static const char *skip_line(const char *p, const char *end) {
-    while (p < end && *p != '\n') p++;
+    while (p < end && *p != '\n')
+        p++;
     return p;
 }
 
@@ -59,15 +64,19 @@ static const char *skip_blank(const char *p, const char *end) {
 static const char *skip_quoted(const char *p, const char *end) {
     char quote = *p++;
     for (; p < end; p++) {
-        if (*p == '\\' && quote != '`') p++;
-        else if (*p == quote && (p + 1 == end || p[1] != quote)) return p + 1;
-        else if (*p == quote) p++;
+        if (*p == '\\' && quote != '`')
+            p++;
+        else if (*p == quote && (p + 1 == end || p[1] != quote))
+            return p + 1;
+        else if (*p == quote)
+            p++;
     }
     return NULL;
 }
 
 static const char *skip_names(const char *p, const char *end) {
-    while (p < end && is_name(*p)) p++;
+    while (p < end && is_name(*p))
+        p++;
     return p;
 }
 
@@ -82,15 +91,18 @@ static const char *skip_number(const char *p, const char *end) {
 }
 
 static const char *skip_variable(const char *p, const char *end) {
-    while (p < end && *p == '@') p++;
+    while (p < end && *p == '@')
+        p++;
     if (p < end && (*p == '`' || *p == '\'' || *p == '"')) return skip_quoted(p, end);
-    while (p < end && (is_name(*p) || *p == '.')) p++;
+    while (p < end && (is_name(*p) || *p == '.'))
+        p++;
     return p;
 }
 
 static const char *skip_code_start(const char *p, const char *end) {
     p += p[2] == '!' ? 3 : 4;
-    while (p < end && is_digit(*p)) p++;
+    while (p < end && is_digit(*p))
+        p++;
     return p;
 }
 
@@ -107,12 +119,18 @@ static rg__token_kind kind_at(const char *p, const char *end) {
 static const char *skip_token(rg__token_kind kind, const char *p, const char *end) {
     switch (kind) {
     case RG__T_STRING:
-    case RG__T_IDENT: return skip_quoted(p, end);
-    case RG__T_VARIABLE: return skip_variable(p, end);
-    case RG__T_NUMBER: return skip_number(p, end);
-    case RG__T_WORD: return skip_names(p, end);
-    case RG__T_CODE_COMMENT: return skip_code_start(p, end);
-    default: return p + 1;
+    case RG__T_IDENT:
+        return skip_quoted(p, end);
+    case RG__T_VARIABLE:
+        return skip_variable(p, end);
+    case RG__T_NUMBER:
+        return skip_number(p, end);
+    case RG__T_WORD:
+        return skip_names(p, end);
+    case RG__T_CODE_COMMENT:
+        return skip_code_start(p, end);
+    default:
+        return p + 1;
     }
 }
 
@@ -179,7 +197,8 @@ rg__sql_kind rg__sql_statement_kind(const char *sql, size_t len) {
         t = rg__sql_token(&p, end);
     if (rg__token_is(t, "WITH")) return kind_after_with(p, end);
     rg__token next = rg__sql_token(&p, end);
-    /* MariaDB: BEGIN NOT ATOMIC is a block, ANALYZE SELECT explains, START SLAVE is no transaction. */
+    /* MariaDB: BEGIN NOT ATOMIC is a block, ANALYZE SELECT explains, START SLAVE is no transaction.
+     */
     if (rg__token_is(t, "BEGIN") && rg__token_is(next, "NOT")) return RG__SQL_OTHER;
     if (rg__token_is(t, "START") && !rg__token_is(next, "TRANSACTION")) return RG__SQL_OTHER;
     return kind_of_word(t);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* UPDATE: one row by parameters, many rows as one JSON array that the server joins with the table. */
+/* UPDATE: one row by parameters, many rows as one JSON array that the server joins with the table.
+ */
 #include "mysql/write.h"
 
 #include <stdlib.h>
 #include "base/alloc.h"
 
-/* One call's work. order: rows by id, so that rivals lock rows in the same order; NULL: as they are. */
+/* One call's work. order: rows by id, so that rivals lock rows in the same order; NULL: as they
+ * are. */
 typedef struct update {
     rg__mysql *c;
     const rg__ctx *ctx;
@@ -17,7 +19,9 @@ typedef struct update {
     size_t n;
 } update;
 
-static size_t nth(const update *u, size_t i) { return u->order ? u->order[i] : i; }
+static size_t nth(const update *u, size_t i) {
+    return u->order ? u->order[i] : i;
+}
 
 /* ---- order ---- */
 
@@ -38,7 +42,8 @@ static int sort_rows(update *u, rg_err *err) {
     if (in_order(u)) return 0;
     u->order = rg__reallocarray(NULL, u->n, sizeof *u->order);
     if (!u->order) return rg__fail_memory(err);
-    for (size_t i = 0; i < u->n; i++) u->order[i] = (uint32_t)i;
+    for (size_t i = 0; i < u->n; i++)
+        u->order[i] = (uint32_t)i;
     qsort_r(u->order, u->n, sizeof *u->order, by_id, u);
     return 0;
 }
@@ -60,7 +65,8 @@ size_t rg__sql_update_statements(const rg__mysql *c, const rg_type *t, const uin
     update u = {.c = (rg__mysql *)c, .t = t, .mask = mask, .rows = rows, .n = n};
     size_t statements = 0;
     if (sort_rows(&u, NULL)) return n;
-    for (size_t at = 0; at < n; statements++) at += chunk_rows(&u, at);
+    for (size_t at = 0; at < n; statements++)
+        at += chunk_rows(&u, at);
     rg__free(u.order);
     return statements;
 }
@@ -82,14 +88,16 @@ static void one_row_text(rg__mysql *c, rg__buf *sql, const rg__row_write *w) {
 
 static int update_one(const update *u, size_t i, uint64_t *matched, rg_err *err) {
     rg__call call = {.ctx = u->ctx, .what = "updating", .op = "UPDATE", .write = true};
-    rg__row_write w = {.t = u->t, .mask = u->mask, .row = u->rows[i], .n_more = u->expected ? 2 : 1};
+    rg__row_write w = {
+        .t = u->t, .mask = u->mask, .row = u->rows[i], .n_more = u->expected ? 2 : 1};
     rg__stmt *s = NULL;
     w.more[0] = rg__row_id(u->t, w.row);
     w.more[1] = u->expected ? u->expected[i] : 0;
     int code = rg__call_begin(u->c, &call, err);
     if (code) return code;
-    code = rg__write_prepare(u->c, &call, rg__stmt_key(u->c, u->t, u->expected ? 'U' : 'u', 0, u->mask),
-                             &w, one_row_text, &s, err);
+    code = rg__write_prepare(u->c, &call,
+                             rg__stmt_key(u->c, u->t, u->expected ? 'U' : 'u', 0, u->mask), &w,
+                             one_row_text, &s, err);
     if (code == 0) code = rg__row_write_run(u->c, &call, s, &w, err);
     if (code == 0) *matched += mysql_stmt_affected_rows(s->st);
     return rg__write_end(u->c, &call, code, u->t,
@@ -99,17 +107,34 @@ static int update_one(const update *u, size_t i, uint64_t *matched, rg_err *err)
 /* ---- many rows ---- */
 
 /* What JSON_TABLE turns an element into. It converts in silence and stores NULL or a cut value for
- * what does not fit, so it is given types that take anything; the assignment, which obeys the strict
- * mode, does the rest. */
+ * what does not fit, so it is given types that take anything; the assignment, which obeys the
+ * strict mode, does the rest. */
 static const char *json_type(const rg__column *col) {
     switch (col->kind) {
-    case RG_BOOL: case RG_I8: case RG_I16: case RG_I24: case RG_I32: case RG_I64: return "BIGINT";
-    case RG_FLOAT: case RG_DOUBLE: case RG_DECIMAL: case RG_DATE: case RG_DATETIME: case RG_TIME:
+    case RG_BOOL:
+    case RG_I8:
+    case RG_I16:
+    case RG_I24:
+    case RG_I32:
+    case RG_I64:
+        return "BIGINT";
+    case RG_FLOAT:
+    case RG_DOUBLE:
+    case RG_DECIMAL:
+    case RG_DATE:
+    case RG_DATETIME:
+    case RG_TIME:
         return "VARCHAR(80) CHARACTER SET latin1";
-    case RG_STRING: case RG_TEXT: case RG_JSON: case RG_REFS:
+    case RG_STRING:
+    case RG_TEXT:
+    case RG_JSON:
+    case RG_REFS:
         return "LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-    case RG_BINARY: case RG_BLOB: return "LONGTEXT CHARACTER SET latin1";
-    default: return "BIGINT UNSIGNED";
+    case RG_BINARY:
+    case RG_BLOB:
+        return "LONGTEXT CHARACTER SET latin1";
+    default:
+        return "BIGINT UNSIGNED";
     }
 }
 
@@ -126,7 +151,8 @@ static void add_json_columns(rg__buf *sql, const rg__row_write *w) {
     if (w->n_more == 2) rg__buf_str(sql, ",v BIGINT UNSIGNED PATH '$[1]' ERROR ON ERROR");
     for (uint32_t i = 0; i < w->t->n_columns; i++) {
         if (!w->mask[i]) continue;
-        rg__buf_fmt(sql, ",c%u %s PATH '$[%u]' ERROR ON ERROR", i, json_type(&w->t->columns[i]), at++);
+        rg__buf_fmt(sql, ",c%u %s PATH '$[%u]' ERROR ON ERROR", i, json_type(&w->t->columns[i]),
+                    at++);
     }
 }
 
@@ -169,7 +195,8 @@ static void add_json(const update *u, rg__buf *json, size_t at, size_t n) {
     rg__buf_char(json, ']');
 }
 
-static int send_json(const update *u, rg__call *call, rg__stmt *s, const rg__buf *json, rg_err *err) {
+static int send_json(const update *u, rg__call *call, rg__stmt *s, const rg__buf *json,
+                     rg_err *err) {
     rg__param p = {.kind = RG__P_STRING, .s = {json->p, json->len}};
     rg__bound unused;
     call->bytes = rg__param_bind_value(&p, &s->params[0], &unused);
@@ -186,8 +213,9 @@ static int update_many(const update *u, size_t at, size_t n, uint64_t *matched, 
     add_json(u, json, at, n);
     int code = json->failed ? rg__fail_memory(err) : rg__call_begin(u->c, &call, err);
     if (code) return code;
-    code = rg__write_prepare(u->c, &call, rg__stmt_key(u->c, u->t, u->expected ? 'J' : 'j', 0, u->mask),
-                             &w, many_rows_text, &s, err);
+    code = rg__write_prepare(u->c, &call,
+                             rg__stmt_key(u->c, u->t, u->expected ? 'J' : 'j', 0, u->mask), &w,
+                             many_rows_text, &s, err);
     if (code == 0) code = send_json(u, &call, s, json, err);
     if (code == 0) call.rows = (int64_t)mysql_stmt_affected_rows(s->st);
     if (code == 0) *matched += (uint64_t)call.rows;
@@ -202,13 +230,16 @@ static int update_many(const update *u, size_t at, size_t n, uint64_t *matched, 
 int rg__sql_update(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const uint8_t *mask,
                    const void *const *rows, const uint64_t *expected, size_t n, uint64_t *matched,
                    rg_err *err) {
-    update u = {.c = c, .ctx = ctx, .t = t, .mask = mask, .rows = rows, .expected = expected, .n = n};
+    update u = {
+        .c = c, .ctx = ctx, .t = t, .mask = mask, .rows = rows, .expected = expected, .n = n};
     uint64_t found = 0;
     int code = sort_rows(&u, err);
     for (size_t at = 0, k; code == 0 && at < n; at += k) {
         k = chunk_rows(&u, at);
-        if (k == 1) code = update_one(&u, nth(&u, at), &found, err);
-        else code = update_many(&u, at, k, &found, err);
+        if (k == 1)
+            code = update_one(&u, nth(&u, at), &found, err);
+        else
+            code = update_many(&u, at, k, &found, err);
     }
     rg__free(u.order);
     if (matched) *matched = found;

@@ -23,7 +23,9 @@ static bool unwatch(rg__mysql *c) {
     return fired;
 }
 
-static bool watch_fired(const rg__mysql *c) { return c->watched && rg__now_ms() >= c->deadline_ms; }
+static bool watch_fired(const rg__mysql *c) {
+    return c->watched && rg__now_ms() >= c->deadline_ms;
+}
 
 #if RG__WAIT_HOOK
 
@@ -35,9 +37,11 @@ static __thread struct {
     bool fired;
 } waiting;
 
-/* The library closes a socket whose handshake failed: the watchdog needs a descriptor of its own. */
+/* Before the handshake reads past the hook. The library closes sockets by itself until it has one
+ * that works: the watchdog needs a descriptor of its own, of the socket tried last. */
 static void watch_handshake(rg__mysql *c, int fd) {
-    if (!c->tls || c->fd >= 0 || c->watched) return;
+    if (!c->tls || c->fd >= 0) return;
+    unwatch(c);
     c->watch_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (c->watch_fd >= 0) watch(c, c->watch_fd);
 }
@@ -47,7 +51,8 @@ static int wait_socket(my_socket fd, my_bool is_read, int timeout_ms) {
     rg__mysql *c = waiting.c;
     int rc;
     if (c) watch_handshake(c, fd);
-    do rc = poll(&p, 1, c ? rg__left_ms(c->deadline_ms) : timeout_ms);
+    do
+        rc = poll(&p, 1, c ? rg__left_ms(c->deadline_ms) : timeout_ms);
     while (rc < 0 && errno == EINTR);
     if (rc == 0) {
         waiting.fired = true;
@@ -68,9 +73,13 @@ bool rg__wait_end(rg__mysql *c) {
     return unwatch(c) || waiting.fired;
 }
 
-bool rg__wait_fired(const rg__mysql *c) { return waiting.fired || watch_fired(c); }
+bool rg__wait_fired(const rg__mysql *c) {
+    return waiting.fired || watch_fired(c);
+}
 
-void rg__wait_install(MYSQL *my) { mysql_optionsv(my, MARIADB_OPT_IO_WAIT, (void *)wait_socket); }
+void rg__wait_install(MYSQL *my) {
+    mysql_optionsv(my, MARIADB_OPT_IO_WAIT, (void *)wait_socket);
+}
 
 #else
 
@@ -79,8 +88,14 @@ void rg__wait_begin(rg__mysql *c, int64_t deadline_ms) {
     if (c->fd >= 0) watch(c, c->fd);
 }
 
-bool rg__wait_end(rg__mysql *c) { return unwatch(c); }
-bool rg__wait_fired(const rg__mysql *c) { return watch_fired(c); }
-void rg__wait_install(MYSQL *my) { (void)my; }
+bool rg__wait_end(rg__mysql *c) {
+    return unwatch(c);
+}
+bool rg__wait_fired(const rg__mysql *c) {
+    return watch_fired(c);
+}
+void rg__wait_install(MYSQL *my) {
+    (void)my;
+}
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Statements that write one row, by parameters; and what statements of many rows share with them. */
+/* Statements that write one row, by parameters; and what statements of many rows share with them.
+ */
 #include "mysql/write.h"
 
 #include "base/alloc.h"
@@ -42,7 +43,8 @@ static size_t bind_row(rg__stmt *s, writing *x, const rg__row_write *w) {
     for (uint32_t i = 0; i < w->t->n_columns; i++) {
         if (!rg__row_writes(w, i)) continue;
         rg__value v = rg__row_value(w->t, w->row, i);
-        bytes += rg__param_bind(&w->t->columns[i], &v, &s->params[at], &x->bounds[at], &x->scratch) + 3;
+        bytes +=
+            rg__param_bind(&w->t->columns[i], &v, &s->params[at], &x->bounds[at], &x->scratch) + 3;
         at++;
     }
     for (unsigned i = 0; i < w->n_more; i++, at++) {
@@ -53,7 +55,8 @@ static size_t bind_row(rg__stmt *s, writing *x, const rg__row_write *w) {
     return bytes;
 }
 
-int rg__row_write_run(rg__mysql *c, rg__call *call, rg__stmt *s, const rg__row_write *w, rg_err *err) {
+int rg__row_write_run(rg__mysql *c, rg__call *call, rg__stmt *s, const rg__row_write *w,
+                      rg_err *err) {
     writing *x = s->extra ? s->extra : make_writing(s);
     if (!x || !make_room(x, w)) return rg__fail_memory(err);
     call->bytes = bind_row(s, x, w);
@@ -66,9 +69,10 @@ int rg__row_write_run(rg__mysql *c, rg__call *call, rg__stmt *s, const rg__row_w
 
 /* ---- cached statements ---- */
 
-int rg__write_prepare(rg__mysql *c, const rg__call *call, const rg__buf *key, const rg__row_write *w,
-                      void (*text)(rg__mysql *c, rg__buf *sql, const rg__row_write *w), rg__stmt **out,
-                      rg_err *err) {
+int rg__write_prepare(rg__mysql *c, const rg__call *call, const rg__buf *key,
+                      const rg__row_write *w,
+                      void (*text)(rg__mysql *c, rg__buf *sql, const rg__row_write *w),
+                      rg__stmt **out, rg_err *err) {
     if (key->failed) return rg__fail_memory(err);
     *out = rg__stmt_find(c, key->p, key->len);
     if (*out) return 0;
@@ -80,7 +84,8 @@ int rg__write_prepare(rg__mysql *c, const rg__call *call, const rg__buf *key, co
     return code;
 }
 
-int rg__write_end(rg__mysql *c, rg__call *call, int code, const rg_type *t, rg__slice shown, rg_err *err) {
+int rg__write_end(rg__mysql *c, rg__call *call, int code, const rg_type *t, rg__slice shown,
+                  rg_err *err) {
     code = rg__call_end(c, call, code, shown.p, shown.len, err);
     if (code && err && err->domain == RG_DOMAIN_MYSQL) rg__sql_fail_entity(err, t);
     return code;

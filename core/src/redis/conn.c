@@ -82,7 +82,7 @@ static bool harmless(const redisReply *r, const rg_err *why) {
 static int hear(rg__redis *c, const rg__ctx *ctx, bool required, rg_err *err) {
     redisReply *r = NULL;
     int rc = rg__redis_reply(c, ctx, &r, err);
-    rg_err why;
+    rg_err why = {0};
     if (rc == RG_OK && r->type == REDIS_REPLY_ERROR) rc = rg__redis_error(r, &why);
     if (rc < 0 && r && !required && harmless(r, &why)) rc = RG_OK;
     if (rc < 0 && r && err) *err = why;

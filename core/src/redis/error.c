@@ -51,7 +51,7 @@ static const reply_class other = {"ERR", RG_EREDIS, RG_CLASS_PERMANENT, false};
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
 static bool has_text(rg__slice s, const char *text) {
-    return memmem(s.p, s.len, text, strlen(text)) != NULL;
+    return s.len && memmem(s.p, s.len, text, strlen(text)) != NULL;
 }
 
 static rg__slice first_word(rg__slice s) {

@@ -51,7 +51,7 @@ int rg__redis_append_args(rg__redis *c, const rg__redis_args *head, const rg__re
         c->broken = true; /* what was appended before is gone as well */
         return rg__fail_memory(err);
     }
-    char *p = put_header(start, '*', (size_t)(head->n + (tail ? tail->n : 0)));
+    char *p = put_header(start, '*', (size_t)head->n + (tail ? (size_t)tail->n : 0));
     p = put_args(p, head);
     p = put_args(p, tail);
     c->out.len += (size_t)(p - start);

@@ -27,16 +27,10 @@ static int try_redis(rg_engine *e, uint32_t i, const rg__ctx *ctx, rg_err *err) 
 
 static int run_connect(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg_engine *e = op->engine;
-    for (uint32_t i = 0; i < e->store.n_mysql; i++) {
-        int rc = try_mysql(e, i, ctx, err);
-        if (rc < 0)
-            return rg__err_prefix(err, "MySQL pool %s: ", rg__mysql_pool_name(e->store.mysql[i]));
-    }
-    for (uint32_t i = 0; i < e->store.n_redis; i++) {
-        int rc = try_redis(e, i, ctx, err);
-        if (rc < 0) return rg__err_prefix(err, "Redis pool %s: ", rg__redis_pool_name(e->redis[i]));
-    }
-    return RG_OK;
+    int rc = RG_OK; /* the pools name themselves in their errors */
+    for (uint32_t i = 0; rc >= 0 && i < e->store.n_mysql; i++) rc = try_mysql(e, i, ctx, err);
+    for (uint32_t i = 0; rc >= 0 && i < e->store.n_redis; i++) rc = try_redis(e, i, ctx, err);
+    return rc;
 }
 
 rg_op *rg_op_connect(rg_engine *engine, rg_err *err) { return rg__op_new(engine, run_connect, err); }

@@ -55,7 +55,7 @@ rg_op *rg_op_lookup(rg_engine *engine, uint32_t type, uint32_t index, rg_builder
         rg__fail(err, RG_EINVALID, "%s has no index number %u", t->name, index);
         return NULL;
     }
-    rg_op *op = typed(engine, type, run_lookup, err);
+    rg_op *op = t ? typed(engine, type, run_lookup, err) : NULL;
     if (!op) return NULL;
     op->index = index;
     op->key = copy_key(t, index, key, err);
@@ -91,7 +91,8 @@ static int run_search(rg_op *op, const rg__ctx *ctx, rg_err *err) {
          : op->mode == 1 ? search_ids(op, ctx, c, err)
                          : search_count(op, ctx, c, err);
     rg__mysql_release(c);
-    return rc < 0 ? rg__err_prefix(err, "searching %s: ", op->type->name) : rc;
+    if (rc < 0) rg__err_about(err, "searching", op->type->name);
+    return rc;
 }
 
 static bool whole(double v) { return v >= 0 && v <= 9007199254740992.0 && v == (double)(uint64_t)v; }

@@ -63,7 +63,8 @@ int rg__ids_reserve(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t
     uint64_t first = 0;
     rc = rg__sql_reserve_ids(c, ctx, t, n, &first, err);
     rg__mysql_release(c);
-    if (rc < 0) return rg__err_prefix(err, "reserving ids of %s: ", t->name);
+    if (rc < 0) rg__err_about(err, "reserving ids of", t->name);
+    if (rc < 0) return rc;
     adopt(&s->ids[t->number], first, n);
     return RG_OK;
 }

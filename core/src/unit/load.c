@@ -279,7 +279,6 @@ static int ask_mysql(load *l, rg_err *err) {
     board(l);
     int rc = leading(l) ? select_all(l, err) : RG_OK;
     if (rc >= 0) {
-        rg__count(l->ctx->metrics, RG__C_DB_ROWS_READ, leading(l));
         fill(l);
     } else if (l->n_keys) {
         rg__shared_unlease(l->shared, l->ctx, l->keys, l->n_keys, l->entries);
@@ -351,7 +350,8 @@ int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint
     if (rc >= 0) rc = ask_mysql(&l, err);
     if (rc >= 0) hand_out(&l, ids, n, out);
     load_deinit(&l);
-    return rc < 0 ? rg__err_prefix(err, "loading %s: ", t->name) : RG_OK;
+    if (rc < 0) rg__err_about(err, "loading", t->name);
+    return rc < 0 ? rc : RG_OK;
 }
 
 int rg__load_one(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out,

@@ -192,7 +192,6 @@ static size_t check(lookup *l, rg__rows *rows) {
 static int from_mysql(lookup *l, rg__rows *rows, rg_err *err) {
     int rc = select_rows(l, rows, err);
     if (rc < 0) return rc;
-    rg__count(l->ctx->metrics, RG__C_DB_ROWS_READ, rows->n);
     if (ids_of(l, rows) < 0) return rg__fail_memory(err);
     fill(l);
     if (l->entry.found == RG__DELTAS) {
@@ -246,6 +245,6 @@ int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t
         rg__key_lookup(l.shared, t, index, (rg__slice){l.encoded.p, l.encoded.len}, &l.key);
     if (rc >= 0) rc = answer(&l, out, err);
     deinit(&l);
-    return rc < 0 ? rg__err_prefix(err, "looking up %s by %s: ", t->name, t->indexes[index].name)
-                  : RG_OK;
+    if (rc < 0) rg__err_about(err, "looking up", t->name);
+    return rc < 0 ? rc : RG_OK;
 }

@@ -2,6 +2,8 @@
 -- regolith dev: private MariaDB (or MySQL) and Redis on sockets under .regolith/, for trying and
 -- testing. Their addresses are in REGOLITH_MYSQL_URL and REGOLITH_REDIS_URL of the command.
 
+local ffi = require "ffi"
+
 local M = {}
 
 --- $1 is the folder, the rest the command. Servers that are up already are used and left running.
@@ -81,15 +83,15 @@ echo "regolith: the servers run until Ctrl-C" >&2
 while :; do sleep 3600 & wait $! || true; done
 ]==]
 
-local function quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
-
+--- Becomes the shell that does it: signals reach it directly, and it is what the caller waits for.
 function M.run(args)
-  local words = { "sh", "-c", quote(SCRIPT), "regolith-dev", quote(os.getenv "REGOLITH_DEV_DIR" or ".regolith/dev") }
-  for _, word in ipairs(args.words) do words[#words + 1] = quote(word) end
-  local status = os.execute(table.concat(words, " "))
-  if type(status) == "number" then status = status >= 256 and math.floor(status / 256) or status end
-  if status == true then status = 0 end
-  return status or 1
+  ffi.cdef "int execvp(const char *file, const char *const argv[]);"
+  local words = { "sh", "-c", SCRIPT, "regolith-dev", os.getenv "REGOLITH_DEV_DIR" or ".regolith/dev" }
+  for _, word in ipairs(args.words) do words[#words + 1] = word end
+  local argv = ffi.new("const char *[?]", #words + 1)
+  for i, word in ipairs(words) do argv[i - 1] = word end
+  ffi.C.execvp("sh", argv)
+  return 1, "there is no shell"
 end
 
 return M

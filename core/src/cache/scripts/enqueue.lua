@@ -1,25 +1,45 @@
 -- SPDX-License-Identifier: MIT
 -- ENQUEUE: the stream entry and what readers see of it, in one step. KEYS: epoch, what producers
 -- sent, stream, entries (each once). ARGV: field of this call (producer:seq), producer, seq, bound
--- of the stream, payload, a character an entry, checksums (8 bytes each), number of fields to
--- forget, these fields, then what the entries need, in order.
---   u  checked update: row      x  checked delete: nothing   i  insert: row
---   U  row nobody caches: row   X  its delete: nothing       l  lookup: changes (+ or -, id)
--- Returns 0 and the id; 1 when the stream is full; 2, a string of reasons (0 none, 1 another row, 2
--- no entry, 3 marked), and for each 1 its entry.
-local kinds, sums, forget = ARGV[6], ARGV[7], tonumber(ARGV[8])
+-- of the stream, payload, a character an entry, checksums (8 bytes each), the stream id that the
+-- caller would like ('' none), the epoch that it knows, number of fields to forget, 1 when rows are
+-- large, these fields, then what the entries need, in order.
+--   u  checked update     x  checked delete     i  insert     U  X  the same of rows nobody caches:
+--      the P or Q entry as it will be if the caller's id and epoch are accepted
+--   l  lookup: changes (+ or -, id)
+-- Every byte of a string costs time here (it is hashed), so entries come ready made and are patched
+-- when they have to be.
+-- Returns 0, the id and the clock in us; 1 when the stream is full; 2, a string of reasons (0 none,
+-- 1 another row, 2 no entry, 3 marked), and for each 1 its entry.
+local kinds, sums, forget = ARGV[6], ARGV[7], tonumber(ARGV[10])
 local LIST = 8192 -- bytes of a list that is kept up to date; longer ones become changes
 
 local sent = call('HGET', KEYS[2], ARGV[1])
-if sent then return { 0, sent } end
+if sent then return { 0, sent, 0 } end
 if call('XLEN', KEYS[3]) >= tonumber(ARGV[4]) then return { 1 } end
 
-local entries, n, valid = read(4), #kinds, 'V' .. epoch
-local states = {}
+local n, states, entries = #kinds, {}, {}
+
+-- Of large rows only what decides is read: state, flag and checksum.
+local function glance(i)
+  local key = KEYS[i + 3]
+  local e = redis.pcall('GETRANGE', key, 0, 65)
+  if type(e) ~= 'string' or e == '' then return false end
+  local s = sub(e, 1, 1)
+  if s == 'M' or byte(kinds, i) == 108 then return call('GET', key) end
+  return e
+end
+
+local large = ARGV[11] == '1'
+if large then
+  for i = 1, n do entries[i] = glance(i) end
+else
+  entries = read(4)
+end
 
 local function live_marks(e) return #expire(open_marks(e)) > 0 end
 
--- Why an entry other than a valid row forbids the change.
+-- Why an entry forbids the change; 0: it does not.
 local function judge(kind, i, e, s)
   if s == 'M' then
     if live_marks(e) then return 3 end
@@ -28,37 +48,57 @@ local function judge(kind, i, e, s)
   end
   if kind == 105 then return (s == 'V' or s == 'P') and 1 or 0 end
   if kind ~= 117 and kind ~= 120 then return 0 end
-  if s == 'P' then return sub(e, 59, 66) == sub(sums, i * 8 - 7, i * 8) and 0 or 1 end
+  local at = s == 'V' and 26 or s == 'P' and 59
+  if at then return sub(e, at, at + 7) == sub(sums, i * 8 - 7, i * 8) and 0 or 1 end
   return (s == 'Q' or s == 'N') and 1 or 2
 end
 
 local reasons, currents, bad = {}, {}, false
 for i = 1, n do
   local kind, e, why = byte(kinds, i), entries[i], 0
-  if e and sub(e, 1, 9) == valid and (kind == 117 or kind == 120) then
-    states[i] = 'V'
-    if sub(e, 26, 33) ~= sub(sums, i * 8 - 7, i * 8) then why = 1 end
-  elseif e then
-    states[i] = state(e)
-    why = judge(kind, i, e, states[i])
+  if e then
+    -- the two usual cases first
+    local first = byte(e)
+    if first == 86 and kind == 117 and sub(e, 2, 9) == epoch then
+      states[i] = 'V'
+      if sub(e, 26, 33) ~= sub(sums, i * 8 - 7, i * 8) then why = 1 end
+    elseif first == 80 and kind == 117 then
+      states[i] = 'P'
+      if sub(e, 59, 66) ~= sub(sums, i * 8 - 7, i * 8) then why = 1 end
+    else
+      local s = state(e)
+      states[i] = s
+      why = judge(kind, i, e, s)
+    end
   elseif kind == 117 or kind == 120 then
     why = 2
   end
   reasons[i] = why
   if why ~= 0 then
     bad = true
-    if why == 1 then currents[#currents + 1] = e end
+    if why == 1 then currents[#currents + 1] = large and call('GET', KEYS[i + 3]) or e end
   end
 end
 if bad then return { 2, table.concat(reasons), unpack(currents) } end
 
-local id = call('XADD', KEYS[3], '*', 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
+-- The caller's id when it is the newest and not ahead of the clock, else the server's own.
+local function add(id)
+  local ms = tonumber(string.match(id, '^(%d+)-')) or now + 3
+  if ms <= now + 2 then
+    local r = redis.pcall('XADD', KEYS[3], id, 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
+    if type(r) == 'string' then return r end
+  end
+  return call('XADD', KEYS[3], '*', 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
+end
+
+local id = add(ARGV[8])
 call('HSET', KEYS[2], ARGV[1], id)
-if forget > 0 then call('HDEL', KEYS[2], unpack(ARGV, 9, 8 + forget)) end
+if forget > 0 then call('HDEL', KEYS[2], unpack(ARGV, 12, 11 + forget)) end
 
 local dash = string.find(id, '-', 1, true)
 local hex = string.format('%016x%016x', sub(id, 1, dash - 1), sub(id, dash + 1))
 local pending, unverified = 'P' .. epoch .. hex .. '1', 'P' .. epoch .. hex .. '0'
+local as_sent = id == ARGV[8] and epoch == ARGV[9]
 
 -- Where an id stands in a list, or would: ids are compared by halves, as 64 bits are no number here.
 local function search(list, id8)
@@ -101,28 +141,26 @@ local function lookup(e, s, changes)
   return defer(e, s, changes)
 end
 
-local function row(kind, e, s, value)
-  if kind == 85 or (kind == 117 and s == 'P' and sub(e, 42, 42) == '0') then
-    return unverified .. value
+-- What a ready made entry must be corrected in, after it is set.
+local patches = {}
+local function patch(i, kind)
+  local first = (kind == 120 or kind == 88) and 'Q' or 'P'
+  local flag = (kind == 85 or kind == 88) and '0' or '1'
+  if kind == 117 and states[i] == 'P' and sub(entries[i], 42, 42) == '0' then flag = '0' end
+  if not as_sent or flag == '0' then
+    patches[#patches + 1] = { KEYS[i + 3], first .. epoch .. hex .. flag }
   end
-  return pending .. value
 end
 
-local out, k, at = {}, 0, 8 + forget
+local out, k, at = {}, 0, 11 + forget
 for i = 1, n do
   local kind = byte(kinds, i)
   out[k + 1] = KEYS[i + 3]
-  if kind == 120 then
-    out[k + 2] = 'Q' .. epoch .. hex .. '1'
-  elseif kind == 88 then
-    out[k + 2] = 'Q' .. epoch .. hex .. '0'
+  if kind == 108 then
+    out[k + 2] = lookup(entries[i], states[i], ARGV[at + i])
   else
-    at = at + 1
-    if kind == 108 then
-      out[k + 2] = lookup(entries[i], states[i], ARGV[at])
-    else
-      out[k + 2] = row(kind, entries[i], states[i], ARGV[at])
-    end
+    out[k + 2] = ARGV[at + i]
+    if not as_sent or states[i] == 'P' then patch(i, kind) end
   end
   k = k + 2
   if k == 2000 then
@@ -131,4 +169,5 @@ for i = 1, n do
   end
 end
 if k > 0 then call('MSET', unpack(out, 1, k)) end
-return { 0, id }
+for i = 1, #patches do call('SETRANGE', patches[i][1], 0, patches[i][2]) end
+return { 0, id, time[1] * 1000000 + time[2] }

@@ -1,0 +1,13 @@
+-- SPDX-License-Identifier: MIT
+-- Entities that specs and their further processes have in common.
+
+local regolith = require "regolith"
+local field = regolith.field
+
+return {
+  --- Kept everywhere.
+  Counter = regolith.entity("counter", {
+    field.uint32 "n", field.string "tag" { unique = true, nullable = true },
+    cache = { process = true, redis = true },
+  }),
+}
