@@ -115,6 +115,25 @@ void rg__pool_take_over(rg__mysql_pool *pool) {
     }
 }
 
+/* One idle connection, no longer in a list; NULL when there is none. */
+static rg__mysql *remove_idle(rg__mysql_pool *pool) {
+    rg__mysql *c = NULL;
+    pthread_mutex_lock(&pool->lock);
+    if (!rg__list_empty(&pool->idle)) {
+        c = rg__pool_conn(pool->idle.next);
+        rg__pool_move(c, NULL);
+        pool->n_idle--;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return c;
+}
+
+static void close_idle(rg__mysql_pool *pool) {
+    for (rg__mysql *c = remove_idle(pool); c; c = remove_idle(pool))
+        rg__conn_close(c);
+}
+
+/* Idle ones are closed here: handles that somebody forgot may keep the pool for long. */
 void rg__mysql_pool_shutdown(rg__mysql_pool *pool) {
     rg__pool_take_over(pool);
     pthread_mutex_lock(&pool->lock);
@@ -124,16 +143,13 @@ void rg__mysql_pool_shutdown(rg__mysql_pool *pool) {
     for (rg__node *n = pool->waiters.next; n != &pool->waiters; n = n->next)
         pthread_cond_signal(&rg__container(n, rg__waiter, node)->cond);
     pthread_mutex_unlock(&pool->lock);
+    close_idle(pool);
 }
 
 void rg__mysql_pool_free(rg__mysql_pool *pool) {
     if (!pool) return;
     rg__pool_take_over(pool);
-    while (!rg__list_empty(&pool->idle)) {
-        rg__mysql *c = rg__pool_conn(pool->idle.next);
-        rg__pool_move(c, NULL);
-        rg__conn_close(c);
-    }
+    close_idle(pool);
     pthread_mutex_destroy(&pool->lock);
     free_opts(&pool->opts);
     rg__free(pool);
