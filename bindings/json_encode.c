@@ -64,11 +64,12 @@ static int add_number(writer *w, double v) {
     char text[40];
     if (!isfinite(v)) return refuse(w, "%s has no JSON form", isnan(v) ? "NaN" : "an infinite number");
     if (v == 0) v = 0; /* no -0 */
+    int n = 0;
     if (fabs(v) <= 9007199254740992.0 && v == floor(v)) {
-        add(w, text, (size_t)snprintf(text, sizeof text, "%.0f", v));
+        n = snprintf(text, sizeof text, "%.0f", v);
+        add(w, text, (size_t)n);
         return 0;
     }
-    int n = 0;
     for (int digits = 15; digits <= 17; digits++) {
         n = snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v) break;

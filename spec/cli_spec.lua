@@ -23,7 +23,8 @@ describe("command line", function()
   local function run(...)
     local words = {}
     for i = 1, select("#", ...) do words[i] = "'" .. tostring((select(i, ...))) .. "'" end
-    local text = support.shell("'" .. root .. "/bin/regolith' " .. table.concat(words, " ") .. "; echo \"exit $?\"")
+    local command = string.format("'%s/bin/regolith' %s; echo \"exit $?\"", root, table.concat(words, " "))
+    local text = support.shell(command, true)
     local out, code = text:match "^(.-)exit (%d+)\n$"
     return out, tonumber(code)
   end
@@ -89,7 +90,8 @@ describe("command line", function()
 
   it("consumes until a signal", function()
     local text = support.shell(string.format(
-      "'%s/bin/regolith' consume '%s' & pid=$!; sleep 0.7; kill -TERM $pid; wait $pid; echo \"exit $?\"", root, app))
+      "'%s/bin/regolith' consume '%s' & pid=$!; sleep 0.7; kill -TERM $pid; wait $pid; echo \"exit $?\"",
+      root, app), true)
     assert.matches("0 applied, 0 dead letters, 0 waiting\nexit 0\n$", text)
   end)
 
@@ -141,6 +143,15 @@ describe("command line", function()
     out, code = run("invalidate", app, "noet")
     assert.equal(1, code, out)
     assert.matches("there is no entity 'noet' %(did you mean 'note'%?%)", out)
+  end)
+
+  it("runs a command with private servers", function()
+    local out, code = support.shell(string.format([[
+      REGOLITH_DEV_DIR='%s/dev' '%s/bin/regolith' dev -- sh -c 'echo "$REGOLITH_MYSQL_URL $REGOLITH_REDIS_URL"; exit 3'
+      echo "exit $?"]], folder, root))
+    assert.is_truthy(code)
+    assert.matches("mysql%+unix://.*/mysql.sock%?user=root&db=app redis%+unix://.*/redis.sock\nexit 3\n$", out)
+    assert.equal("", support.shell("pgrep -f '^[^ ]*(mariadbd|mysqld|redis-server) .*" .. folder .. "/dev'"))
   end)
 
   it("explains wrong usage with exit code 2", function()

@@ -87,6 +87,8 @@ describe("config:read", function()
     assert.matches("unknown option 'proces_cache_mb' %(did you mean 'process_cache_mb'%?%)", faults)
     assert.matches("user: two entities have this name", faults)
     assert.matches("entry 3 is not an entity", faults)
+    assert.matches("log: needs a 'handler'",
+      table.concat(read({ mysql = "mysql://u@h/d", log = { mysql = true } }).faults))
     assert.matches("no server is given", table.concat(read({}).faults))
     assert.matches("a list of entities is needed", table.concat(config.read({ mysql = "mysql://u@h/d" }).faults))
   end)

@@ -139,7 +139,8 @@ run("nginx", function()
   end
 
   local function nginx(arguments)
-    return support.shell(string.format("/usr/sbin/nginx -p %s -c %s/nginx.conf %s", folder, folder, arguments or ""))
+    local command = string.format("/usr/sbin/nginx -p %s -c %s/nginx.conf %s", folder, folder, arguments or "")
+    return support.shell(command, true)
   end
 
   local function worker_gone(pid)

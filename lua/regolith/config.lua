@@ -197,11 +197,12 @@ local function take_log(given, complain)
   local before = #complain.faults
   if type(given) ~= "table" then return nil end
   options.check(given, log.OPTIONS, function(text) complain("log: " .. text) end)
+  if given.handler == nil then complain "log: needs a 'handler', which is given each event" end
   return #complain.faults == before and given or nil
 end
 
 ---@class regolith.Config
----@field mysql table[] pools; those with a fault of their own are marked `faulty`
+---@field mysql table[] pools
 ---@field redis table[] pools
 ---@field entities regolith.Entity[]
 ---@field faults string[] everything that is wrong

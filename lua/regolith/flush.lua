@@ -33,17 +33,6 @@ end
 
 -- ---- entities and rows --------------------------------------------------------------------------
 
---- Gives the entity the values of a row; tables that say the same stay the same tables.
-local function refresh(S, e, row)
-  local now = S.decode(row)
-  for _, node in ipairs(S.T.entity.nodes) do
-    local key = node.key
-    local old, new = rawget(e, key), now[key]
-    if old ~= new and not record.same(old, new) then rawset(e, key, new) end
-  end
-  if rawget(e, "id") ~= now.id then rawset(e, "id", now.id) end
-end
-
 --- Gives the entity exactly the values of a row.
 function M.reset(S, e, row)
   local now = S.decode(row)
@@ -63,8 +52,12 @@ end
 
 --- Drops an entity from the session.
 function M.forget(self, S, e, place)
-  self._at[place] = nil
-  if place < 0 then self._fresh[e] = nil else C.rg_session_repin(self._c, place - 1, nil) end
+  if place < 0 then
+    self._new[-place], self._fresh[e] = false, nil
+  else
+    self._at[place] = nil
+    C.rg_session_repin(self._c, place - 1, nil)
+  end
   local id = rawget(e, "id")
   if id ~= nil and S.places[id] == place then S.places[id] = nil end
 end
@@ -150,7 +143,7 @@ local function ask_round(self, asked)
     return hooks.before(S.T, write, e, self)
   end
   for k = 1, self._n_fresh do
-    local e = self._at[-k]
+    local e = self._new[k]
     if e and not asked[e] and hooks.has_before(type_of(self, e).T, "insert") then
       local ok, fault = ask(type_of(self, e), "insert", e)
       if not ok then return nil, fault end
@@ -190,16 +183,30 @@ end
 
 -- ---- the operation ------------------------------------------------------------------------------
 
+--- What the items of an operation stand for, by number from 1 (the engine counts from 0).
+---@class regolith.Items
+---@field n integer
+---@field S regolith.SessionType[]
+---@field e table[]
+---@field write integer[]
+---@field place integer[]
+local function new_items() return { n = 0, S = {}, e = {}, write = {}, place = {} } end
+
+local function add_item(items, S, e, write, place)
+  local n = items.n + 1
+  items.n, items.S[n], items.e[n], items.write[n], items.place[n] = n, S, e, write, place
+end
+
 local function add_inserts(self, op, items)
+  local new = self._new
   for k = 1, self._n_fresh do
-    local e = self._at[-k]
+    local e = new[k]
     if e then
       local S = type_of(self, e)
       local builder, fault = encode(S, e, nil)
       if not builder then return nil, fault end
-      local item = C.rg_op_flush_add(op, INSERT, S.number, builder, -1, err)
-      if item < 0 then return nil, entity_error(S, e) end
-      items[item] = { S = S, e = e, write = INSERT, place = -k }
+      if C.rg_op_flush_add(op, INSERT, S.number, builder, -1, err) < 0 then return nil, entity_error(S, e) end
+      add_item(items, S, e, INSERT, -k)
     end
   end
   return true
@@ -212,7 +219,7 @@ local function add_updates(self, op, items)
       local S = type_of(self, e)
       local item, fault = add_update(self, op, S, e, place, e)
       if not item then return nil, fault end
-      if item ~= UNCHANGED then items[item] = { S = S, e = e, write = UPDATE, place = place } end
+      if item ~= UNCHANGED then add_item(items, S, e, UPDATE, place) end
     end
   end
   return true
@@ -221,9 +228,8 @@ end
 local function add_deletes(self, op, items)
   for _, e in ipairs(doomed_list(self)) do
     local S, place = self:_need(e, 4)
-    local item = C.rg_op_flush_add(op, DELETE, S.number, nil, place - 1, err)
-    if item < 0 then return nil, entity_error(S, e) end
-    items[item] = { S = S, e = e, write = DELETE, place = place }
+    if C.rg_op_flush_add(op, DELETE, S.number, nil, place - 1, err) < 0 then return nil, entity_error(S, e) end
+    add_item(items, S, e, DELETE, place)
   end
   return true
 end
@@ -232,51 +238,52 @@ end
 local function build(self, async)
   local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, async and 1 or 0, err))
   if not op then return nil, fault end
-  local items = {}
-  for _, add in ipairs { add_inserts, add_updates, add_deletes } do
-    local ok, why = add(self, op, items)
-    if not ok then return nil, why end
-  end
+  local items = new_items()
+  local ok
+  ok, fault = add_inserts(self, op, items)
+  if ok then ok, fault = add_updates(self, op, items) end
+  if ok and self._n_doomed > 0 then ok, fault = add_deletes(self, op, items) end
+  if not ok then return nil, fault end
   return op, items
 end
 
 -- ---- afterwards ---------------------------------------------------------------------------------
 
-local function settle_insert(self, op, i, item)
-  local S, e = item.S, item.e
-  local old_id = rawget(e, "id")
-  C.rg_op_flush_row(op, i, self._c, self._view)
-  if old_id ~= nil and S.places[old_id] == item.place then S.places[old_id] = nil end
-  self._at[item.place], self._fresh[e] = nil, nil
-  refresh(S, e, self._view.data)
-  local place = self._view.slot + 1
+local function settle_insert(self, op, i, S, e, was)
+  local old_id, view = rawget(e, "id"), self._view
+  C.rg_op_flush_row(op, i - 1, self._c, view)
+  if old_id ~= nil and S.places[old_id] == was then S.places[old_id] = nil end
+  self._fresh[e] = nil
+  S.refresh(e, view.data)
+  local place = view.slot + 1
   self._at[place], S.places[e.id] = e, place
   if place > self._top then self._top = place end
 end
 
 --- Takes over what the operation has written.
-local function settle(self, op, items, n)
-  for i = 0, n - 1 do
-    local item = items[i]
-    if item.write == INSERT then
-      settle_insert(self, op, i, item)
-    elseif item.write == UPDATE then
-      C.rg_op_flush_row(op, i, self._c, self._view)
-      refresh(item.S, item.e, self._view.data)
+local function settle(self, op, items)
+  for i = 1, items.n do
+    local S, e, write, place = items.S[i], items.e[i], items.write[i], items.place[i]
+    if write == INSERT then
+      settle_insert(self, op, i, S, e, place)
+    elseif write == UPDATE then
+      C.rg_op_flush_row(op, i - 1, self._c, self._view)
+      S.refresh(e, self._view.data)
     else
-      M.forget(self, item.S, item.e, item.place)
-      self._doomed[item.e] = nil
+      M.forget(self, S, e, place)
+      self._doomed[e] = nil
     end
   end
-  self._n_fresh, self._n_doomed = 0, 0
+  self._new, self._n_fresh, self._n_doomed = {}, 0, 0
 end
 
 --- after_* hooks; what they raise is reported, not returned as a failure: the rows are written.
-local function tell_hooks(self, items, n)
+local function tell_hooks(self, items)
   local failures
-  for i = 0, n - 1 do
-    local item = items[i]
-    local ok, fault = hooks.run(item.S.T, "after_" .. NAMES[item.write], item.e, self)
+  for i = 1, items.n do
+    local T = items.S[i].T
+    local ok, fault = true, nil
+    if next(T.hooks) then ok, fault = hooks.run(T, "after_" .. NAMES[items.write[i]], items.e[i], self) end
     if not ok then
       failures = failures or {}
       failures[#failures + 1] = fault
@@ -288,18 +295,12 @@ end
 
 --- The error of a failed flush, naming the entity of the item at fault.
 local function flush_error(op, fault, items)
-  local at = C.rg_op_error(op).item
-  if items[at] then
-    fault.row = items[at].e
-    fault.entity = fault.entity or items[at].S.T.name
+  local at = C.rg_op_error(op).item + 1
+  if items.e[at] then
+    fault.row = items.e[at]
+    fault.entity = fault.entity or items.S[at].T.name
   end
   return fault
-end
-
-local function count(items)
-  local n = 0
-  for _ in pairs(items) do n = n + 1 end
-  return n
 end
 
 local function run_flush(self, async)
@@ -307,14 +308,14 @@ local function run_flush(self, async)
   if not ok then return errors.results(fault) end
   local op, items = build(self, async)
   if not op then return errors.results(items) end
-  local n = count(items)
+  local n = items.n
   if n == 0 then
-    self._n_fresh = 0
+    self._new, self._n_fresh = {}, 0
     return true, 0
   end
   ok, fault = self:_run(op, 4)
   if not ok then return errors.results(flush_error(op, fault, items)) end
-  settle(self, op, items, n)
+  settle(self, op, items)
   if async then self._stream_id = C.rg_op_stream_id(op) ~= nil and ffi.string(C.rg_op_stream_id(op)) or nil end
   return true, n, items
 end
@@ -328,7 +329,7 @@ function M.run(self, async)
   self._flushing = false
   if not called then error(ok, 0) end
   if not ok then return errors.results(n) end
-  return true, n, items and tell_hooks(self, items, n)
+  return true, n, items and tell_hooks(self, items)
 end
 
 --- db:update(): writes one entity from a shadow that has the new values. true when something changed,
@@ -341,14 +342,15 @@ function M.update(self, S, e, place, shadow)
   if not item then return nil, fault end
   if item == UNCHANGED then return false end
   local columns = item_columns(op, item, S.T)
-  local items = { [0] = { S = S, e = e, write = UPDATE, place = place } }
+  local items = new_items()
+  add_item(items, S, e, UPDATE, place)
   local ok
   ok, fault = self:_run(op, 4)
   if not ok then return nil, flush_error(op, fault, items) end
   C.rg_op_flush_row(op, item, self._c, self._view)
   local now = S.decode(self._view.data)
   for _, column in ipairs(columns) do record.write(e, column.access, record.read(now, column.access)) end
-  tell_hooks(self, items, 1)
+  tell_hooks(self, items)
   return true
 end
 

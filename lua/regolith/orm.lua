@@ -73,7 +73,7 @@ local function add(faults, rc, prefix)
   if rc < 0 then faults[#faults + 1] = prefix .. ffi.string(err.message) end
 end
 
---- Adds the pools and types that have no faults of their own; what the engine finds is appended.
+--- Adds the pools, and the types that have no faults of their own; what the engine finds is appended.
 local function configure(settings, faults)
   local c = C.rg_config_new(engine_opts(settings), err)
   if c == nil then
@@ -84,7 +84,7 @@ local function configure(settings, faults)
   for server, add_pool in pairs { mysql = C.rg_config_mysql, redis = C.rg_config_redis } do
     for _, pool in ipairs(settings[server]) do
       local prefix = string.format("%s pool '%s': ", server, pool.name)
-      if not pool.faulty then add(faults, add_pool(c, pool_opts(server, pool), err), prefix) end
+      add(faults, add_pool(c, pool_opts(server, pool), err), prefix)
     end
   end
   for _, entity in ipairs(settings.entities) do
@@ -145,7 +145,7 @@ function M.open(given, overrides)
   local engine, fault = new_engine(settings)
   if not engine then return errors.results(fault) end
   local self = setmetatable({
-    _engine = engine, _types = {}, _by_name = {}, _on_error = settings.on_error,
+    _engine = engine, _types = {}, _by_name = {}, _spare_at = {}, _spare_places = {}, _on_error = settings.on_error,
     _log = settings.log and settings.log.handler,
   }, Orm)
   self._host = nginx.here() and nginx.new(engine) or blocking.new()

@@ -40,7 +40,21 @@ function ANSWERS.execute(op)
   return { affected = C.rg_op_affected(op, 0), insert_id = id > 0 and id or nil }
 end
 
----@class regolith.Connection one connection, for as long as the function runs
+---@alias regolith.Statement string|{ [1]: string, pool: string? } SQL text, or with the pool it is for
+
+---@alias regolith.Executed { affected: number, insert_id: number? }
+
+--- Rows of the first result set; all result sets; what a statement did. Or nil, err, errno, sqlstate.
+---@class regolith.Session
+---@field query fun(self: regolith.Session, sql: regolith.Statement, ...: any): table[]?, regolith.Err?
+---@field call fun(self: regolith.Session, sql: regolith.Statement, ...: any): table[][]?, regolith.Err?
+---@field execute fun(self: regolith.Session, sql: regolith.Statement, ...: any): regolith.Executed?, regolith.Err?
+
+--- One connection, for as long as the function runs.
+---@class regolith.Connection
+---@field query fun(self: regolith.Connection, sql: string, ...: any): table[]?, regolith.Err?
+---@field call fun(self: regolith.Connection, sql: string, ...: any): table[][]?, regolith.Err?
+---@field execute fun(self: regolith.Connection, sql: string, ...: any): regolith.Executed?, regolith.Err?
 ---@field _session regolith.Session
 ---@field _lease ffi.cdata*?
 local Connection = { __name = "regolith.Connection" }

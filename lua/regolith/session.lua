@@ -4,7 +4,7 @@
 -- time.
 --
 -- Entities stand at places: a managed one at the engine's slot + 1, a new one at a negative number.
--- `_at` maps places to entities, each type's `places` maps ids to places.
+-- `_at` maps places to entities, `_new` the numbers of new ones; each type's `places` maps ids to places.
 
 local errors = require "regolith.err"
 local entities = require "regolith.entity"
@@ -12,6 +12,7 @@ local log = require "regolith.log"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
+local spare = require "regolith.spare"
 
 local C, ffi, err = native.C, native.ffi, native.err
 local setmetatable, tonumber, type = setmetatable, tonumber, type
@@ -22,6 +23,8 @@ local u64p = ffi.typeof "const uint64_t *"
 ---@field T regolith.Type
 ---@field number integer
 ---@field decode fun(row: ffi.cdata*): table
+---@field refresh fun(e: table, row: ffi.cdata*)
+---@field width integer members of an entity's table
 ---@field mt table metatable of its entities
 ---@field places table<number, integer>
 ---@field id_at integer offset of the id in a row
@@ -34,6 +37,7 @@ local u64p = ffi.typeof "const uint64_t *"
 ---@field _view ffi.cdata* rg_view
 ---@field _types table<regolith.Entity, regolith.SessionType>
 ---@field _at table<integer, table>
+---@field _new (table|false)[] new entities by number; false: forgotten
 ---@field _top integer last place in use
 ---@field _fresh table<table, integer> new entities and their number
 ---@field _n_fresh integer
@@ -64,7 +68,8 @@ function Session:_type(entity, level)
     error(string.format("the entity '%s' is not among those of this orm", entity.name), level + 1)
   end
   S = {
-    T = T, number = T.number, decode = T.decode, mt = record.metatable(self, T), places = {},
+    T = T, number = T.number, decode = T.decode, refresh = T.refresh, width = #T.entity.nodes + 1, mt = record.metatable(self, T),
+    places = spare.take(self._orm._spare_places),
     id_at = T.info(0).offset, cached = T.cached, after_load = T.hooks.after_load,
   }
   self._types[entity] = S
@@ -104,12 +109,15 @@ end
 ---@return true? ok
 ---@return regolith.Err? err
 function Session:_run(op, level)
+  local orm = self._orm
+  if orm._host.blocking then return orm:_run(op, self._timeout_ms) end
   if self._busy then
     error("the session is in use by another coroutine; give each its own session", (level or 2) + 1)
   end
   self._busy = true
-  local ok, e = self._orm:_run(op, self._timeout_ms)
+  local called, ok, e = pcall(orm._run, orm, op, self._timeout_ms)
   self._busy = false
+  if not called then error(ok, 0) end -- as where a C function on the stack forbids to yield
   return ok, e
 end
 
@@ -126,7 +134,8 @@ end
 
 --- The entity at a place, or nil when it is about to be deleted.
 local function alive(self, place)
-  local e = self._at[place]
+  local e
+  if place > 0 then e = self._at[place] else e = self._new[-place] end
   if self._n_doomed > 0 and self._doomed[e] then return nil end
   return e
 end
@@ -264,7 +273,7 @@ function Session:clear()
   C.rg_session_clear(self._c)
   for _, S in pairs(self._types) do S.places = {} end
   self._at, self._top = {}, 0
-  self._fresh, self._n_fresh = {}, 0
+  self._fresh, self._new, self._n_fresh = {}, {}, 0
   self._doomed, self._n_doomed = {}, 0
 end
 
@@ -272,25 +281,30 @@ end
 function Session:close()
   if self._busy then error("the session is in use by another coroutine", 2) end
   local c = self._c
+  if self._top <= spare.MOST_ENTRIES then
+    spare.give(self._orm._spare_at, self._at)
+    for _, S in pairs(self._types) do spare.give(self._orm._spare_places, S.places) end
+  end
   for name in pairs(self) do self[name] = nil end
   setmetatable(self, Closed)
   C.rg_session_free(ffi.gc(c, nil))
 end
 
 local M = { Session = Session }
+local OPTIONS = { timeout_ms = options.integer(1, 4294967295) }
 
 ---@param orm regolith.Orm
 ---@param opts? { timeout_ms: integer? }
 ---@return regolith.Session? session
 ---@return regolith.Err? err
 function M.new(orm, opts)
-  opts = options.require("session", opts, { timeout_ms = options.integer(1, 4294967295) })
+  if opts ~= nil then options.require("session", opts, OPTIONS) end
   local c = C.rg_session_new(orm._engine, err)
   if c == nil then return errors.fail(err) end
   return setmetatable({
     _orm = orm, _c = ffi.gc(c, C.rg_session_free), _view = ffi.new "rg_view",
-    _types = {}, _at = {}, _top = 0, _fresh = {}, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
-    _timeout_ms = opts.timeout_ms, _busy = false,
+    _types = {}, _at = spare.take(orm._spare_at), _top = 0, _fresh = {}, _new = {}, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
+    _timeout_ms = opts and opts.timeout_ms, _busy = false,
   }, Session)
 end
 

@@ -152,7 +152,7 @@ function M.new(entity, c, number)
   local builder = C.rg_builder_new(c, err)
   if builder == nil then return nil, err end
   T.builder = ffi.gc(builder, C.rg_builder_free)
-  T.decode = read.decoder(entity, c, T.info)
+  T.decode, T.refresh = read.decoder(entity, c, T.info)
   T.encode = write.encoder(T)
   return T
 end

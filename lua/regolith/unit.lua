@@ -9,6 +9,7 @@ local native = require "regolith.native"
 local record = require "regolith.record"
 
 local C, ffi, err = native.C, native.ffi, native.err
+local new_table = require "table.new"
 
 local id_out = ffi.new "double[1]"
 
@@ -75,7 +76,7 @@ function M.install(Session)
   ---@return string? sqlstate
   function Session:new(entity, values)
     local S = self:_type(entity, 2)
-    local e = setmetatable({}, S.mt)
+    local e = setmetatable(new_table(0, S.width), S.mt)
     if values ~= nil then assign_all(S.T, e, values, 2) end
     local id = rawget(e, "id")
     if id == nil and ALLOTTED[entity.ids] then
@@ -85,7 +86,7 @@ function M.install(Session)
       rawset(e, "id", id)
     end
     local k = self._n_fresh + 1
-    self._n_fresh, self._fresh[e], self._at[-k] = k, k, e
+    self._n_fresh, self._fresh[e], self._new[k] = k, k, e
     if id ~= nil then S.places[id] = -k end
     return e
   end
@@ -192,14 +193,14 @@ function M.install(Session)
       return flush.discard(self, S, e, place)
     end
     for k = self._n_fresh, 1, -1 do
-      local new = self._at[-k]
+      local new = self._new[k]
       if new then flush.discard(self, self:_need(new, 2), new, -k) end
     end
     for place = 1, self._top do
       local known = self._at[place]
       if known then flush.discard(self, self._types[record.type_of(known).entity], known, place) end
     end
-    self._n_fresh, self._doomed, self._n_doomed = 0, {}, 0
+    self._new, self._n_fresh, self._doomed, self._n_doomed = {}, 0, {}, 0
   end
 
   --- What a flush would change in the entity: the old and the new values by path ("address.city"). A

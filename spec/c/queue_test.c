@@ -1310,15 +1310,24 @@ TEST(consumer_waits_out_temporary_errors) {
     end_world(&w);
 }
 
+/* The number of a violated CHECK, which is each flavour's own. */
+static int check_violated(world *w) {
+    rg__mysql *c;
+    rg_err err = {0};
+    must(rg__mysql_acquire(w->mysql, &w->ctx, &c, &err), &err, "connection");
+    int number = rg__mysql_flavour(c) == RG__MARIADB ? 4025 : 3819;
+    rg__mysql_release(c);
+    return number;
+}
+
 TEST(consumer_makes_dead_letters_by_class) {
     WITH_SERVERS;
-    static const int permanent[] = {1022, 1049, 1051, 1054, 1064, 1146, 1062, 1048, 1264, 1406,
-                                    1366,
-                                    1451, 1452, 1644, 4025};
-    enum { N = sizeof permanent / sizeof *permanent };
     world w;
     producing p = {0};
     begin_world(&w);
+    const int permanent[] = {1022, 1049, 1051, 1054, 1064, 1146, 1062, 1048, 1264, 1406, 1366,
+                             1451, 1452, 1644, check_violated(&w)};
+    enum { N = sizeof permanent / sizeof *permanent };
     for (uint64_t i = 0; i < N; i++) {
         break_inserts(&w, permanent[i], 1000);
         put(&p, &w, LOG, RG_INSERT, log_row(&w, i + 1, 1, i + 1), NULL);
@@ -1569,13 +1578,19 @@ static bool on_commit(relay *r, const char *bytes, size_t n) {
     }
 }
 
+/* A packet of COM_QUERY; to a server of its own kind, Oracle's library also sends that the query has
+ * no attributes. */
+static bool is_commit(const char *p, size_t n) {
+    static const char plain[] = "\x07\0\0\0\x03" "COMMIT", attributed[] = "\x09\0\0\0\x03\0\x01" "COMMIT";
+    return (n == sizeof plain - 1 && memcmp(p, plain, n) == 0) ||
+           (n == sizeof attributed - 1 && memcmp(p, attributed, n) == 0);
+}
+
 static bool from_client(relay *r) {
-    static const char commit[] = "\x07\0\0\0\x03" "COMMIT";
     char buf[65536];
     ssize_t n = read(r->client, buf, sizeof buf);
     if (n <= 0) return true;
-    if (n == sizeof commit - 1 && memcmp(buf, commit, (size_t)n) == 0) return on_commit(r, buf,
-                                                                                        (size_t)n);
+    if (is_commit(buf, (size_t)n)) return on_commit(r, buf, (size_t)n);
     return !forward(-1, r->server, buf, (size_t)n);
 }
 

@@ -89,7 +89,7 @@ TEST(values_come_back) {
     rg_block *other = finish(b);
     CHECK_EQ_INT(rg__row_value(t, other->data, I8).i, -100);
     CHECK_EQ_INT(rg__row_value(t, other->data, I24).i, -8388608);
-    char out[4] = "zzzz";
+    char out[4] = {'z', 'z', 'z', 'z'};
     CHECK_EQ_INT(rg_row_text(t, row->data, STRING, out, 3), 7);
     CHECK_BYTES(out, 4, "15-z");
     CHECK_EQ_INT(rg_row_text(t, row->data, COLUMNS, out, 3), RG_EMISUSE);

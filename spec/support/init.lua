@@ -26,9 +26,11 @@ local function need(name)
   return (must(os.getenv(name), name .. " is not set: run the specs with scripts/test specs"))
 end
 
---- Runs a shell command; its output.
-function M.shell(command)
-  local pipe = must(io.popen("env -u LD_PRELOAD sh -c '" .. command:gsub("'", "'\\''") .. "' 2>&1"))
+--- Runs a shell command; its output. What loads this module itself (`own`) keeps the sanitizer that is
+--- preloaded, other programs are spared it.
+function M.shell(command, own)
+  local before = own and "" or "env -u LD_PRELOAD "
+  local pipe = must(io.popen(before .. "sh -c '" .. command:gsub("'", "'\\''") .. "' 2>&1"))
   local text = pipe:read "*a"
   local ok = pipe:close()
   return text, ok

@@ -293,10 +293,11 @@ static void remember_to_forget(enqueueing *e) {
 }
 
 static int queued(enqueueing *e, const redisReply *r, bool once, char id[48], rg_err *err) {
-    if (r->elements < 3 || r->element[1]->type != REDIS_REPLY_STRING || r->element[1]->len >= 48)
+    if (r->elements < 4 || r->element[1]->type != REDIS_REPLY_STRING || r->element[1]->len >= 48)
         return rg__fail(err, RG_ECORRUPT, "ENQUEUE told no id");
     memcpy(id, r->element[1]->str, (size_t)r->element[1]->len + 1);
     learn_id(e->s, id, r->element[2]->integer);
+    if (r->element[3]->len == 8) rg__shared_learn(e->s, rg__epoch_of(r->element[3]->str));
     if (once) remember_to_forget(e);
     return RG_OK;
 }

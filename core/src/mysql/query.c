@@ -219,6 +219,14 @@ static int fetch_binary_rows(query *q, MYSQL_STMT *st, const slot *slots, const 
     }
 }
 
+/* Oracle's library writes to bound places when the statement runs the next time: none of ours may
+ * stay. */
+static void unbind_slots(MYSQL_STMT *st, MYSQL_BIND *binds, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        binds[i] = (MYSQL_BIND){.buffer_type = MYSQL_TYPE_NULL};
+    mysql_stmt_bind_result(st, binds);
+}
+
 static int read_binary_rows(query *q, MYSQL_STMT *st, MYSQL_RES *meta, rg_err *err) {
     uint32_t n = mysql_num_fields(meta);
     MYSQL_FIELD *fields = mysql_fetch_fields(meta);
@@ -233,6 +241,7 @@ static int read_binary_rows(query *q, MYSQL_STMT *st, MYSQL_RES *meta, rg_err *e
         code = rg__call_fail(q->c, q->call, st, err);
     if (code == 0) code = fetch_binary_rows(q, st, slots, fields, err);
     if (code == 0) q->call->rows = (int64_t)q->fill.r->n_rows;
+    if (slots && binds) unbind_slots(st, binds, n);
     rg__free(slots);
     rg__free(binds);
     return code;

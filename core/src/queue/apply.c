@@ -5,6 +5,8 @@
 #include "base/alloc.h"
 #include "base/err.h"
 
+#include <stdlib.h>
+
 /* A row that the wave has touched; the table is open-addressed, a new generation empties it. */
 typedef struct touched {
     const rg_type *type;

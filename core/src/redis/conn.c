@@ -18,7 +18,7 @@ int64_t rg__redis_deadline(const rg__redis_pool *pool, const rg__ctx *ctx) {
 int rg__redis_fd(const rg__redis *c) { return c->fd; }
 uint64_t rg__redis_connection_id(const rg__redis *c) { return c->id; }
 
-/* ---- the reader, with a bound on what an array's header may claim ---- */
+/* ---- the reader, with bounds on what an array's header may claim and on how deep arrays nest ---- */
 
 #if HIREDIS_MAJOR >= 1
 typedef size_t element_count;
@@ -30,8 +30,16 @@ static redisReplyObjectFunctions functions;
 static void *(*create_any_array)(const redisReadTask *, element_count);
 static pthread_once_t functions_once = PTHREAD_ONCE_INIT;
 
+/* hiredis 1 has no bound of its own, and frees replies by recursion. */
+static bool too_deep(const redisReadTask *task) {
+    int depth = 1;
+    while ((task = task->parent) != NULL)
+        if (++depth > RG__REDIS_MAX_DEPTH) return true;
+    return false;
+}
+
 static void *create_array(const redisReadTask *task, element_count n) {
-    return n <= RG__REDIS_MAX_ELEMENTS ? create_any_array(task, n) : NULL;
+    return n <= RG__REDIS_MAX_ELEMENTS && !too_deep(task) ? create_any_array(task, n) : NULL;
 }
 
 static void init_functions(void) {
@@ -121,10 +129,13 @@ static rg__redis *new_connection(rg__redis_pool *pool, const atomic_bool *stop) 
     return NULL;
 }
 
-static void enlist(rg__redis *c) {
+/* False when the pool has been shut down: nobody would shut this connection. */
+static bool enlist(rg__redis *c) {
     pthread_mutex_lock(&c->pool->lock);
-    rg__list_add_tail(&c->pool->busy, &c->node);
+    bool closing = atomic_load(&c->pool->closing);
+    if (!closing) rg__list_add_tail(&c->pool->busy, &c->node);
     pthread_mutex_unlock(&c->pool->lock);
+    return !closing;
 }
 
 static int establish(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
@@ -138,12 +149,11 @@ int rg__redis_open(rg__redis_pool *pool, const rg__ctx *ctx, const atomic_bool *
                    rg__redis **out, rg_err *err) {
     rg__redis *c = new_connection(pool, stop);
     if (!c) return rg__fail_memory(err);
-    enlist(c);
     rg__ctx within = *ctx;
     within.deadline_ms = rg__deadline_within(ctx->deadline_ms, pool->opts.connect_timeout_ms);
     within.metrics = NULL; /* the introduction is no command of the user's */
     within.trace = NULL;
-    int rc = establish(c, &within, err);
+    int rc = enlist(c) ? establish(c, &within, err) : rg__fail(err, RG_ECLOSED, "the engine is closing");
     if (rc < 0) {
         rg__redis_close(c);
         rg__err_prefix(err, "Redis pool %s (%s): ", pool->opts.name, pool->where);

@@ -13,6 +13,7 @@ enum {
     RG__REDIS_CHUNK = 64 * 1024,               /* bytes asked of the socket at a time */
     RG__REDIS_MAX_REPLY = 512 * 1024 * 1024,   /* bytes of one reply */
     RG__REDIS_MAX_ELEMENTS = 4 * 1024 * 1024,  /* elements of one array */
+    RG__REDIS_MAX_DEPTH = 8,                   /* arrays in one another */
 };
 
 struct rg__redis {

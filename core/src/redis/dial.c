@@ -21,6 +21,7 @@ void rg__redis_set_fd(rg__redis *c, int fd) {
     pthread_mutex_lock(&c->pool->lock);
     int old = c->fd;
     c->fd = fd;
+    if (fd >= 0 && atomic_load(&c->pool->closing)) shutdown(fd, SHUT_RDWR);
     pthread_mutex_unlock(&c->pool->lock);
     if (old >= 0) close(old);
 }
@@ -147,7 +148,7 @@ static int await(rg__redis *c, int64_t deadline_ms) {
 }
 
 /* A full backlog makes a unix connect answer EAGAIN, and nothing tells when to try again. */
-static int try_connect(rg__redis *c, const struct sockaddr *a, socklen_t len, int64_t deadline_ms) {
+static int connect_until(rg__redis *c, const struct sockaddr *a, socklen_t len, int64_t deadline_ms) {
     for (;;) {
         if (connect(c->fd, a, len) == 0) return 0;
         if (errno == EINPROGRESS || errno == EINTR) return await(c, deadline_ms);
@@ -155,6 +156,12 @@ static int try_connect(rg__redis *c, const struct sockaddr *a, socklen_t len, in
         if (rg__left_ms(deadline_ms) == 0 || interrupted(c)) return ETIMEDOUT;
         rg__sleep_ms(5);
     }
+}
+
+/* A shutdown meanwhile found nothing to shut. */
+static int try_connect(rg__redis *c, const struct sockaddr *a, socklen_t len, int64_t deadline_ms) {
+    int error = connect_until(c, a, len, deadline_ms);
+    return error == 0 && interrupted(c) ? ECANCELED : error;
 }
 
 static int connect_to(rg__redis *c, const struct sockaddr *a, socklen_t len, int64_t deadline_ms) {

@@ -258,14 +258,21 @@ static int wait_turn(rg__redis_pool *pool, waiter *w, int64_t deadline_ms, rg_er
                     pool->opts.max_connections);
 }
 
+/* Under the lock: whether what was waited for is of any use; gives it back if not. */
+static int take_turn(rg__redis_pool *pool, const waiter *w, rg_err *err) {
+    if (!w->turn) return RG_OK;
+    bool closing = atomic_load(&pool->closing);
+    if (!closing && !breaker_open(pool)) return RG_OK;
+    free_place(pool);
+    if (closing) return rg__fail(err, RG_ECLOSED, "the engine is closing");
+    if (err) *err = pool->failure;
+    return pool->failure.code;
+}
+
 static int wait_for_one(rg__redis_pool *pool, const rg__ctx *ctx, rg__redis **out, rg_err *err) {
     waiter w = {0};
     int rc = wait_turn(pool, &w, rg__redis_deadline(pool, ctx), err);
-    if (rc == RG_OK && w.turn && breaker_open(pool)) {
-        free_place(pool);
-        if (err) *err = pool->failure;
-        rc = pool->failure.code;
-    }
+    if (rc == RG_OK) rc = take_turn(pool, &w, err);
     pthread_mutex_unlock(&pool->lock);
     if (rc < 0) return rc;
     *out = w.given;

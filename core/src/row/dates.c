@@ -163,6 +163,12 @@ static int64_t clamp(int64_t v, int64_t low, int64_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
+static char *put_two(char *out, unsigned v) {
+    out[0] = (char)('0' + v / 10);
+    out[1] = (char)('0' + v % 10);
+    return out + 2;
+}
+
 static char *put_digits(char *out, unsigned v, int n) {
     for (int i = n - 1; i >= 0; i--, v /= 10) out[i] = (char)('0' + v % 10);
     return out + n;
@@ -183,11 +189,11 @@ size_t rg__date_format(int32_t days, char *out) {
 /* HH:MM:SS, with .ffffff when asked for. */
 static char *put_clock(char *out, int64_t us, bool fraction) {
     unsigned seconds = (unsigned)(us / SECOND), hours = seconds / 3600;
-    char *p = put_digits(out, hours, hours > 99 ? 3 : 2);
+    char *p = hours > 99 ? put_digits(out, hours, 3) : put_two(out, hours);
     *p++ = ':';
-    p = put_digits(p, seconds / 60 % 60, 2);
+    p = put_two(p, seconds / 60 % 60);
     *p++ = ':';
-    p = put_digits(p, seconds % 60, 2);
+    p = put_two(p, seconds % 60);
     if (!fraction) return p;
     *p++ = '.';
     return put_digits(p, (unsigned)(us % SECOND), 6);
@@ -197,7 +203,19 @@ static size_t format_datetime(int64_t us, char *out, bool always) {
     us = clamp(us, FIRST_DAY * DAY, LAST_DAY * DAY + DAY - 1);
     int64_t days = us / DAY - (us % DAY < 0);
     int64_t clock = us - days * DAY;
-    char *p = out + rg__date_format((int32_t)days, out);
+    /* moments of one table are often of one day */
+    static _Thread_local struct {
+        int64_t days;
+        bool known;
+        char text[10];
+    } last;
+    if (!last.known || last.days != days) {
+        rg__date_format((int32_t)days, last.text);
+        last.days = days;
+        last.known = true;
+    }
+    memcpy(out, last.text, sizeof last.text);
+    char *p = out + sizeof last.text;
     *p++ = ' ';
     return (size_t)(put_clock(p, clock, always || clock % SECOND) - out);
 }

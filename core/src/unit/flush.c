@@ -269,6 +269,17 @@ static void rollback(flush *f) {
         if (f->parts[i].begun) rg__mysql_rollback(f->parts[i].conn, f->ctx);
 }
 
+/* Rows that are not as they were read, and unique values that are taken, may be so only because the
+ * queue still holds what was done to them: then that is to be waited for. */
+static int or_pending(flush *f, int rc, rg_err *err) {
+    rg_err fault;
+    rg__err_clear(&fault);
+    if (rc != RG_ECONFLICT && rc != RG_EDUPLICATE_KEY) return rc;
+    if (mark(f, &fault) != RG_EPENDING) return rc;
+    if (err) *err = fault;
+    return RG_EPENDING;
+}
+
 static int attempt(flush *f, rg_err *err) {
     int rc = RG_OK;
     bool some = false;
@@ -282,6 +293,7 @@ static int attempt(flush *f, rg_err *err) {
     /* an unknown outcome leaves the marks: they expire and are healed by a locking read */
     bool unknown = rc == RG_ECOMMIT_UNKNOWN || (err && err->cls == RG_CLASS_AMBIGUOUS);
     rollback(f);
+    if (!unknown && !some) rc = or_pending(f, rc, err);
     if (!unknown && !some) unmark(f);
     return rc;
 }

@@ -2,7 +2,7 @@
 /* Ids: from blocks of a durable MySQL row, or snowflakes; no round trip per entity. */
 #include "unit/load.h"
 
-enum { NODE_BITS = 6, SEQUENCE_BITS = 6 };
+enum { NODE_BITS = 6, SEQUENCE_BITS = 6, QUICK_MS = 1000, MAX_FACTOR = 64 };
 #define SNOWFLAKE_EPOCH_MS 1704067200000ULL /* 2024-01-01 UTC: 41 bits last until 2093 */
 
 static int from_block(rg__id_block *b, uint64_t *id) {
@@ -54,9 +54,22 @@ static void adopt(rg__id_block *b, uint64_t first, uint64_t n) {
     pthread_mutex_unlock(&b->lock);
 }
 
+/* A reservation is a durable commit: who uses blocks up within a second gets larger ones. */
+static uint64_t block_size(rg__id_block *b, uint32_t size) {
+    int64_t now = rg__now_ms();
+    pthread_mutex_lock(&b->lock);
+    bool quick = b->reserved_ms && now - b->reserved_ms < QUICK_MS;
+    b->factor = !quick || !b->factor ? 1 : b->factor < MAX_FACTOR ? b->factor * 2 : MAX_FACTOR;
+    b->reserved_ms = now;
+    uint64_t n = (uint64_t)size * b->factor;
+    pthread_mutex_unlock(&b->lock);
+    return n;
+}
+
 int rg__ids_reserve(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t n, rg_err *err) {
     if (t->ids != RG_IDS_BLOCK) return RG_OK;
-    if (n < s->id_block) n = s->id_block;
+    uint64_t block = block_size(&s->ids[t->number], s->id_block);
+    if (n < block) n = block;
     rg__mysql *c = NULL;
     int rc = rg__mysql_acquire(rg__store_mysql(s, t), ctx, &c, err);
     if (rc < 0) return rc;

@@ -12,6 +12,8 @@
 typedef struct rg__id_block {
     pthread_mutex_t lock;
     uint64_t next, end;
+    int64_t reserved_ms; /* when the last block came */
+    uint32_t factor;     /* of the block's size: grows while blocks are used up quickly */
     uint64_t last_ms; /* snowflake */
     uint32_t sequence;
 } rg__id_block;

@@ -29,7 +29,7 @@ as_root=
 if [ ! -d "$dir/mysql" ]; then
     echo "regolith: making a database under $dir" >&2
     rm -rf "$dir/mysql.new"
-    if mariadb-install-db --version >/dev/null 2>&1 || command -v mariadb-install-db >/dev/null; then
+    if command -v mariadb-install-db >/dev/null; then
         mariadb-install-db --no-defaults --force --skip-test-db --skip-name-resolve --datadir="$dir/mysql.new" \
             --auth-root-authentication-method=normal $as_root >"$dir/install.log" 2>&1 ||
             { tail "$dir/install.log" >&2; exit 1; }

@@ -3,6 +3,7 @@
 -- packed row with one table constructor. No closures, no pcall: it compiles under the JIT.
 
 local native = require "regolith.native"
+local record = require "regolith.record"
 
 local C, ffi, null = native.C, native.ffi, native.null
 local cast, fstr, format, tonumber = ffi.cast, ffi.string, string.format, tonumber
@@ -141,7 +142,13 @@ function Gen:node(node, in_list)
   return "{ " .. table.concat(parts, ", ") .. " }"
 end
 
+--- Tables that say the same stay the same tables.
+local function set(e, key, v)
+  if not record.same(rawget(e, key), v) then rawset(e, key, v) end
+end
+
 local ENVIRONMENT = {
+  rawget = rawget, set = set,
   cast = cast, fstr = fstr, tonumber = tonumber, band = band, null = null,
   number_u64 = number_u64, number_i64 = number_i64, text_u64 = text_u64, text_i64 = text_i64,
   set_list = set_list, refs_list = refs_list, json_value = json_value, row_text = row_text,
@@ -152,8 +159,12 @@ local ENVIRONMENT = {
 local function source(entity, info, names)
   local gen = setmetatable({ info = info, pointers = {} }, Gen)
   local members = { "id = tonumber(" .. gen:cell(info(0)) .. ")" }
+  local refreshed = { "  set(e, 'id', tonumber(" .. gen:cell(info(0)) .. "))" }
   for _, node in ipairs(entity.nodes) do
-    members[#members + 1] = format("[%q] = %s", node.key, gen:node(node))
+    local value = gen:node(node)
+    members[#members + 1] = format("[%q] = %s", node.key, value)
+    refreshed[#refreshed + 1] = format("  v = %s", value)
+    refreshed[#refreshed + 1] = format("  if rawget(e, %q) ~= v then set(e, %q, v) end", node.key, node.key)
   end
   local lines = { "local " .. table.concat(names, ", ") .. " = ..." }
   local locals = {}
@@ -161,17 +172,25 @@ local function source(entity, info, names)
     lines[#lines + 1] = format("local %sp = typeof %q", name, ctype)
     locals[#locals + 1] = format("  local %s = cast(%sp, d)", name, name)
   end
-  lines[#lines + 1] = "return function(d)"
-  for _, line in ipairs(locals) do lines[#lines + 1] = line end
+  local pointers_of_row = table.concat(locals, "\n")
+  lines[#lines + 1] = "local function decode(d)"
+  lines[#lines + 1] = pointers_of_row
   lines[#lines + 1] = "  return {\n    " .. table.concat(members, ",\n    ") .. "\n  }\nend"
+  lines[#lines + 1] = "local function refresh(e, d)"
+  lines[#lines + 1] = pointers_of_row
+  lines[#lines + 1] = "  local v"
+  for _, line in ipairs(refreshed) do lines[#lines + 1] = line end
+  lines[#lines + 1] = "end\nreturn decode, refresh"
   return table.concat(lines, "\n")
 end
 
---- A function(const uint8_t *row) -> table for a type.
+--- Two functions for a type: decode(const uint8_t *row) -> table, and refresh(entity, row), which
+--- gives an entity the values of a row.
 ---@param entity regolith.Entity
 ---@param ctype ffi.cdata* rg_type
 ---@param info fun(column: integer): table what rg_type_column_info says, as a Lua table
----@return fun(row: ffi.cdata*): table
+---@return fun(row: ffi.cdata*): table decode
+---@return fun(e: table, row: ffi.cdata*) refresh
 function M.decoder(entity, ctype, info)
   local words = {}
   for _, column in ipairs(entity.columns) do words[column.number] = column.words end

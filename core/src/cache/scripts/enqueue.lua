@@ -9,13 +9,13 @@
 --   l  lookup: changes (+ or -, id)
 -- Every byte of a string costs time here (it is hashed), so entries come ready made and are patched
 -- when they have to be.
--- Returns 0, the id and the clock in us; 1 when the stream is full; 2, a string of reasons (0 none,
+-- Returns 0, the id, the clock in us and the epoch; 1 when the stream is full; 2, a string of reasons (0 none,
 -- 1 another row, 2 no entry, 3 marked), and for each 1 its entry.
 local kinds, sums, forget = ARGV[6], ARGV[7], tonumber(ARGV[10])
 local LIST = 8192 -- bytes of a list that is kept up to date; longer ones become changes
 
 local sent = call('HGET', KEYS[2], ARGV[1])
-if sent then return { 0, sent, 0 } end
+if sent then return { 0, sent, 0, epoch } end
 if call('XLEN', KEYS[3]) >= tonumber(ARGV[4]) then return { 1 } end
 
 local n, states, entries = #kinds, {}, {}
@@ -23,7 +23,7 @@ local n, states, entries = #kinds, {}, {}
 -- Of large rows only what decides is read: state, flag and checksum.
 local function glance(i)
   local key = KEYS[i + 3]
-  local e = redis.pcall('GETRANGE', key, 0, 65)
+  local e = redis.pcall('GETRANGE', key, '0', '65')
   if type(e) ~= 'string' or e == '' then return false end
   local s = sub(e, 1, 1)
   if s == 'M' or byte(kinds, i) == 108 then return call('GET', key) end
@@ -169,5 +169,5 @@ for i = 1, n do
   end
 end
 if k > 0 then call('MSET', unpack(out, 1, k)) end
-for i = 1, #patches do call('SETRANGE', patches[i][1], 0, patches[i][2]) end
-return { 0, id, time[1] * 1000000 + time[2] }
+for i = 1, #patches do call('SETRANGE', patches[i][1], '0', patches[i][2]) end
+return { 0, id, time[1] * 1000000 + time[2], epoch }
