@@ -215,14 +215,14 @@ describe("a server", function()
     local e = must(db:new(Cached, { name = "still" }))
     must(db:flush())
     for _, which in ipairs { "mysql", "redis" } do
-      servers:signal(which, "STOP")
+      servers:stop(which)
       local started = faults.now()
       local found, err
       if which == "mysql" then found, err = db:query "SELECT 1" else
         e.name = e.name .. "x"
         found, err = db:flush()
       end
-      servers:signal(which, "CONT")
+      servers:continue(which)
       assert.is_nil(found)
       assert.is_true(err.code == "TIMEOUT" or err.code == "UNAVAILABLE", tostring(err))
       assert.is_true(faults.now() - started < 2)

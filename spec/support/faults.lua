@@ -27,7 +27,7 @@ int close(int fd);
 ]]
 
 local KILL, TERM, STOP, CONT = 9, 15, 19, 18
-local SIGNALS = { KILL = KILL, TERM = TERM, STOP = STOP, CONT = CONT }
+local SIGNALS = { KILL = KILL, TERM = TERM }
 local WNOHANG = 1
 --- A sanitizer makes everything slower.
 local PATIENCE_S = 30
@@ -185,8 +185,23 @@ local function is_alive(pid)
   return state ~= nil and state ~= "Z"
 end
 
---- Sends a signal to "mysql" or "redis".
-function Servers:signal(which, name) ffi.C.kill(must(self:pid(which)), SIGNALS[name]) end
+--- Do all threads of a process stand still?
+local function is_stopped(pid)
+  for line in support.shell("cat /proc/" .. pid .. "/task/*/stat"):gmatch "[^\n]+" do
+    if line:match "^.*%)%s(%a)" ~= "T" then return false end
+  end
+  return true
+end
+
+--- Has "mysql" or "redis" stand still.
+function Servers:stop(which)
+  local pid = must(self:pid(which))
+  ffi.C.kill(pid, STOP)
+  M.await(which .. " to stand still", function() return is_stopped(pid) end)
+end
+
+--- Has it go on.
+function Servers:continue(which) ffi.C.kill(must(self:pid(which)), CONT) end
 
 --- kill -9, and waits until it is gone.
 function Servers:kill(which)
