@@ -82,7 +82,7 @@ end)
 
 describe("regolith.open", function()
   local function open(list, more)
-    local config = { mysql = "mysql+unix:///nowhere.sock?user=u&db=d", entities = list }
+    local config = { mysql = "mysql+unix:///nowhere.sock?user=u&db=d", entities = list, lazy = true }
     for name, v in pairs(more or {}) do config[name] = v end
     return regolith.open(config)
   end
@@ -117,9 +117,13 @@ describe("regolith.open", function()
     assert.matches("logs", err.message)
   end)
 
-  it("opens without connecting", function()
-    local orm = must(open { entity("user", { field.bool "a" }) })
-    orm:close()
+  it("connects at once, unless it is lazy", function()
+    local User = entity("user", { field.bool "a" })
+    local orm, err = open({ User }, { lazy = false })
+    assert.is_nil(orm)
+    assert.equal("UNAVAILABLE", err.code)
+    assert.matches("default", err.message)
+    must(open { User }):close()
   end)
 
   it("takes one definition for several orms", function()

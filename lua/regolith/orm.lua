@@ -130,7 +130,7 @@ end
 local M = {}
 
 --- Opens an ORM. Everything that is wrong with the configuration and the entities is reported at once.
---- Nothing is connected before it is needed, unless `lazy = false`.
+--- Every pool is connected once, unless `lazy = true` (or in an nginx phase where nothing may wait).
 ---@param given table|string|nil a table, the path of a .lua or .json file, or nil for the environment
 ---@param overrides? table with a path: what is added to the file, e.g. { entities = { User } }
 ---@return regolith.Orm? orm
@@ -151,7 +151,8 @@ function M.open(given, overrides)
   self._host = nginx.here() and nginx.new(engine) or blocking.new()
   local ok
   ok, fault = take_types(self, settings.entities)
-  if ok and settings.lazy == false then ok, fault = self:connect() end
+  if ok and not settings.lazy and self._host:may_wait() then ok, fault = self:connect() end
+  if not ok then self:close() end
   if not ok then return errors.results(fault) end
   return self
 end

@@ -25,7 +25,8 @@ static UNUSED rg_type *make_type(const char *name, int process, int redis) {
     rg_err err = {0};
     const rg_type_opts t = {.size = sizeof t, .name = name, .cache_process = process,
                             .cache_redis = redis, .ttl_s = 600, .absent_ttl_s = 20};
-    const rg_column_opts text = {.size = sizeof text, .name = "name", .kind = RG_STRING, .length = 200};
+    const rg_column_opts text = {
+        .size = sizeof text, .name = "name", .kind = RG_STRING, .length = 200};
     const rg_column_opts large = {.size = sizeof large, .name = "big", .kind = RG_TEXT};
     const rg_column_opts number = {.size = sizeof number, .name = "n", .kind = RG_U64};
     const char *columns[][1] = {{"name"}, {"n"}};
@@ -35,8 +36,8 @@ static UNUSED rg_type *make_type(const char *name, int process, int redis) {
                                 .n_columns = 1, .flags = RG_INDEX_CACHED};
     rg_type *type = rg_type_new(&t, &err);
     if (!type || rg_type_column(type, &text, &err) || rg_type_column(type, &number, &err) ||
-        rg_type_column(type, &large, &err) || rg_type_index(type, &by_name, &err) || rg_type_index(type, &by_n, &err) ||
-        rg_type_freeze(type, &err)) {
+        rg_type_column(type, &large, &err) || rg_type_index(type, &by_name, &err) ||
+        rg_type_index(type, &by_n, &err) || rg_type_freeze(type, &err)) {
         printf("# %s\n", err.message);
         abort();
     }
@@ -101,7 +102,8 @@ static UNUSED rg__key row_key(const fixture *f, const rg_type *t, uint64_t id) {
     return k;
 }
 
-static UNUSED rg__key lookup_key(const fixture *f, const rg_type *t, uint32_t index, const char *value) {
+static UNUSED rg__key lookup_key(const fixture *f, const rg_type *t, uint32_t index,
+                                 const char *value) {
     rg__key k;
     rg__key_lookup(f->shared, t, index, rg__slice_of(value), &k);
     return k;
@@ -176,14 +178,16 @@ static UNUSED void raw_del(const fixture *f, const rg__key *k) {
 
 /* ---- one key at a time ---- */
 
-static UNUSED rg__entry get_entry(const fixture *f, const rg_type *t, bool is_row, const rg__key *k) {
+static UNUSED rg__entry get_entry(const fixture *f, const rg_type *t, bool is_row,
+                                  const rg__key *k) {
     rg__ctx ctx = ctx_ms(2000);
     rg__entry e;
     rg__shared_get(f->shared, &ctx, t, is_row, k, 1, &e);
     return e;
 }
 
-static UNUSED rg__entry lease_entry(const fixture *f, const rg_type *t, bool is_row, const rg__key *k) {
+static UNUSED rg__entry lease_entry(const fixture *f, const rg_type *t, bool is_row,
+                                    const rg__key *k) {
     rg__ctx ctx = ctx_ms(2000);
     rg__entry e = {0};
     rg__shared_lease(f->shared, &ctx, t, is_row, k, 1, &e);
@@ -197,7 +201,8 @@ static UNUSED void fill_entry(const fixture *f, const rg_type *t, bool is_row, c
 }
 
 /* What a plain read finds; n of the row when it is one. */
-static UNUSED rg__found found_of(const fixture *f, const rg_type *t, const rg__key *k, uint64_t *n) {
+static UNUSED rg__found found_of(const fixture *f, const rg_type *t, const rg__key *k,
+                                 uint64_t *n) {
     rg__entry e = get_entry(f, t, true, k);
     if (n) *n = n_of(t, e.block);
     rg__found found = e.found;
@@ -226,7 +231,8 @@ static UNUSED rg__txid new_tx(void) {
     return tx;
 }
 
-static UNUSED rg__change row_change(const rg_type *t, rg__key k, const rg_block *before, rg_block *after) {
+static UNUSED rg__change row_change(const rg_type *t, rg__key k, const rg_block *before,
+                                    rg_block *after) {
     return (rg__change){.key = k, .type = t, .is_row = true, .after = after,
                         .before = before ? before->data : NULL};
 }
@@ -235,7 +241,8 @@ static UNUSED rg__change lookup_change(const rg_type *t, rg__key k, uint64_t id,
     return (rg__change){.key = k, .type = t, .id = id, .add = add};
 }
 
-static UNUSED int mark_changes(const fixture *f, rg__txid tx, rg__change *c, size_t n, char pending[48]) {
+static UNUSED int mark_changes(const fixture *f, rg__txid tx, rg__change *c, size_t n,
+                               char pending[48]) {
     rg__ctx ctx = ctx_ms(2000);
     rg_err err = {0};
     int rc = rg__shared_mark(f->shared, &ctx, tx, c, n, pending, &err);

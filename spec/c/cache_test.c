@@ -243,7 +243,8 @@ SPEC(a_commit_is_published) {
     CHECK_EQ_INT(cached_n(&x), 2);
     CHECK(ttl_of(&f, &x.key) > 0);
     CHECK_EQ_INT(ASK(f.pool, "EVAL", "return redis.call('ZCARD', ARGV[1])", "0", "x"), 0);
-    publish_changes(&f, x.id, &x.change, 1); /* again: the mark is gone, so the value may be older */
+    publish_changes(&f, x.id, &x.change,
+                    1); /* again: the mark is gone, so the value may be older */
     CHECK_EQ_INT(state_of(&f, &x.key), '-');
     end(&x);
 }
@@ -634,7 +635,8 @@ SPEC(a_type_is_dropped_as_a_whole) {
 
 /* ---- damage ---- */
 
-/* Whatever bytes stand in an entry, a reader gets the right row, or none, and the next fill mends it. */
+/* Whatever bytes stand in an entry, a reader gets the right row, or none, and the next fill mends
+ * it. */
 static void survive(const rg__key *k, rg_block *row, const char *bytes, size_t n) {
     raw_set(&f, k, bytes, n);
     rg__entry e = get_entry(&f, f.both, true, k);
@@ -790,7 +792,8 @@ SPEC(a_silent_redis_costs_readers_little) {
     rg__key_deinit(&k);
 }
 
-/* Want of memory refuses marks, and so transactions; what follows an outcome never leaves an old value. */
+/* Want of memory refuses marks, and so transactions; what follows an outcome never leaves an old
+ * value. */
 SPEC(a_full_redis_keeps_nothing_old) {
     server s = {.args = {"--maxmemory-policy", "noeviction"}};
     if (!server_start(&s)) return;
@@ -800,7 +803,8 @@ SPEC(a_full_redis_keeps_nothing_old) {
     mark_changes(&f, x.id, &x.change, 1, NULL);
     mark_changes(&f, y.id, &y.change, 1, NULL);
     ASK(f.pool, "CONFIG", "SET", "maxmemory", "1");
-    CHECK_EQ_INT(mark_changes(&f, new_tx(), &(rg__change){.key = x.key, .type = f.both, .is_row = true}, 1, NULL),
+    CHECK_EQ_INT(mark_changes(&f, new_tx(),
+                              &(rg__change){.key = x.key, .type = f.both, .is_row = true}, 1, NULL),
                  RG_EUNAVAILABLE);
     publish_changes(&f, x.id, &x.change, 1);
     unmark_changes(&f, y.id, &y.change, 1);

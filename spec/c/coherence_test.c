@@ -56,7 +56,8 @@ static bool goes(const rg__key *k, int64_t ms) {
 }
 
 SPEC(changes_drop_rows_and_lookups) {
-    rg__key row = row_key(&f, f.both, 7), other = row_key(&f, f.both, 8), local = row_key(&f, f.local, 7);
+    rg__key row = row_key(&f, f.both, 7), other = row_key(&f, f.both, 8),
+            local = row_key(&f, f.local, 7);
     rg__key name = lookup_key(&f, f.both, 0, "a:b"), list = lookup_key(&f, f.both, 1, "a:b");
     rg__key *all[] = {&row, &other, &local, &name, &list};
     for (int i = 0; i < 5; i++) {
@@ -105,8 +106,10 @@ SPEC(marks_and_commits_are_announced) {
 }
 
 SPEC(names_that_mean_nothing_are_ignored) {
-    static const char *const rest[] = {"e:", "e:both", "e:both:", "e:both:x", "e:both:99999999999999999999999",
-                                       "e:nothing:1", "l:both:1", "l:both:name:", "l::::", "e::", "epx"};
+    static const char *const rest[] = {
+        "e:",          "e:both",   "e:both:",      "e:both:x", "e:both:99999999999999999999999",
+        "e:nothing:1", "l:both:1", "l:both:name:", "l::::",    "e::",
+        "epx"};
     rg__key k = row_key(&f, f.both, 7);
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
         char name[128];

@@ -236,7 +236,8 @@ SPEC(an_expired_mark_asks_for_a_load) {
     rg__sleep_ms(30);
     call q = CALL(turn(&r, 1, 2));
     check_refused(&q, 2, 0);
-    q = CALL(turn(&r, 0, 3)); /* an insert needs no load: the row's lock ends whoever still commits */
+    q = CALL(
+        turn(&r, 0, 3)); /* an insert needs no load: the row's lock ends whoever still commits */
     CHECK_EQ_INT(enqueue(&q), RG_OK);
     CHECK_EQ_INT(seen(&r, true), 3);
     forget(&r);
@@ -403,7 +404,8 @@ SPEC(a_lost_answer_is_asked_for_again) {
         c.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         struct sockaddr_un a = {.sun_family = AF_UNIX};
         snprintf(a.sun_path, sizeof a.sun_path, "%s", c.path);
-        REQUIRE(bind(c.listener, (struct sockaddr *)&a, sizeof a) == 0 && listen(c.listener, 9) == 0);
+        REQUIRE(bind(c.listener, (struct sockaddr *)&a, sizeof a) == 0 &&
+                listen(c.listener, 9) == 0);
         pthread_create(&c.thread, NULL, cutter_run, &c);
         rg__redis_pool *pool = pool_on(c.path);
         rg__shared *through = rg__shared_new(pool, NULL, &f.schema, f.prefix, NULL, NULL);

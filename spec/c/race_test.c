@@ -4,8 +4,8 @@
  * The database is an array: each row has a lock (its row lock, held from the SQL to the end of the
  * transaction) and a version that each commit raises. A row's field n is its version, so a reader
  * can tell what it was given: whatever the cache says must have been committed at a moment between
- * its question and the answer. Writers stop at random steps of the protocol, and some leave a COMMIT
- * behind that lands later. */
+ * its question and the answer. Writers stop at random steps of the protocol, and some leave a
+ * COMMIT behind that lands later. */
 #include "cache_support.h"
 
 enum {
@@ -39,10 +39,12 @@ static struct plan {
 
 static atomic_int to_do, writing;
 static atomic_bool over, no_more_writes;
-static atomic_ulong n_commits, n_killed, n_hits, n_l1_hits, n_stale, n_l1_stale, n_fills, n_heals, n_bypasses,
-    n_queued, n_applied, n_dead, n_refused, n_pending_seen;
+static atomic_ulong n_commits, n_killed, n_hits, n_l1_hits, n_stale, n_l1_stale, n_fills, n_heals,
+    n_bypasses, n_queued, n_applied, n_dead, n_refused, n_pending_seen;
 
-static bool chance(unsigned *seed, int percent) { return (int)((unsigned)rand_r(seed) % 100) < percent; }
+static bool chance(unsigned *seed, int percent) {
+    return (int)((unsigned)rand_r(seed) % 100) < percent;
+}
 static unsigned pick(unsigned *seed, unsigned n) { return (unsigned)rand_r(seed) % n; }
 static void count(atomic_ulong *what) { atomic_fetch_add(what, 1); }
 
@@ -67,7 +69,8 @@ static rg_block *row_at(int i, unsigned v) {
 
 /* ---- readers ---- */
 
-static void complain(const char *where, int i, unsigned low, unsigned high, const char *what, uint64_t n) {
+static void complain(const char *where, int i, unsigned low, unsigned high, const char *what,
+                     uint64_t n) {
     count(&n_stale);
     if (atomic_load(&n_stale) > 5) return;
     char bytes[256];
@@ -84,7 +87,8 @@ static void judge(const char *where, int i, const rg__entry *e, unsigned low) {
     if (!plan.strict) return;
     if (e->found == RG__VALUE) {
         uint64_t n = n_of(f.both, e->block);
-        bool right = n >= low && (n <= high || e->pending) && (e->pending || present_at(i, (unsigned)n));
+        bool right =
+            n >= low && (n <= high || e->pending) && (e->pending || present_at(i, (unsigned)n));
         if (!right) complain(where, i, low, high, e->pending ? "pending" : "value", n);
         return;
     }
@@ -236,8 +240,8 @@ static void free_rows(transaction *t) {
     }
 }
 
-/* A COMMIT that was sent by a writer that is no more. Locks are let go by the thread that took them,
- * so the writer's thread itself plays its own ghost; other writers go on meanwhile. */
+/* A COMMIT that was sent by a writer that is no more. Locks are let go by the thread that took
+ * them, so the writer's thread itself plays its own ghost; other writers go on meanwhile. */
 static void haunt(transaction *t, unsigned *seed) {
     count(&n_killed);
     rg__sleep_ms(pick(seed, 3 * MARK_MS));
@@ -308,8 +312,12 @@ static void queue_one(unsigned *seed) {
     op o = {.row = i, .from = from, .present = 1};
     rg_block *after = make_row(f.both, (uint64_t)i + 1, "r", from + 1);
     rg__change c = row_change(f.both, keys[i], before, after);
-    rg__enqueue q = {.stream = f.stream, .payload = {(const char *)&o, sizeof o}, .max_len = 1000000,
-                     .producer = "race", .seq = atomic_fetch_add(&sequence, 1) + 1, .changes = &c,
+    rg__enqueue q = {.stream = f.stream,
+                     .payload = {(const char *)&o, sizeof o},
+                     .max_len = 1000000,
+                     .producer = "race",
+                     .seq = atomic_fetch_add(&sequence, 1) + 1,
+                     .changes = &c,
                      .n_changes = 1};
     uint8_t stale[1];
     rg_block *current[1];
@@ -434,7 +442,8 @@ static void *sweep_on(void *arg) {
 
 /* ---- a run ---- */
 
-/* When all is quiet and marks have expired, every tier holds what the database holds, or nothing. */
+/* When all is quiet and marks have expired, every tier holds what the database holds, or nothing.
+ */
 static void check_quiet(void) {
     unsigned seed = 1;
     rg__sleep_ms(4 * MARK_MS + 50);
@@ -461,8 +470,9 @@ static void check_quiet(void) {
 }
 
 static void reset(void) {
-    atomic_ulong *counters[] = {&n_commits, &n_killed, &n_hits, &n_l1_hits, &n_stale, &n_l1_stale, &n_fills,
-                                &n_heals, &n_bypasses, &n_queued, &n_applied, &n_dead, &n_refused, &n_pending_seen};
+    atomic_ulong *counters[] = {&n_commits,  &n_killed, &n_hits,    &n_l1_hits,     &n_stale,
+                                &n_l1_stale, &n_fills,  &n_heals,   &n_bypasses,    &n_queued,
+                                &n_applied,  &n_dead,   &n_refused, &n_pending_seen};
     for (size_t i = 0; i < sizeof counters / sizeof *counters; i++) atomic_store(counters[i], 0);
     atomic_store(&over, false);
     atomic_store(&no_more_writes, false);
@@ -502,10 +512,12 @@ static void run(struct plan p, server *s) {
     check_quiet();
     CHECK_EQ_INT(atomic_load(&n_stale), 0);
     CHECK_EQ_INT(atomic_load(&n_l1_stale), 0);
-    printf("# %lu commits, %lu killed, %lu refused, %lu read of Redis (%lu pending), %lu of the process, "
-           "%lu fills, %lu heals, %lu bypasses, queued %lu = %lu + %lu dead\n",
-           n_commits, n_killed, n_refused, n_hits, n_pending_seen, n_l1_hits, n_fills, n_heals, n_bypasses,
-           n_queued, n_applied, n_dead);
+    printf(
+        "# %lu commits, %lu killed, %lu refused, %lu read of Redis (%lu pending), %lu of the "
+        "process, "
+        "%lu fills, %lu heals, %lu bypasses, queued %lu = %lu + %lu dead\n",
+        n_commits, n_killed, n_refused, n_hits, n_pending_seen, n_l1_hits, n_fills, n_heals,
+        n_bypasses, n_queued, n_applied, n_dead);
     rg__coherence_free(channel);
     for (int i = 0; i < ROWS; i++) {
         rg__key_deinit(&keys[i]);
@@ -527,7 +539,8 @@ TEST(queued_and_synchronous_writes_agree) {
 }
 
 TEST(queued_and_synchronous_writes_and_crashes) {
-    run((struct plan){.transactions = scale(8000), .strict = true, .async = true, .kills = true}, NULL);
+    run((struct plan){.transactions = scale(8000), .strict = true, .async = true, .kills = true},
+        NULL);
     CHECK_EQ_INT(n_applied + n_dead, n_queued);
 }
 

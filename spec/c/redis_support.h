@@ -127,7 +127,8 @@ static UNUSED void server_remove(server *s) {
     server_kill(s);
     char command[160];
     snprintf(command, sizeof command, "rm -rf -- '%s'", s->dir);
-    if (strncmp(s->dir, "/tmp/rg-spec-", 13) == 0 && system(command) != 0) printf("# %s\n", command);
+    if (strncmp(s->dir, "/tmp/rg-spec-", 13) == 0 && system(command) != 0)
+        printf("# %s\n", command);
 }
 
 /* ---- peers that say what they are told ---- */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Redis connections and pools: commands, pipelines, deadlines, errors, hostile answers, TLS, forks. */
+/* Redis connections and pools: commands, pipelines, deadlines, errors, hostile answers, TLS, forks.
+ */
 #include "redis_support.h"
 
 #include <arpa/inet.h>
@@ -152,7 +153,8 @@ TEST(error_classes) {
         {"ASK 1 127.0.0.1:1", RG_EREDIS, RG_CLASS_RETRY},
         {"TRYAGAIN x", RG_EREDIS, RG_CLASS_RETRY},
         {"ERR Function not found", RG_EREDIS, RG_CLASS_RETRY},
-        {"READONLY You can't write against a read only replica.", RG_EREAD_ONLY, RG_CLASS_RECONNECT},
+        {"READONLY You can't write against a read only replica.", RG_EREAD_ONLY,
+         RG_CLASS_RECONNECT},
         {"UNBLOCKED force unblock", RG_EUNAVAILABLE, RG_CLASS_RECONNECT},
         {"ERR max number of clients reached", RG_EUNAVAILABLE, RG_CLASS_RECONNECT},
         {"LOADING Redis is loading the dataset in memory", RG_EUNAVAILABLE, RG_CLASS_WAIT},
@@ -430,7 +432,8 @@ TEST(a_slow_server_costs_the_deadline) {
 }
 
 TEST(names_are_looked_up_within_the_deadline) {
-    const rg_pool_opts o = {.size = sizeof o, .host = "no-such-host.invalid", .connect_timeout_ms = 300};
+    const rg_pool_opts o = {
+        .size = sizeof o, .host = "no-such-host.invalid", .connect_timeout_ms = 300};
     rg__redis_pool *pool = rg__redis_pool_new(&o, NULL);
     rg__ctx ctx = ctx_ms(5000);
     rg__redis *c = NULL;
@@ -592,7 +595,8 @@ TEST(a_script_that_fails_says_which) {
 
 /* ---- access ---- */
 
-static rg__redis_pool *pool_as(const char *path, const char *user, const char *password, uint32_t db) {
+static rg__redis_pool *pool_as(const char *path, const char *user, const char *password,
+                               uint32_t db) {
     const rg_pool_opts o = {.size = sizeof o, .unix_path = path, .user = user,
                             .password = password, .db = db, .name = "p"};
     return rg__redis_pool_new(&o, NULL);
@@ -662,7 +666,8 @@ TEST(the_log_shows_commands_and_hides_values) {
     ctx.trace = &trace;
     rg__redis *c = get(pool);
     redisReply *r = NULL;
-    const char *set[] = {"SET", "rg-spec:k", "the-value"}, *many[] = {"MGET", "rg-spec:k", "k\x01secret"};
+    const char *set[] = {"SET", "rg-spec:k", "the-value"},
+               *many[] = {"MGET", "rg-spec:k", "k\x01secret"};
     for (int i = 0; i < 2; i++) {
         rg__redis_command(c, &ctx, &r, NULL, 3, set, NULL);
         freeReplyObject(r);
@@ -729,14 +734,16 @@ static int free_port(void) {
 
 static bool make_certificates(const char *dir) {
     char command[1200];
-    snprintf(command, sizeof command,
-             "cd '%s' && exec >/dev/null 2>&1 && "
-             "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=spec-ca && "
-             "openssl req -newkey rsa:2048 -nodes -keyout key.pem -out req.pem -subj /CN=localhost && "
-             "printf 'subjectAltName=DNS:localhost' > ext && "
-             "openssl x509 -req -in req.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 "
-             "-extfile ext -out cert.pem",
-             dir);
+    snprintf(
+        command, sizeof command,
+        "cd '%s' && exec >/dev/null 2>&1 && "
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj "
+        "/CN=spec-ca && "
+        "openssl req -newkey rsa:2048 -nodes -keyout key.pem -out req.pem -subj /CN=localhost && "
+        "printf 'subjectAltName=DNS:localhost' > ext && "
+        "openssl x509 -req -in req.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 "
+        "-extfile ext -out cert.pem",
+        dir);
     return system(command) == 0;
 }
 
@@ -797,7 +804,8 @@ TEST(tls_verifies_certificate_and_name) {
     CHECK_EQ_INT(connect_tls("127.0.0.1", atoi(port), RG_TLS_VERIFY, ca, &err), RG_EACCESS);
     CHECK(strstr(err.message, "certificate") != NULL);
     CHECK_EQ_INT(connect_tls("localhost", atoi(port), RG_TLS_VERIFY, NULL, &err), RG_EACCESS);
-    CHECK_EQ_INT(connect_tls("localhost", atoi(port), RG_TLS_VERIFY, "/no/such/ca.pem", &err), RG_ECONFIG);
+    CHECK_EQ_INT(connect_tls("localhost", atoi(port), RG_TLS_VERIFY, "/no/such/ca.pem", &err),
+                 RG_ECONFIG);
     server_remove(&s);
 }
 

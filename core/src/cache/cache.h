@@ -5,36 +5,35 @@
  * key itself when it has at most 40 bytes ('r' + bytes), else 'h' + the first 16 bytes of its
  * SHA-256; P is the engine's prefix. In <table> and <index> ':' and '%' are written %3a and %25; a
  * table of another MySQL pool than "default" is "<pool>/<table>". Besides: "{P}:ep" the epoch (8
- * bytes: Redis' clock in us when it began), "{P}:mz" a sorted set of marked keys by deadline, "{P}:ps"
- * a hash of what producers sent. One partition, one tag: a script over all of them is legal in a
- * cluster.
+ * bytes: Redis' clock in us when it began), "{P}:mz" a sorted set of marked keys by deadline,
+ * "{P}:ps" a hash of what producers sent. One partition, one tag: a script over all of them is legal
+ * in a cluster.
  *
  * Entry: one Redis string. Numbers are little-endian; a stream id is 32 hex digits (ms, sequence).
  *
- *   byte 0      state
- *   bytes 1-8   epoch when it was written; of another epoch V, N and L count as none
- *   then by state
- *   V  valid:           9 the packed row, or a lookup's ids (u64 each, ascending)
- *   N  known absent:    nothing (rows only; a lookup without ids is V with no ids)
- *   P  pending:         9 stream id of the entry that will write it; 41 '1' verified: may become V, or
- *                       '0'; 42 as V
- *   Q  pending delete:  9 and 41 as P
- *   D  pending changes of a lookup whose ids are not known: 9 '1' when it was X, else '0'; 10 changes of
- *                       41 bytes: '+' or '-', id (u64), stream id
- *   L  leased:          9 token (16 bytes); 25 deadline (u64, ms of Redis' clock); 33 '1' when only a
- *                       locking read may fill, else '0'
- *   M  marked:          9 flags: 1 poison (a commit happened meanwhile), 2 a mark expired, 4 more than
- *                       one transaction met here; 10 number of marks (u16); 12 marks of 24 bytes: txid
- *                       (16), deadline (u64 ms); then the V or N entry that a rollback restores, whole,
- *                       or nothing
- *   X  a mark expired:  nothing; its writer may still commit, so only a locking read may fill
- *   T  told:            nothing; written to announce a change of what only processes cache; reads as
- *                       none. MARK leaves it for as long as marks last, so that its expiry announces the
- *                       commit of a writer that died; PUBLISH for a second
+ *   byte 0     state
+ *   bytes 1-8  epoch when it was written; of another epoch V, N and L count as none
+ *   then by state, from byte 9 on
+ *   V  valid:    the packed row, or a lookup's ids (u64 each, ascending)
+ *   N  absent:   nothing (rows only; a lookup without ids is V with no ids)
+ *   P  pending:  9 stream id of the entry that will write it; 41 '1' verified: may become V, or '0';
+ *                42 as V
+ *   Q  pending delete: 9 and 41 as P
+ *   D  pending changes of a lookup whose ids are not known: 9 '1' when it was X, else '0'; 10 changes
+ *                of 41 bytes: '+' or '-', id (u64), stream id
+ *   L  leased:   9 token (16 bytes); 25 deadline (u64, ms of Redis' clock); 33 '1' when only a
+ *                locking read may fill, else '0'
+ *   M  marked:   9 flags: 1 poison (a commit happened meanwhile), 2 a mark expired, 4 more than one
+ *                transaction met here; 10 number of marks (u16); 12 marks of 24 bytes: txid (16),
+ *                deadline (u64 ms); then the V or N entry that a rollback restores, whole, or nothing
+ *   X  exposed:  nothing; a mark expired, its writer may still commit: only a locking read may fill
+ *   T  told:     nothing; written to announce a change of what only processes cache; reads as none.
+ *                MARK leaves it for as long as marks last, so that its expiry announces the commit of
+ *                a writer that died; PUBLISH for a second
  *
  * V, N, P, Q answer a plain GET without a script; everything else is decided by a script, on Redis'
- * own clock. P, Q, D, M, X and an L that heals have no TTL; the rest have. X is dropped a day after its
- * mark expired: no COMMIT is under way for that long.
+ * own clock. P, Q, D, M, X and an L that heals have no TTL; the rest have. X is dropped a day after
+ * its mark expired: no COMMIT is under way for that long.
  */
 #ifndef RG_CACHE_CACHE_H
 #define RG_CACHE_CACHE_H
@@ -49,7 +48,8 @@ typedef struct rg__process rg__process;
 
 rg__process *rg__process_new(size_t max_bytes, rg__metrics *m); /* 0 bytes: caches nothing */
 void rg__process_free(rg__process *p);
-/* A new reference, or NULL. A block with len 0 is a known absence (spaces of rows) or an empty list. */
+/* A new reference, or NULL. A block with len 0 is a known absence (spaces of rows) or an empty
+ * list. Counts hits and misses. */
 rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key);
 /* Before looking further, take the stamp; put refuses when the key was dropped (or everything was)
  * since. Concurrent invalidations are thus never overtaken by an older value. */
@@ -60,8 +60,8 @@ bool rg__process_put(rg__process *p, uint32_t space, uint64_t key, rg_block *b, 
                      uint64_t stamp);
 void rg__process_drop(rg__process *p, uint32_t space, uint64_t key);
 void rg__process_clear(rg__process *p);
-/* While off, get answers NULL and put refuses; switching clears. Starts on. Calls nest: each false is
- * taken back by one true, as several channels of coherence may serve one cache. */
+/* While off, get answers NULL and put refuses; switching clears. Starts on. Calls nest: each false
+ * is taken back by one true, as several channels of coherence may serve one cache. */
 void rg__process_enable(rg__process *p, bool on);
 void rg__process_stats(rg__process *p, uint64_t *bytes, uint64_t *entries);
 /* In a forked child, before anything else: forgets the content and the locks of lost threads. */
@@ -127,8 +127,8 @@ void rg__entry_deinit(rg__entry *e);
  * answer within the bound, everything is BYPASS (and counted). */
 void rg__shared_get(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
                     const rg__key *keys, size_t n, rg__entry *out);
-/* For those that are MISS in out: one script call: answers by now, or grants leases, or says who holds
- * one. With leases held elsewhere and none granted it waits (short sleeps, at most 100 ms and the
+/* For those that are MISS in out: one script call: answers by now, or grants leases, or says who
+ * holds one. With leases held elsewhere and none granted it waits (short sleeps, at most 100 ms and the
  * deadline), asking again, then BYPASS; who got one leads a load anyway and does not wait, so that
  * nobody holds a lease while waiting for another. */
 void rg__shared_lease(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
@@ -142,14 +142,15 @@ void rg__shared_fill(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool i
 /* Gives leases back without a value (the load failed). */
 void rg__shared_unlease(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
                         const rg__entry *leases);
-/* Drops entries whatever they hold, pending ones excepted (regolith invalidate; corrupt ones). */
+/* Drops entries whatever they hold, pending ones excepted (regolith invalidate; corrupt ones); how
+ * many values went, or negative. */
 int rg__shared_drop(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n, rg_err *err);
-/* Begins a new epoch: every entry but pending and marked ones counts as none. For failovers of MySQL
- * or Redis after which committed or acknowledged data may be gone. */
+/* Begins a new epoch: every entry but pending and marked ones counts as none. For failovers of
+ * MySQL or Redis after which committed or acknowledged data may be gone. */
 int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err);
-/* Housekeeping, from time to time by anybody: turns marks past their deadline to X even if nobody reads
- * them, drops X entries after a day and what producers silent for a day left. At most max keys; how
- * many marked entries expired, or negative. */
+/* Housekeeping, from time to time by anybody: turns marks past their deadline to X even if nobody
+ * reads them, drops X entries after a day and what producers silent for a day left. At most max
+ * keys; how many marked entries expired, or negative. */
 int rg__shared_sweep(rg__shared *s, const rg__ctx *ctx, uint32_t max, rg_err *err);
 /* Drops every row and lookup of a type by SCAN, pending ones excepted; *dropped counts. */
 int rg__shared_drop_type(rg__shared *s, const rg__ctx *ctx, const rg_type *t, uint64_t *dropped,
@@ -167,7 +168,7 @@ typedef struct rg__change {
     /* lookups: the id that enters or leaves */
     uint64_t id;
     bool add;
-    /* set by rg__shared_mark: the entry held exactly `before` (rows), so `after` may be published */
+    /* set by rg__shared_mark: the entry held exactly `before` (rows): `after` may be published */
     bool verified;
 } rg__change;
 
@@ -191,7 +192,7 @@ typedef struct rg__enqueue {
     rg__slice payload;     /* the stream entry, one field "d" */
     uint64_t max_len;      /* entries in the stream: EBACKPRESSURE at or above */
     const char *producer;  /* id of this process' producer */
-    uint64_t seq;          /* of this producer, rising: a retry with the same seq is not queued twice */
+    uint64_t seq;          /* of this producer, rising: the same seq is not queued twice */
     rg__change *changes;
     size_t n_changes;
 } rg__enqueue;
@@ -201,15 +202,16 @@ typedef struct rg__enqueue {
  * Uncached types (no row cache) skip that check and get an unverified pending entry. EPENDING is
  * never returned; a row marked by an open transaction: ECONFLICT with stale 3 (wait and retry).
  * *id gets "ms-seq" (48 bytes). A lost connection is retried with the same seq until the deadline,
- * then EUNAVAILABLE with err->cls RG_CLASS_AMBIGUOUS. Calls of one producer may overtake each other:
- * each (producer, seq) is remembered by itself, until a later call of this process says that its
- * answer came, or for a day. */
+ * then EUNAVAILABLE with err->cls RG_CLASS_AMBIGUOUS. Calls of one producer may overtake each
+ * other: each (producer, seq) is remembered by itself, until a later call of this process says that
+ * its answer came, or for a day. */
 int rg__shared_enqueue(rg__shared *s, const rg__ctx *ctx, rg__enqueue *q, uint8_t *stale,
                        rg_block **current, char id[48], rg_err *err);
 
 /* After the consumer's COMMIT. For each key: when its pending id is `id`, it becomes valid with a
  * TTL again (verified ones) or is dropped (uncached types, dead letters: drop = true). Deltas with
- * that id leave the list. */
+ * that id leave the list. Earlier ids count as settled too; a later write of the same key stays
+ * pending, but after a dead one it will be dropped when it is applied. May be repeated. */
 typedef struct rg__applied {
     rg__key key;
     const rg_type *type;

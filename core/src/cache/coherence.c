@@ -224,8 +224,9 @@ static int track(rg__coherence *c, const rg__ctx *ctx, long long listener_id) {
     char id[24];
     snprintf(id, sizeof id, "%lld", listener_id);
     const rg__shared *s = c->shared;
-    const char *argv[] = {"CLIENT", "TRACKING",   "ON",     "REDIRECT",      id,       "BCAST",
-                          "PREFIX", s->rows.text, "PREFIX", s->lookups.text, "PREFIX", s->epoch_key.text};
+    const char *argv[] = {"CLIENT", "TRACKING",      "ON",     "REDIRECT",
+                          id,       "BCAST",         "PREFIX", s->rows.text,
+                          "PREFIX", s->lookups.text, "PREFIX", s->epoch_key.text};
     redisReply *r = NULL;
     int rc = rg__redis_dedicated_until(s->pool, ctx, &c->stop, &c->tracker, NULL);
     if (rc == RG_OK) rc = command(c->tracker, ctx, &r, sizeof argv / sizeof *argv, argv);

@@ -9,7 +9,8 @@ enum { SCANNED = 1000 };
 
 /* ---- by name ---- */
 
-static int drop_chunk(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n, rg_err *err) {
+static int drop_chunk(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
+                      rg_err *err) {
     rg__args a;
     rg__args_init(&a);
     rg__args_keys(&a, s, keys, n);
@@ -85,8 +86,8 @@ static int scan(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, const
     return rc;
 }
 
-static int drop_matching(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, uint64_t *dropped,
-                         rg_err *err) {
+static int drop_matching(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern,
+                         uint64_t *dropped, rg_err *err) {
     char cursor[24] = "0";
     do {
         redisReply *r = NULL;

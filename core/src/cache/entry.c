@@ -120,7 +120,8 @@ static bool read_deltas(rg__slice e, rg__entry *out) {
     return true;
 }
 
-/* A pending entry that cannot be read hides what the queue holds: the database is all that is left. */
+/* A pending entry that cannot be read hides what the queue holds: the database is all that is left.
+ */
 static bool read_pending(const rg_type *t, bool is_row, const rg__key *key, rg__slice e,
                          rg__entry *out) {
     char id[48];

@@ -40,16 +40,49 @@ static void take_text(rg__buf *b, rg__key *out) {
     out->len = (uint32_t)b->len;
 }
 
-void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *out) {
-    *out = (rg__key){.space = t->space, .hash = id};
+/* ---- rows ---- */
+
+static rg__name row_prefix(const rg__shared *s, const rg_type *t) {
     rg__buf b = {0};
-    rg__buf_reserve(&b, s->rows.len + 64);
     rg__buf_add(&b, s->rows.text, s->rows.len);
     rg__key_table(t, &b);
     rg__buf_char(&b, ':');
-    rg__buf_u64(&b, id);
-    take_text(&b, out);
+    rg__buf_cstr(&b);
+    if (b.failed) rg__buf_deinit(&b);
+    return (rg__name){b.p, (uint32_t)b.len};
 }
+
+int rg__key_prefixes(rg__shared *s) {
+    s->row_prefixes = rg__calloc(s->schema->n + 1, sizeof *s->row_prefixes);
+    if (!s->row_prefixes) return RG_ENO_MEMORY;
+    for (; s->n_types < s->schema->n; s->n_types++) {
+        rg__name prefix = row_prefix(s, s->schema->types[s->n_types]);
+        if (!prefix.text) return RG_ENO_MEMORY;
+        s->row_prefixes[s->n_types] = prefix;
+    }
+    return RG_OK;
+}
+
+static size_t put_digits(char *to, uint64_t v) {
+    char reversed[20];
+    size_t n = 0;
+    do reversed[n++] = (char)('0' + v % 10);
+    while (v /= 10);
+    for (size_t i = 0; i < n; i++) to[i] = reversed[n - 1 - i];
+    to[n] = '\0';
+    return n;
+}
+
+void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *out) {
+    *out = (rg__key){.space = t->space, .hash = id};
+    const rg__name *prefix = &s->row_prefixes[t->number];
+    out->text = rg__malloc(prefix->len + 21);
+    if (!out->text) return;
+    memcpy(out->text, prefix->text, prefix->len);
+    out->len = prefix->len + (uint32_t)put_digits(out->text + prefix->len, id);
+}
+
+/* ---- lookups ---- */
 
 static void put_encoded(rg__buf *out, rg__slice encoded) {
     if (encoded.len <= PLAIN_MAX) {

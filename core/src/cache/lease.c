@@ -83,7 +83,8 @@ static bool is_answer(const redisReply *r, size_t n) {
            r->element[0]->type == REDIS_REPLY_STRING && r->element[0]->len == 8;
 }
 
-/* Asks for open[from, from+n); keeps those without an answer at open[kept]. Negative: Redis fails. */
+/* Asks for open[from, from+n); keeps those without an answer at open[kept]. Negative: Redis fails.
+ */
 static int ask_some(asking *k, const rg__ctx *ctx, size_t from, size_t n, size_t *kept) {
     redisReply *r = NULL;
     int rc = ask_chunk(k, ctx, k->open + from, n, &r);

@@ -49,8 +49,8 @@ static void add_sums(rg__buf *kinds, rg__buf *sums, const rg__change *changes, s
     }
 }
 
-static int mark_call(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx, const rg__change *changes,
-                     size_t n, redisReply **reply, rg_err *err) {
+static int mark_call(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx,
+                     const rg__change *changes, size_t n, redisReply **reply, rg_err *err) {
     rg__args a;
     rg__buf kinds = {0}, sums = {0};
     rg__args_init(&a);
@@ -78,7 +78,8 @@ static int fail_pending(const redisReply *r, char pending[48], rg_err *err) {
     char text[48];
     if (!last || !rg__id_from_hex(last, text)) memcpy(text, "0-0", 4);
     if (pending) memcpy(pending, text, sizeof text);
-    rg__fail(err, RG_EPENDING, "queued writes of the same rows are not applied yet (up to %s)", text);
+    rg__fail(err, RG_EPENDING, "queued writes of the same rows are not applied yet (up to %s)",
+             text);
     if (err) err->retriable = 1;
     return RG_EPENDING;
 }

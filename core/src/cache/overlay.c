@@ -245,9 +245,11 @@ static int call(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sen
     rg__redis *c = NULL;
     int rc = rg__redis_acquire(e->s->pool, ctx, &c, err);
     if (rc < 0) return rc;
-    rc = rg__script_call(c, ctx, &enqueue, e->nkeys, e->args.n, e->args.argv, e->args.lens, reply, err);
+    rc = rg__script_call(c, ctx, &enqueue, e->nkeys, e->args.n, e->args.argv, e->args.lens, reply,
+                         err);
     rg__redis_release(c);
-    if (rc == RG_OK && !is_answer(*reply)) rc = rg__fail(err, RG_ECORRUPT, "ENQUEUE did not answer");
+    if (rc == RG_OK && !is_answer(*reply))
+        rc = rg__fail(err, RG_ECORRUPT, "ENQUEUE did not answer");
     bool lost = rc == RG_EUNAVAILABLE || rc == RG_ETIMEOUT || rc == RG_ECLOSED || rc == RG_ECORRUPT;
     *sent |= lost && err->cls != RG_CLASS_WAIT;
     return rc;
@@ -262,7 +264,8 @@ static int ambiguous(rg_err *err) {
 }
 
 /* A call whose answer got lost is sent again until it is known: the script remembers it. */
-static int call_until(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sent, rg_err *err) {
+static int call_until(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sent,
+                      rg_err *err) {
     int64_t pause = RETRY_MIN_MS;
     for (;;) {
         rg_err why = {0};
@@ -281,7 +284,8 @@ static int call_until(enqueueing *e, const rg__ctx *ctx, redisReply **reply, boo
 
 /* ---- the answer ---- */
 
-/* Only when the first call was answered: of one that was sent twice a copy may still be under way. */
+/* Only when the first call was answered: of one that was sent twice a copy may still be under way.
+ */
 static void remember_to_forget(enqueueing *e) {
     rg__shared *s = e->s;
     rg__name name = {rg__memdup0(e->field.p, e->field.len), (uint32_t)e->field.len};
@@ -303,7 +307,8 @@ static int queued(enqueueing *e, const redisReply *r, bool once, char id[48], rg
 }
 
 /* A row that cannot be read is to be loaded, which replaces it. */
-static void take_current(const rg__change *c, const redisReply *r, uint8_t *stale, rg_block **current) {
+static void take_current(const rg__change *c, const redisReply *r, uint8_t *stale,
+                         rg_block **current) {
     rg__slice bytes = {r->str, r->type == REDIS_REPLY_STRING ? (size_t)r->len : 0};
     *current = rg__entry_row(c->type, c->key.hash, bytes);
     if (!*current && bytes.len && (bytes.p[0] == 'V' || bytes.p[0] == 'P')) *stale = 2;
@@ -357,7 +362,8 @@ int rg__shared_enqueue(rg__shared *s, const rg__ctx *ctx, rg__enqueue *q, uint8_
 
 /* ---- applied ---- */
 
-static bool add_applied(const rg__applied *k, rg__args *a, rg__buf *ids, rg__buf *kinds, rg__buf *ttls) {
+static bool add_applied(const rg__applied *k, rg__args *a, rg__buf *ids, rg__buf *kinds,
+                        rg__buf *ttls) {
     char hex[RG__ID_HEX];
     if (!k->key.text || !rg__id_to_hex(k->id, hex)) return false;
     rg__args_add(a, k->key.text, k->key.len);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The process tier: shards chosen by a hash of the key, and stamps that refuse what is out of date. */
+/* The process tier: shards chosen by a hash of the key, and stamps that refuse what is out of date.
+ */
 #include <stdlib.h>
 #include <time.h>
 

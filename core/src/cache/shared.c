@@ -16,7 +16,8 @@ static int check_prefix(const char *prefix, rg_err *err) {
     if (len == 0 || len > 64) return rg__fail_field(err, "prefix", "a prefix has 1 to 64 bytes");
     for (const char *p = prefix; *p; p++)
         if (*p <= ' ' || *p > '~' || strchr("{}", *p))
-            return rg__fail_field(err, "prefix", "a prefix is printable ASCII without { } and spaces");
+            return rg__fail_field(err, "prefix",
+                                  "a prefix is printable ASCII without { } and spaces");
     return RG_OK;
 }
 
@@ -33,8 +34,9 @@ static bool make_name(rg__name *out, const char *prefix, const char *rest) {
 static bool make_names(rg__shared *s, const char *prefix) {
     s->prefix = rg__strdup(prefix);
     return s->prefix && make_name(&s->epoch_key, prefix, ":ep") &&
-           make_name(&s->marked_key, prefix, ":mz") && make_name(&s->producers_key, prefix, ":ps") &&
-           make_name(&s->rows, prefix, ":e:") && make_name(&s->lookups, prefix, ":l:");
+           make_name(&s->marked_key, prefix, ":mz") &&
+           make_name(&s->producers_key, prefix, ":ps") && make_name(&s->rows, prefix, ":e:") &&
+           make_name(&s->lookups, prefix, ":l:");
 }
 
 rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg__schema *schema,
@@ -52,7 +54,7 @@ rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg_
     rg__random(&s->seed, sizeof s->seed);
     rg__shared_timing(s, 0, 0);
     pthread_mutex_init(&s->forget_lock, NULL);
-    if (make_names(s, prefix)) return s;
+    if (make_names(s, prefix) && rg__key_prefixes(s) == RG_OK) return s;
     rg__fail_memory(err);
     rg__shared_free(s);
     return NULL;
@@ -61,6 +63,8 @@ rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg_
 void rg__shared_free(rg__shared *s) {
     if (!s) return;
     for (uint32_t i = 0; i < s->n_forget; i++) rg__free(s->forget[i].text);
+    for (uint32_t i = 0; i < s->n_types; i++) rg__free(s->row_prefixes[i].text);
+    rg__free(s->row_prefixes);
     char *const names[] = {s->prefix, s->epoch_key.text, s->marked_key.text, s->producers_key.text,
                            s->rows.text, s->lookups.text};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) rg__free(names[i]);

@@ -45,6 +45,8 @@ struct rg__shared {
     char *prefix;
     rg__name epoch_key, marked_key, producers_key;
     rg__name rows, lookups;    /* "{P}:e:", "{P}:l:" */
+    rg__name *row_prefixes;    /* "{P}:e:<table>:" by number of the type */
+    uint32_t n_types;
     uint64_t seed;             /* of the hash of lookups */
     uint32_t lease_ms, mark_ms;
     atomic_ullong epoch;       /* its 8 bytes; 0: none known */
@@ -79,6 +81,7 @@ void rg__args_buf(rg__args *a, const rg__buf *b);
 void rg__args_u64(rg__args *a, uint64_t v); /* at most 8 */
 
 /* ---- key.c ---- */
+int rg__key_prefixes(rg__shared *s);
 /* The part of a key's text that names the table: ':' and '%' escaped, pool in front. */
 void rg__key_table(const rg_type *t, rg__buf *out);
 void rg__key_escape(const char *name, rg__buf *out);
@@ -86,7 +89,7 @@ uint64_t rg__key_hash(const rg__shared *s, rg__slice k);
 
 /* ---- entry.c ---- */
 /* Reads an entry into out (found, pending, block, deltas). epoch: 8 bytes. False when it is not
- * well-formed or its row does not pass the check: found is MISS then, or BYPASS when it is pending. */
+ * well-formed or its row does not pass the check: found is MISS, or BYPASS when it is pending. */
 bool rg__entry_read(const rg_type *t, bool is_row, const rg__key *key, rg__slice bytes,
                     uint64_t epoch, rg__entry *out);
 /* A row out of V or P, checked; NULL when there is none. */
@@ -104,7 +107,7 @@ rg__ctx rg__ctx_within(const rg__ctx *ctx, int64_t ms);
 rg__ctx rg__ctx_finish(const rg__ctx *ctx);
 /* epoch and marked key, then entries. */
 void rg__args_keys(rg__args *a, const rg__shared *s, const rg__key *keys, size_t n);
-/* Acquires, calls, releases; again on another connection when one was lost: scripts may be repeated.
+/* Acquires, calls, releases; again on another connection when one was lost: scripts may be run twice.
  * REDIS_REPLY_ERROR is a failure. */
 int rg__shared_run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
                    const rg__args *a, redisReply **reply, rg_err *err);

@@ -15,15 +15,18 @@ enum { SCANNED = 64, SILENT_MS = 24 * 60 * 60 * 1000 };
 /* [member, score, ...] by score; how many of them are due. */
 static size_t count_due(const redisReply *r, int64_t now_ms) {
     size_t n = 0;
-    while (2 * n + 1 < r->elements && strtod(r->element[2 * n + 1]->str, NULL) <= (double)now_ms) n++;
+    while (2 * n + 1 < r->elements && strtod(r->element[2 * n + 1]->str, NULL) <= (double)now_ms)
+        n++;
     return n;
 }
 
-static int sweep_keys(rg__shared *s, const rg__ctx *ctx, const redisReply *due, size_t n, rg_err *err) {
+static int sweep_keys(rg__shared *s, const rg__ctx *ctx, const redisReply *due, size_t n,
+                      rg_err *err) {
     rg__args a;
     rg__args_init(&a);
     rg__args_keys(&a, s, NULL, 0);
-    for (size_t i = 0; i < n; i++) rg__args_add(&a, due->element[2 * i]->str, due->element[2 * i]->len);
+    for (size_t i = 0; i < n; i++)
+        rg__args_add(&a, due->element[2 * i]->str, due->element[2 * i]->len);
     redisReply *r = NULL;
     int rc = rg__shared_run(s, ctx, &sweep, (int)n + 2, &a, &r, err);
     if (rc == RG_OK) rc = (int)r->integer;
@@ -51,7 +54,9 @@ static int ask(rg__shared *s, rg__redis *c, const rg__ctx *ctx, uint32_t max, re
     if (rc == RG_OK && (*marked)->type == REDIS_REPLY_ERROR) rc = rg__redis_error(*marked, err);
     if (rc == RG_OK && ((*marked)->type != REDIS_REPLY_ARRAY || r->type != REDIS_REPLY_ARRAY))
         rc = rg__fail(err, RG_ECORRUPT, "Redis did not answer with arrays");
-    if (rc == RG_OK) *now_ms = strtoll(r->element[0]->str, NULL, 10) * 1000 + strtoll(r->element[1]->str, NULL, 10) / 1000;
+    if (rc == RG_OK)
+        *now_ms = strtoll(r->element[0]->str, NULL, 10) * 1000 +
+                  strtoll(r->element[1]->str, NULL, 10) / 1000;
     freeReplyObject(r);
     return rc;
 }
@@ -75,7 +80,8 @@ static int forget_silent(rg__shared *s, rg__redis *c, const rg__ctx *ctx, int64_
     return rc;
 }
 
-static int scan_producers(rg__shared *s, rg__redis *c, const rg__ctx *ctx, int64_t now_ms, rg_err *err) {
+static int scan_producers(rg__shared *s, rg__redis *c, const rg__ctx *ctx, int64_t now_ms,
+                          rg_err *err) {
     rg__args a;
     rg__args_init(&a);
     rg__args_add(&a, "HSCAN", 5);

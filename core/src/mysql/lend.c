@@ -109,6 +109,7 @@ static int connect_place(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **o
     bool closed = pool->closed;
     if (c && !closed) {
         pool->backoff_ms = 0;
+        atomic_store(&pool->max_packet, c->max_packet);
         rg__pool_move(c, &pool->busy);
     } else {
         give_place(pool);

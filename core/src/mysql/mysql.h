@@ -25,6 +25,8 @@ void rg__mysql_pool_free(rg__mysql_pool *pool);
 void rg__mysql_pool_abandon(rg__mysql_pool *pool);  /* after fork */
 void rg__mysql_pool_shutdown(rg__mysql_pool *pool); /* as rg__redis_pool_shutdown */
 const char *rg__mysql_pool_name(const rg__mysql_pool *pool);
+/* The server's max_allowed_packet; the usual one until a connection has told. */
+size_t rg__mysql_pool_max_packet(const rg__mysql_pool *pool);
 const char *rg__mysql_pool_database(const rg__mysql_pool *pool);
 void rg__mysql_pool_stats(rg__mysql_pool *pool, uint32_t *busy, uint32_t *idle);
 

@@ -78,6 +78,11 @@ const char *rg__mysql_pool_database(const rg__mysql_pool *pool) {
     return pool->opts.database;
 }
 
+size_t rg__mysql_pool_max_packet(const rg__mysql_pool *pool) {
+    size_t known = atomic_load(&pool->max_packet);
+    return known ? known : USUAL_MAX_PACKET;
+}
+
 /* ---- fork, shutdown, end ---- */
 
 static void abandon_list(rg__node *list) {

@@ -22,6 +22,7 @@ struct rg__mysql_pool {
     int64_t retry_at_ms, backoff_ms; /* circuit breaker; 0: closed */
     atomic_ulong stop_id;            /* a late statement that nobody could stop yet; 0: none */
     int64_t stop_until_ms;
+    atomic_size_t max_packet;        /* as the last connection was told; 0: there was none */
 };
 
 /* Who waits for a connection; on its own stack. */

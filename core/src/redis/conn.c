@@ -18,7 +18,8 @@ int64_t rg__redis_deadline(const rg__redis_pool *pool, const rg__ctx *ctx) {
 int rg__redis_fd(const rg__redis *c) { return c->fd; }
 uint64_t rg__redis_connection_id(const rg__redis *c) { return c->id; }
 
-/* ---- the reader, with bounds on what an array's header may claim and on how deep arrays nest ---- */
+/* ---- the reader, with bounds on what an array's header may claim and on how deep arrays nest ----
+ */
 
 #if HIREDIS_MAJOR >= 1
 typedef size_t element_count;
@@ -120,7 +121,7 @@ static rg__redis *new_connection(rg__redis_pool *pool, const atomic_bool *stop) 
     c->fd = -1;
     c->stop = stop;
     c->dedicated = stop != NULL;
-    c->pid = getpid();
+    c->pid = rg__redis_pid();
     c->id = atomic_fetch_add(&ids, 1) + 1;
     c->reader = new_reader();
     rg__list_init(&c->node);
@@ -153,7 +154,8 @@ int rg__redis_open(rg__redis_pool *pool, const rg__ctx *ctx, const atomic_bool *
     within.deadline_ms = rg__deadline_within(ctx->deadline_ms, pool->opts.connect_timeout_ms);
     within.metrics = NULL; /* the introduction is no command of the user's */
     within.trace = NULL;
-    int rc = enlist(c) ? establish(c, &within, err) : rg__fail(err, RG_ECLOSED, "the engine is closing");
+    int rc =
+        enlist(c) ? establish(c, &within, err) : rg__fail(err, RG_ECLOSED, "the engine is closing");
     if (rc < 0) {
         rg__redis_close(c);
         rg__err_prefix(err, "Redis pool %s (%s): ", pool->opts.name, pool->where);

@@ -19,7 +19,7 @@ enum {
 struct rg__redis {
     rg__node node;          /* in one list of its pool; under the pool's lock */
     rg__redis_pool *pool;
-    int fd;                 /* -1 when closed; written under the pool's lock, as shutdown reads it */
+    int fd;                 /* -1: closed; written under the pool's lock, as shutdown reads it */
     SSL *tls;               /* NULL: plain */
     redisReader *reader;
     rg__buf out;            /* commands not sent yet, from `sent` on */
@@ -51,12 +51,16 @@ struct rg__redis_pool {
     uint32_t n_counted;     /* idle, acquired and connecting; dedicated ones are not counted */
     atomic_bool closing;
     pid_t pid;              /* who uses the pool; another one abandons what it inherited */
-    int64_t suspect_ms;     /* idle connections last used before this are probed: a server went away */
+    int64_t suspect_ms;     /* a server went away: idle ones last used before this are probed */
     int64_t retry_at_ms;    /* circuit breaker: no connect before; 0 closed */
     uint32_t backoff_ms;
     rg_err failure;         /* why the last connect failed */
     SSL_CTX *tls;           /* made on first use */
 };
+
+/* ---- pool.c ---- */
+/* getpid without the call; a forked child is told. */
+pid_t rg__redis_pid(void);
 
 /* ---- dial.c ---- */
 /* Connects c->fd (non-blocking, close-on-exec) until the deadline. */

@@ -24,7 +24,8 @@ static const char *const names[] = {
 
 static const char *find(const char *const *list, size_t n, rg__slice word) {
     for (size_t i = 0; i < n; i++)
-        if (strlen(list[i]) == word.len && strncasecmp(list[i], word.p, word.len) == 0) return list[i];
+        if (strlen(list[i]) == word.len && strncasecmp(list[i], word.p, word.len) == 0)
+            return list[i];
     return NULL;
 }
 

@@ -94,7 +94,8 @@ static lookup *lookup_new(const rg_pool_opts *o) {
 }
 
 static int lookup_start(lookup *l, rg_err *err) {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
     if (getaddrinfo(l->host, l->port, &hints, &l->found) == 0) {
         l->done = true;
         return RG_OK;
@@ -148,7 +149,8 @@ static int await(rg__redis *c, int64_t deadline_ms) {
 }
 
 /* A full backlog makes a unix connect answer EAGAIN, and nothing tells when to try again. */
-static int connect_until(rg__redis *c, const struct sockaddr *a, socklen_t len, int64_t deadline_ms) {
+static int connect_until(rg__redis *c, const struct sockaddr *a, socklen_t len,
+                         int64_t deadline_ms) {
     for (;;) {
         if (connect(c->fd, a, len) == 0) return 0;
         if (errno == EINPROGRESS || errno == EINTR) return await(c, deadline_ms);
@@ -175,7 +177,8 @@ static int connect_to(rg__redis *c, const struct sockaddr *a, socklen_t len, int
 
 static int dial_unix(rg__redis *c, const char *path, int64_t deadline_ms, rg_err *err) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof a.sun_path) return rg__fail(err, RG_ECONFIG, "unix_path is too long");
+    if (strlen(path) >= sizeof a.sun_path)
+        return rg__fail(err, RG_ECONFIG, "unix_path is too long");
     memcpy(a.sun_path, path, strlen(path) + 1);
     int error = connect_to(c, (const struct sockaddr *)&a, sizeof a, deadline_ms);
     return error ? fail(err, "connecting", error) : RG_OK;
@@ -212,7 +215,8 @@ static int dial_tcp(rg__redis *c, int64_t deadline_ms, rg_err *err) {
 
 int rg__redis_dial(rg__redis *c, int64_t deadline_ms, rg_err *err) {
     const rg_pool_opts *o = &c->pool->opts;
-    int rc = o->unix_path ? dial_unix(c, o->unix_path, deadline_ms, err) : dial_tcp(c, deadline_ms, err);
+    int rc =
+        o->unix_path ? dial_unix(c, o->unix_path, deadline_ms, err) : dial_tcp(c, deadline_ms, err);
     if (rc < 0 && interrupted(c)) return rg__fail(err, RG_ECLOSED, "closing");
     return rc;
 }

@@ -159,7 +159,8 @@ int rg__redis_tls_start(rg__redis *c, int64_t deadline_ms, rg_err *err) {
         int want = SSL_get_error(c->tls, done);
         if (want != SSL_ERROR_WANT_READ && want != SSL_ERROR_WANT_WRITE)
             return handshake_failed(c, err);
-        int ready = rg__redis_wait(c, want == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline_ms, err);
+        int ready =
+            rg__redis_wait(c, want == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline_ms, err);
         if (ready == 0) return rg__redis_timed_out(c, err);
         if (ready < 0) rc = ready;
     }

@@ -6,7 +6,7 @@
 #include "unit/flush.h"
 #include "unit/load.h"
 
-enum { WAIT_MS = 2, MAX_REBASES = 100 };
+enum { WAIT_MS = 2, MAX_REBASES = 100, PACKET_SLACK = 4096 };
 
 /* What the enqueue script says of a row that is not as it was believed to be. */
 enum { STALE_OTHER = 1, STALE_ABSENT = 2, STALE_MARKED = 3 };
@@ -219,11 +219,40 @@ static int check_types(const batch *b, rg_err *err) {
     return RG_OK;
 }
 
+static int encoded_size(const rg__item *it, size_t *size, rg_err *err) {
+    rg__buf alone = {0};
+    rg__qop op = op_of(it);
+    int rc = rg__qop_encode(&op, 1, &alone, err);
+    *size = alone.len;
+    rg__buf_deinit(&alone);
+    return rc;
+}
+
+/* What MySQL takes neither as a statement nor as a dead letter would block the queue for ever. */
+static int check_sizes(const batch *b, rg_err *err) {
+    size_t packet = rg__mysql_pool_max_packet(b->queue->mysql);
+    size_t most = packet > 2 * PACKET_SLACK ? packet - PACKET_SLACK : PACKET_SLACK;
+    for (size_t i = 0; i < b->n; i++) {
+        const rg__item *it = &b->items->items[b->numbers[i]];
+        size_t size = it->after ? rg_block_len(it->after) : 0;
+        if (size > most && encoded_size(it, &size, err) < 0) return rg__fail_memory(err);
+        if (size <= most) continue;
+        rg__fail(err, RG_ELIMIT, "%s %llu: %zu bytes to be queued are too many for the server's "
+                                 "max_allowed_packet of %zu bytes",
+                 it->type->name, (unsigned long long)it->id, size, packet);
+        if (err) err->item = (int32_t)b->numbers[i];
+        rg__err_set_entity(err, it->type->name);
+        return RG_ELIMIT;
+    }
+    return RG_OK;
+}
+
 static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     int rc = rg__plan_make(b->items, pool, &b->plan, err);
     if (rc < 0 || b->plan.n == 0) return rc;
     if (number_items(b) < 0) return rg__fail_memory(err);
     rc = check_types(b, err);
+    if (rc >= 0) rc = check_sizes(b, err);
     if (rc >= 0) rc = take_producer(b, err);
     if (rc >= 0) rc = enqueue(b, stream_id, err);
     if (b->producer) atomic_store(&b->producer->busy, false);

@@ -4,7 +4,7 @@
 
 #include "base/alloc.h"
 
-enum { TRIES = 5, PENDING_WAIT_MS = 5 };
+enum { TRIES = 5, RECONNECTS = 2, PENDING_WAIT_MS = 5 };
 
 /* One MySQL pool's part of a flush. */
 typedef struct part {
@@ -249,14 +249,20 @@ static void publish(flush *f) {
                                f->changes[i].n);
 }
 
+/* Half of the flush is done: it must not run again. */
+static void fail_between(const char *pool, rg_err *err) {
+    rg__err_prefix(err, "an earlier pool of the same flush has committed, but pool %s: ", pool);
+    if (!err || err->cls == RG_CLASS_AMBIGUOUS) return;
+    err->cls = RG_CLASS_PERMANENT;
+    err->retriable = 0;
+}
+
 static int commit(flush *f, bool *some, rg_err *err) {
     for (uint32_t i = 0; i < f->store->n_mysql; i++) {
         part *p = &f->parts[i];
         if (!p->begun) continue;
         int rc = rg__mysql_commit(p->conn, f->ctx, err);
-        if (rc < 0 && *some)
-            rg__err_prefix(err, "an earlier pool of the same flush has committed, but pool %s: ",
-                           rg__mysql_pool_name(f->store->mysql[i]));
+        if (rc < 0 && *some) fail_between(rg__mysql_pool_name(f->store->mysql[i]), err);
         if (rc < 0) return rc;
         p->begun = false;
         *some = true;
@@ -333,15 +339,17 @@ static int flush_once(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err
     return rc;
 }
 
-/* Nothing was applied, so the same statements may run again: deadlocks at once with jitter, rows
- * with queued writes when the consumer had time. */
+/* Nothing was applied, so the same statements may run again: deadlocks at once with jitter, lost
+ * connections on others, rows with queued writes when the consumer had time. */
 static bool again(const rg__ctx *ctx, int rc, const rg_err *err, int tries) {
     if (rc == RG_EPENDING) {
         if (rg__left_ms(ctx->deadline_ms) == 0) return false;
         rg__sleep_ms(PENDING_WAIT_MS);
         return rg__left_ms(ctx->deadline_ms) > 0;
     }
-    if (err->cls != RG_CLASS_RETRY || tries >= TRIES) return false;
+    bool lost = err->cls == RG_CLASS_RECONNECT && rc != RG_ETIMEOUT;
+    if (!lost && err->cls != RG_CLASS_RETRY) return false;
+    if (tries >= (lost ? RECONNECTS : TRIES)) return false;
     uint32_t jitter = 0;
     rg__random(&jitter, sizeof jitter);
     rg__sleep_ms((int64_t)(jitter % (uint32_t)(2 << tries)));

@@ -24,7 +24,9 @@ function M.open(path)
   if value == nil then return nil, fault or path .. " returns nothing" end
   if orm_module.is(value) then return value end
   if type(value) ~= "table" then return nil, path .. " must return an orm, a configuration, or a function" end
-  return orm_module.open(value)
+  local config = { lazy = true } -- a command says itself which server it finds down
+  for name, given in pairs(value) do config[name] = given end
+  return orm_module.open(config)
 end
 
 --- Runs fn(orm) on an application's orm and closes it: the exit code and what went wrong.

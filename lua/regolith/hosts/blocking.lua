@@ -21,6 +21,9 @@ function Blocking.run(_, op, timeout_ms)
   return true
 end
 
+--- May an operation wait here?
+function Blocking.may_wait() return true end
+
 function Blocking.close() end
 
 return {

@@ -76,6 +76,9 @@ local function watch(premature, self)
   end
 end
 
+--- May an operation wait in this phase?
+function Nginx.may_wait() return YIELDABLE[ngx.get_phase()] == true end
+
 local function start(self)
   local notifier = C.rg_notifier_new(self.engine, 1, err)
   if notifier == nil then return nil, errors.from_c(err) end

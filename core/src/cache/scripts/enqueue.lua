@@ -9,8 +9,8 @@
 --   l  lookup: changes (+ or -, id)
 -- Every byte of a string costs time here (it is hashed), so entries come ready made and are patched
 -- when they have to be.
--- Returns 0, the id, the clock in us and the epoch; 1 when the stream is full; 2, a string of reasons (0 none,
--- 1 another row, 2 no entry, 3 marked), and for each 1 its entry.
+-- Returns 0, the id, the clock in us and the epoch; 1 when the stream is full; 2, a string of reasons
+-- (0 none, 1 another row, 2 no entry, 3 marked), and for each 1 its entry.
 local kinds, sums, forget = ARGV[6], ARGV[7], tonumber(ARGV[10])
 local LIST = 8192 -- bytes of a list that is kept up to date; longer ones become changes
 
@@ -100,7 +100,7 @@ local hex = string.format('%016x%016x', sub(id, 1, dash - 1), sub(id, dash + 1))
 local pending, unverified = 'P' .. epoch .. hex .. '1', 'P' .. epoch .. hex .. '0'
 local as_sent = id == ARGV[8] and epoch == ARGV[9]
 
--- Where an id stands in a list, or would: ids are compared by halves, as 64 bits are no number here.
+-- Where an id stands in a list, or would: compared by halves, as 64 bits are no number here.
 local function search(list, id8)
   local low, high = from_bytes('<I4I4', id8)
   local from, to = 0, #list / 8

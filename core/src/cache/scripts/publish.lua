@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- PUBLISH: after COMMIT. KEYS: epoch, marked, entries. ARGV: transaction, five bytes an entry (kind,
--- ttl in s as u32), then the values. Kinds: v value, n absent, d drop, t tell processes, c nobody
+-- PUBLISH: after COMMIT. KEYS: epoch, marked, entries. ARGV: transaction, five bytes an entry
+-- (kind, ttl in s as u32), then the values. Kinds: v value, n absent, d drop, t tell processes, c nobody
 -- caches it.
 local tx, meta = ARGV[1], ARGV[2]
 
