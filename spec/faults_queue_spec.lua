@@ -150,11 +150,7 @@ describe("a consumer", function()
     for i = 1, 10 do
       queue_some(10)
       if i % 2 == 0 then redis:call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") end
-      if i % 3 == 0 then
-        for _, row in ipairs(must(world.sql:query("SELECT id FROM information_schema.processlist WHERE db = ?", world.name))) do
-          world.sql:connection(function(conn) return conn:execute("KILL " .. row.id) end)
-        end
-      end
+      if i % 3 == 0 then faults.kill_connections(world) end
       faults.await("a step", function() return consumer:step(0) end)
     end
     consumer:close()

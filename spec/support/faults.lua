@@ -249,6 +249,18 @@ function M.servers(purpose)
   return self
 end
 
+--- Has the server end every connection to a world's database.
+---@param world World
+function M.kill_connections(world)
+  local function ids()
+    return must(world.sql:query("SELECT id FROM information_schema.processlist WHERE db = ?", world.name))
+  end
+  for _, row in ipairs(ids()) do
+    world.sql:connection(function(conn) return conn:execute("KILL " .. row.id) end)
+  end
+  M.await("the end of the connections", function() return #ids() == 0 end)
+end
+
 -- ---- Redis, byte by byte ------------------------------------------------------------------------
 
 ---@class Raw a connection of its own to Redis: any bytes in any argument, at socket speed

@@ -6,6 +6,8 @@
 #include <unistd.h>
 #include "base/alloc.h"
 
+enum { USUAL_MAX_PACKET = 16 << 20 };
+
 /* ---- making and freeing ---- */
 
 static bool copy_text(const char **field) {
