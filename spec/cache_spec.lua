@@ -174,34 +174,3 @@ for label, cache in pairs(VARIANTS) do
     end)
   end)
 end
-
-describe("cache: process", function()
-  it("answers a get in about half a microsecond", function()
-    local world = support.world()
-    local Item = regolith.entity("item", {
-      field.string "name", field.string "email", field.uint32 "age", field.string "balance", field.double "score",
-      field.bool "active", field.string "created", field.int64 "big", field.string "note",
-      cache = { process = true, redis = true },
-    })
-    local orm = world:open { Item }
-    local session = orm:session()
-    local n, ids = 1000, {}
-    for i = 1, n do ids[i] = session:new(Item, { name = "n" .. i, email = "e" .. i }).id end
-    must(session:flush())
-    session:close()
-    local reader = orm:session()
-    wait_for_coherence(orm, Item)
-    must(reader:get_many(Item, ids))
-    local best = math.huge
-    for _ = 1, 20 do
-      reader:clear()
-      local started = os.clock()
-      for i = 1, n do reader:get(Item, ids[i]) end
-      best = math.min(best, (os.clock() - started) / n * 1e6)
-    end
-    reader:close()
-    world:close()
-    assert.is_true(best < 20, string.format("%.2f us a get", best)) -- generous: sanitizers and busy machines
-    if os.getenv "REGOLITH_SHOW_TIMES" then print(string.format("process cache get: %.3f us", best)) end
-  end)
-end)

@@ -40,7 +40,9 @@ describe("codec", function()
 
   setup(function()
     Thing = every_kind()
-    orm = must(regolith.open { mysql = "mysql+unix:///nowhere.sock?user=u&db=d", entities = { Team, Thing }, lazy = true })
+    orm = must(regolith.open {
+      mysql = "mysql+unix:///nowhere.sock?user=u&db=d", entities = { Team, Thing }, lazy = true,
+    })
     db = orm:session()
     T = orm._types[Thing]
   end)

@@ -220,27 +220,30 @@ end
 
 --- Fetches those of the ids that the session does not know, in one operation.
 function Session:_fetch(S, ids, n)
-  local view, missing, asked = self._view, {}, {}
+  local view, places, missing, m = self._view, S.places, {}, 0
   for i = 1, n do
     local id = ids[i]
-    if not S.places[id] and not asked[id] and id >= 1 and id <= 9007199254740992 then
-      asked[id] = true
+    if not places[id] and id >= 1 and id <= 9007199254740992 then
       local found = S.cached and C.rg_session_peek(self._c, S.number, id, view)
-      if found == HIT then self:_adopt(S, id, view)
-      elseif found ~= ABSENT then missing[#missing + 1] = id end
+      if found == HIT then
+        self:_adopt(S, id, view)
+      elseif found ~= ABSENT then
+        m = m + 1
+        missing[m] = id
+      end
     end
   end
   if self._orm._log then log.drain_session(self._orm, self._c) end
-  if #missing == 0 then return true end
+  if m == 0 then return true end
   local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 0, err))
   if not op then return nil, fault end
-  for i = 1, #missing do
+  for i = 1, m do
     if C.rg_op_add_id(op, missing[i], err) < 0 then return nil, errors.from_c(err) end
   end
   local ok
   ok, fault = self:_run(op, 3)
   if not ok then return nil, fault end
-  for i = 0, #missing - 1 do self:_row(S, op, i) end
+  for i = 0, m - 1 do self:_row(S, op, i) end
   return true
 end
 

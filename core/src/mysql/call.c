@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Calls with a deadline: what goes around each exchange with a server. */
 #include "mysql/conn.h"
+#include "mysql/sql.h"
 
 bool rg__call_overdue(rg__mysql *c) {
     if (rg__now_ms() < c->deadline_ms) return false;
@@ -36,11 +37,18 @@ int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err) {
     return 0;
 }
 
+/* Literals are in what users write, and in statements of many rows. */
 static void trace(rg__mysql *c, const rg__call *call, int code, const char *text, size_t len,
                   int64_t took_us, const rg_err *err) {
     const char *failed = code ? (err ? err->message : rg_code_name(code)) : NULL;
-    rg__trace_add(call->ctx, RG__SOURCE_MYSQL, call->op, rg__mysql_pool_name(c->pool), text, len,
-                  rg__wall_us() - took_us, took_us, call->rows, failed);
+    rg__buf shown = {0};
+    if (call->ctx->trace->values)
+        rg__buf_add(&shown, text, len);
+    else
+        rg__sql_redact(text, len, &shown);
+    rg__trace_add(call->ctx, RG__SOURCE_MYSQL, call->op, rg__mysql_pool_name(c->pool), shown.p,
+                  shown.len, rg__wall_us() - took_us, took_us, call->rows, failed);
+    rg__buf_deinit(&shown);
 }
 
 /* The status flags came with the answer's last packet; errors have none. */

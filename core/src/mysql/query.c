@@ -314,18 +314,6 @@ static rg__call call_of(const rg__ctx *ctx, const char *sql, size_t len) {
                       .bytes = len};
 }
 
-/* With the text that the log may show. */
-static int end_call(query *q, int code, const char *sql, size_t len, rg_err *err) {
-    const rg__ctx *ctx = q->call->ctx;
-    if (!rg__traced(ctx, RG__SOURCE_MYSQL) || ctx->trace->values)
-        return rg__call_end(q->c, q->call, code, sql, len, err);
-    rg__buf shown = {0};
-    rg__sql_redact(sql, len, &shown);
-    code = rg__call_end(q->c, q->call, code, shown.p, shown.len, err);
-    rg__buf_deinit(&shown);
-    return code;
-}
-
 static int check(rg__mysql *c, const char *sql, size_t len, bool guarded, rg_err *err) {
     if (!guarded) return 0;
     rg__sql_kind kind = rg__sql_statement_kind(sql, len);
@@ -347,7 +335,7 @@ int rg__mysql_query(rg__mysql *c, const rg__ctx *ctx, const char *sql, size_t le
         code = run_prepared(&q, sql, len, params, n_params, err);
     else
         code = run_text(&q, sql, len, err);
-    code = end_call(&q, code, sql, len, err);
+    code = rg__call_end(c, &call, code, sql, len, err);
     if (code == 0 && q.head) q.head->warnings = c->warnings;
     if (code == 0 && out)
         *out = q.head;
