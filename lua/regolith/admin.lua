@@ -30,11 +30,21 @@ local function check_number(what, number, level)
   if options.integer(1)(number) then error(what .. " takes the number of a dead letter", level + 1) end
 end
 
+--- Has somebody else made the change meanwhile? Several processes may apply a schema as they start.
+local function is_made(self, change)
+  local changes = self:schema_diff()
+  for _, other in ipairs(changes or {}) do
+    if other.pool == change.pool and other.sql == change.sql then return false end
+  end
+  return changes ~= nil
+end
+
 --- Applies one change; tells progress.
 local function apply(self, change, progress)
   local op, fault = self:_do(C.rg_op_schema_apply(self._engine, change.pool, change.sql, #change.sql, err))
+  if not op and is_made(self, change) then fault = nil end
   if progress then progress(change, fault) end
-  return op ~= nil, fault
+  return fault == nil, fault
 end
 
 local APPLY = { destructive = options.boolean, progress = options.func }

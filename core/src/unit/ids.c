@@ -2,8 +2,18 @@
 /* Ids: from blocks of a durable MySQL row, or snowflakes; no round trip per entity. */
 #include "unit/load.h"
 
+#include <stdlib.h>
+
 enum { NODE_BITS = 6, SEQUENCE_BITS = 6, QUICK_MS = 1000, MAX_FACTOR = 64 };
 #define SNOWFLAKE_EPOCH_MS 1704067200000ULL /* 2024-01-01 UTC: 41 bits last until 2093 */
+
+static int compare_ids(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+void rg__ids_sort(uint64_t *ids, size_t n) { qsort(ids, n, sizeof *ids, compare_ids); }
 
 static int from_block(rg__id_block *b, uint64_t *id) {
     int found = 0;

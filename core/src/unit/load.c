@@ -297,12 +297,6 @@ static int ask_mysql(load *l, rg_err *err) {
     return rc;
 }
 
-static int compare_ids(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* Distinct ids, ascending: batches touch rows in the order of the primary key. */
 static int sort_ids(load *l, const uint64_t *ids, size_t n, rg_err *err) {
     uint64_t *sorted = (uint64_t *)(void *)rg__memdup0(ids, n * sizeof *ids);
@@ -311,7 +305,7 @@ static int sort_ids(load *l, const uint64_t *ids, size_t n, rg_err *err) {
         rg__free(sorted);
         return rg__fail_memory(err);
     }
-    qsort(sorted, n, sizeof *sorted, compare_ids);
+    rg__ids_sort(sorted, n);
     for (size_t i = 0; i < n; i++)
         if (i == 0 || sorted[i] != sorted[i - 1]) l->items[l->n++].id = sorted[i];
     rg__free(sorted);

@@ -46,6 +46,8 @@ void rg__flight_land(rg__flights *f, rg__flight *flight, bool ok, rg_block *row)
 bool rg__flight_wait(rg__flights *f, rg__flight *flight, int64_t deadline_ms, rg_block **row);
 
 /* ---- ids (unit/ids.c) ---- */
+/* Ascending. */
+void rg__ids_sort(uint64_t *ids, size_t n);
 /* 1 and *id, 0 when the block is used up, negative when the engine allots none for this type. */
 int rg__ids_next(rg__store *s, const rg_type *t, uint64_t *id, rg_err *err);
 int rg__ids_reserve(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t n, rg_err *err);

@@ -84,12 +84,6 @@ static bool has_id(const lookup *l, uint64_t id, size_t *at) {
     return false;
 }
 
-static int compare_ids(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 /* What the queue will do to the list, applied to what MySQL holds: a set, so order is no matter. */
 static int apply_deltas(lookup *l) {
     uint64_t *ids = rg__reallocarray(l->ids, l->n + l->entry.n_deltas + 1, sizeof *ids);
@@ -101,7 +95,7 @@ static int apply_deltas(lookup *l) {
         if (l->entry.deltas[i].add && !has) l->ids[l->n++] = l->entry.deltas[i].id;
         if (!l->entry.deltas[i].add && has) l->ids[at] = l->ids[--l->n];
     }
-    qsort(l->ids, l->n, sizeof *l->ids, compare_ids);
+    rg__ids_sort(l->ids, l->n);
     return RG_OK;
 }
 

@@ -8,7 +8,9 @@ local ffi = require "ffi"
 ffi.cdef "int prctl(int option, ...);"
 ffi.C.prctl(1, 9) -- die with the parent
 
-local orm = assert(regolith.open { entities = { shared.Counter, shared.Line }, timeout_ms = 5000 })
+local entities = {}
+for _, entity in pairs(shared) do entities[#entities + 1] = entity end
+local orm = assert(regolith.open { entities = entities, timeout_ms = 5000 })
 local consumer = assert(orm:consumer { max_backoff_ms = 50, max_batch = tonumber(arg[1]) or 256 })
 io.write "consuming\n"
 io.flush()
