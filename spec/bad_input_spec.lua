@@ -135,7 +135,8 @@ describe("a value that does not fit", function()
 
   it("is refused as an id", function()
     for _, id in ipairs { 1.5, NAN, INF, "x", "1 OR 1=1", "0x1", "1e3", " 1", "", true, {}, print } do
-      assert.matches("bad_input_spec.lua:%d+: an id is a whole number", select(2, pcall(function() db:get(User, id) end)))
+      assert.matches("bad_input_spec.lua:%d+: an id is a whole number",
+        select(2, pcall(function() db:get(User, id) end)))
       assert.matches("bad_input_spec.lua:%d+: an id is a whole number",
         select(2, pcall(function() db:get_many(User, { 1, id }) end)))
     end
@@ -315,18 +316,23 @@ end)
 
 --- What has broken out of quotes, keys and scripts elsewhere.
 local CORPUS = {
-  "' OR '1'='1", "\" OR \"\"=\"", "\\' OR 1=1 -- ", "\\", "\\\\'", "'; DROP TABLE victim; -- ", "`", "``", "/*", "*/", "--", "#",
+  "' OR '1'='1", "\" OR \"\"=\"", "\\' OR 1=1 -- ", "\\", "\\\\'", "'; DROP TABLE victim; -- ", "`", "``", "/*", "*/",
+  "--", "#",
   "?", "??", ":x", "@x", "%s%n%d", "%00", "\0", "a\0' OR 1=1", "\191\039 OR 1=1", "\26", "\r\n", "\r\nFLUSHALL\r\n",
-  "*1\r\n$8\r\nFLUSHALL\r\n", "$-1", "{", "}", "{x}", "}{", "a:b", "a%3ab", ":", "r", "h", "null", "NULL", "nil", "true", "0", "1",
-  "-1", "1e1", "0x41", "X'41'", "_utf8mb4 X'41'", "\xE2\x80\x98", "＇", "ʼ", "'+SLEEP(5)+'", "${jndi:x}", "<script>", "../../etc",
-  "]]", "\"}", "{\"a\":1}", "[1,2]", "\\u0027", "\xEF\xBB\xBFx", "\xE2\x80\xAEx", " ", "  x  ", "ﬀ", "İ", "ß", "K", "Å", "A\204\138",
+  "*1\r\n$8\r\nFLUSHALL\r\n", "$-1", "{", "}", "{x}", "}{", "a:b", "a%3ab", ":", "r", "h", "null", "NULL", "nil",
+  "true", "0", "1",
+  "-1", "1e1", "0x41", "X'41'", "_utf8mb4 X'41'", "\xE2\x80\x98", "＇", "ʼ", "'+SLEEP(5)+'", "${jndi:x}", "<script>",
+  "../../etc",
+  "]]", "\"}", "{\"a\":1}", "[1,2]", "\\u0027", "\xEF\xBB\xBFx", "\xE2\x80\xAEx", " ", "  x  ", "ﬀ", "İ", "ß", "K",
+  "Å", "A\204\138",
   ("x"):rep(41), ("'"):rep(60), ("\\"):rep(60),
 }
 
 describe("injection", function()
   local world, orm
   local Victim = regolith.entity("victim", {
-    field.binary "key" { length = 100, unique = true }, field.string "text" { length = 100, index = true, cached = true },
+    field.binary "key" { length = 100, unique = true },
+    field.string "text" { length = 100, index = true, cached = true },
     field.json "json", field.blob "blob", field.struct "s" { field.string "in" }, field.uint32 "n",
     unique = { pair = { "text", "key" } },
     cache = { process = true, redis = true, all = true },
@@ -431,7 +437,8 @@ describe("injection", function()
   it("does not happen through conditions of more than one statement", function()
     local db = orm:session()
     for _, where in ipairs {
-      "1=1; DROP TABLE victim", "1=1 UNION SELECT 1", "1=1 INTO OUTFILE '/tmp/x'", "1=1 FOR UPDATE", "name = 'x", "(1=1", "1=1)",
+      "1=1; DROP TABLE victim", "1=1 UNION SELECT 1", "1=1 INTO OUTFILE '/tmp/x'", "1=1 FOR UPDATE", "name = 'x",
+      "(1=1", "1=1)",
       "1=1 PROCEDURE ANALYSE()", "/*!1=1*/ 1", "1 GROUP BY n", "1 HAVING 1", "1 /* open", "`n = 1",
     } do
       local list, err = db:search(Victim, where):all()
@@ -439,7 +446,8 @@ describe("injection", function()
       assert.equal("INVALID", err.code)
     end
     for _, statement in ipairs {
-      "SELECT 1; DROP TABLE victim", "SET NAMES gbk", "SET sql_mode = ''", "SET SESSION time_zone = '+02:00'", "USE mysql",
+      "SELECT 1; DROP TABLE victim", "SET NAMES gbk", "SET sql_mode = ''", "SET SESSION time_zone = '+02:00'",
+      "USE mysql",
       "BEGIN", "COMMIT", "START TRANSACTION", "LOCK TABLES victim WRITE",
     } do
       local rows, err = db:query(statement)
@@ -460,13 +468,15 @@ describe("an empty place", function()
     })
     local orm = world:open { Void }
     local db = orm:session()
-    local empty, nothing, word = db:new(Void, { a = "", b = "", c = "" }), db:new(Void), db:new(Void, { a = "NULL", b = "NULL" })
+    local empty, nothing = db:new(Void, { a = "", b = "", c = "" }), db:new(Void)
+    local word = db:new(Void, { a = "NULL", b = "NULL" })
     local explicit = db:new(Void, { a = null, b = null, c = null })
     must(db:flush())
     for _, drop in ipairs { false, true } do
       if drop then must(orm:invalidate(Void)) end
       local other = orm:session()
-      assert.same({ "", "", "" }, { other:get(Void, empty.id).a, other:get(Void, empty.id).b, other:get(Void, empty.id).c })
+      local same = other:get(Void, empty.id)
+      assert.same({ "", "", "" }, { same.a, same.b, same.c })
       for _, e in ipairs { nothing, explicit } do
         local read = other:get(Void, e.id)
         assert.is_nil(read.a)

@@ -17,7 +17,8 @@ local Bare = regolith.entity("bare", {
   field.string "name" { required = true, unique = true },
   field.uint32 "n",
 })
-local Line = regolith.entity("line", { field.uint32 "n", field.string "text" { length = 20 }, unique = { n = { "n" } } })
+local Line = regolith.entity("line", { field.uint32 "n", field.string "text" { length = 20 },
+  unique = { n = { "n" } } })
 
 describe("the queue", function()
   local world, orm, db, redis, stream

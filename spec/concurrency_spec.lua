@@ -93,12 +93,12 @@ describe("processes", function()
       local readers, writers = {}, {}
       for i = 1, 2 do readers[i] = spawn("read", i, 0) end
       for _, reader in ipairs(readers) do reader:await "reading" end
-      for i = 1, 3 do writers[i] = spawn("count", i, 80, way) end
-      writers[4] = spawn("many", 4, 20, way)
+      for i = 1, 3 do writers[i] = spawn("count", i, 150, way) end
+      writers[4] = spawn("many", 4, 40, way)
       local steps = finish(writers)
       must(orm:drained(20000))
       check_sum(steps)
-      assert.equal(3 * 80 + 3 * 20, steps)
+      assert.equal(3 * 150 + 3 * 40, steps)
       local stop = must(db:get(Tally, 100))
       stop.n = 1
       must(db:flush())
@@ -109,20 +109,20 @@ describe("processes", function()
 
     it("leave each other's columns alone: " .. way, function()
       local background, writers = consumer(), {}
-      for i = 1, 4 do writers[i] = spawn("board", i, 60, way) end
-      assert.equal(240, finish(writers))
+      for i = 1, 4 do writers[i] = spawn("board", i, 150, way) end
+      assert.equal(600, finish(writers))
       must(orm:drained(20000))
       background:kill()
       for id, board in pairs(agree(Board)) do
-        local last = 60 - (60 - (id - 1)) % ROWS -- the last i with i % 5 + 1 == id
+        local last = 150 - (150 - (id - 1)) % ROWS -- the last i with i % 5 + 1 == id
         assert.same({ last, last, last, last }, board.of)
       end
     end)
 
     it("find their own and no wrong rows by index: " .. way, function()
       local background, writers = consumer(), {}
-      for i = 1, 4 do writers[i] = spawn("shelve", i, 40, way) end
-      assert.equal(160, finish(writers))
+      for i = 1, 4 do writers[i] = spawn("shelve", i, 100, way) end
+      assert.equal(400, finish(writers))
       must(orm:drained(20000))
       background:kill()
       local books, shelves = agree(Book), {}

@@ -366,7 +366,9 @@ describe("the process tier", function()
     warm(counter.id)
     must(db:execute("UPDATE counter SET n = 99 WHERE id = ?", counter.id))
     redis:call "FLUSHALL"
-    faults.await("the process cache to be emptied", function() return orm:session():get(Counter, counter.id).n == 99 end, 3)
+    faults.await("the process cache to be emptied", function()
+      return orm:session():get(Counter, counter.id).n == 99
+    end, 3)
     warm(counter.id)
   end)
 end)

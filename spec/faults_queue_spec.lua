@@ -163,7 +163,8 @@ end)
 describe("the stream", function()
   local world, orm, db, redis, stream
   local Note = regolith.entity("note", {
-    field.string "name" { required = true, unique = true, length = 50 }, field.uint32 "n" { index = true, cached = true },
+    field.string "name" { required = true, unique = true, length = 50 },
+    field.uint32 "n" { index = true, cached = true },
     cache = { process = true, redis = true },
   })
 
@@ -200,7 +201,8 @@ describe("the stream", function()
       put = put + 1
     end
     for at = 1, #payload do
-      add(payload:sub(1, at - 1) .. string.char(bit.bxor(payload:byte(at), bit.lshift(1, at % 8))) .. payload:sub(at + 1))
+      local turned = string.char(bit.bxor(payload:byte(at), bit.lshift(1, at % 8)))
+      add(payload:sub(1, at - 1) .. turned .. payload:sub(at + 1))
       add(payload:sub(1, at - 1))
     end
     for _ = 1, 100 do
@@ -259,7 +261,7 @@ describe("the stream", function()
     b:new(Note, { name = "hasty" })
     local started = faults.now()
     assert.equal("BACKPRESSURE", select(2, b:flush_async()).code)
-    assert.is_true(faults.now() - started >= 0.05)
+    assert.is_true(faults.now() - started >= 0.049) -- deadlines are whole milliseconds
     local consumer = faults.spawn("notes", { REGOLITH_MYSQL_URL = world.mysql_url(world.name),
       REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name })
     a:new(Note, { name = "second" })

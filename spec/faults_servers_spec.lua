@@ -37,7 +37,8 @@ describe("a server", function()
     it("may be down when the orm is opened: " .. which, function()
       servers:open(ENTITIES):close()
       servers:kill(which)
-      local config = { mysql = servers:mysql_url(), redis = servers:redis_url(), entities = ENTITIES, timeout_ms = 2000 }
+      local config = { mysql = servers:mysql_url(), redis = servers:redis_url(), entities = ENTITIES,
+        timeout_ms = 2000 }
       config.lazy = false
       local orm, err = regolith.open(config)
       assert.is_nil(orm)
@@ -282,7 +283,8 @@ describe("a server", function()
       redis = servers:redis_url(), entities = ENTITIES, lazy = false }
     assert.same({ "SCHEMA", 1049 }, { err.code, err.errno })
     assert.matches("nowhere_at_all", err.message)
-    local Missing = regolith.entity("missing", { field.string "name" { unique = true }, cache = true, ids = "snowflake" })
+    local Missing = regolith.entity("missing", { field.string "name" { unique = true }, cache = true,
+      ids = "snowflake" })
     local orm = must(regolith.open { mysql = servers:mysql_url(), redis = servers:redis_url(), entities = { Missing } })
     local db = orm:session()
     db:new(Missing, { name = "x" })

@@ -48,8 +48,8 @@ describe("faults", function()
 
   describe("a deadline", function()
     local function runs(text)
-      local rows = must(world.sql:query("SELECT COUNT(*) AS n FROM information_schema.processlist WHERE db = ? AND info LIKE ?",
-        world.name, text))
+      local rows = must(world.sql:query([[SELECT COUNT(*) AS n FROM information_schema.processlist
+        WHERE db = ? AND info LIKE ?]], world.name, text))
       return rows[1].n > 0
     end
 
@@ -129,13 +129,15 @@ describe("faults", function()
     it("takes a lent connection back clean, whatever was done with it", function()
       for _, spoil in ipairs {
         "BEGIN", "SET @x = 5", "SET SESSION sql_mode = ''", "SET NAMES latin1", "SET SESSION time_zone = '+05:00'",
-        "CREATE TEMPORARY TABLE user (id INT)", "LOCK TABLES team WRITE", "SET SESSION TRANSACTION READ ONLY", "SET autocommit = 0",
+        "CREATE TEMPORARY TABLE user (id INT)", "LOCK TABLES team WRITE", "SET SESSION TRANSACTION READ ONLY",
+        "SET autocommit = 0",
       } do
         db:connection(function(conn) return conn:execute(spoil) end)
         local user = must(db:new(User, { name = "é " .. spoil:sub(1, 30) }))
         must(db:flush())
-        local row = must(db:query([[SELECT @x AS x, @@time_zone AS zone, @@autocommit AS auto, @@character_set_client AS client,
-          @@sql_mode LIKE '%STRICT%' AS strict, name FROM user WHERE id = ?]], user.id))[1]
+        local row = must(db:query([[SELECT @x AS x, @@time_zone AS zone, @@autocommit AS auto,
+          @@character_set_client AS client, @@sql_mode LIKE '%STRICT%' AS strict, name FROM user WHERE id = ?]],
+          user.id))[1]
         assert.same({ zone = "+00:00", auto = 1, client = "utf8mb4", strict = 1, name = user.name }, row)
       end
     end)
@@ -223,7 +225,8 @@ describe("faults", function()
     end)
 
     it("of rows that vanished or changed says CONFLICT", function()
-      local Versioned = regolith.entity("versioned", { field.uint32 "n", field.uint32 "version" { version = true }, cache = true })
+      local Versioned = regolith.entity("versioned", { field.uint32 "n", field.uint32 "version" { version = true },
+        cache = true })
       local own = world:open { Versioned }
       local a, b = own:session(), own:session()
       local mine = must(a:new(Versioned, { n = 1 }))
@@ -321,11 +324,13 @@ describe("faults", function()
     it("of writing at all: READ_ONLY", function()
       must(world.sql:connection(function(conn)
         must(conn:execute "CREATE USER IF NOT EXISTS 'reader'@'localhost' IDENTIFIED BY 'x'")
-        must(conn:execute("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `" .. world.name .. "`.* TO 'reader'@'localhost'"))
+        must(conn:execute(string.format("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON `%s`.* TO 'reader'@'localhost'",
+          world.name)))
         return conn:execute "SET GLOBAL read_only = 1"
       end))
       local config = world:config { Team, User, Bare }
-      config.mysql = { socket = os.getenv "REGOLITH_MYSQL_SOCKET", user = "reader", password = "x", database = world.name }
+      config.mysql = { socket = os.getenv "REGOLITH_MYSQL_SOCKET", user = "reader", password = "x",
+        database = world.name }
       local other = must(regolith.open(config))
       local ok, fault = pcall(function()
         local session = other:session()
@@ -357,7 +362,8 @@ describe("faults", function()
       local own = must(regolith.open(world:config { Team, User, Bare }))
       local session, consumer = own:session(), must(own:consumer())
       session:close()
-      assert.matches("faults_spec.lua:%d+: the session is closed", select(2, pcall(function() session:get(User, 1) end)))
+      assert.matches("faults_spec.lua:%d+: the session is closed",
+        select(2, pcall(function() session:get(User, 1) end)))
       local left = own:session()
       own:close()
       assert.matches("faults_spec.lua:%d+: the orm is closed", select(2, pcall(function() own:session() end)))

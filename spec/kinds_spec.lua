@@ -95,7 +95,8 @@ local KINDS = {
     absent = "00:00:00", default = "-12:30:00",
   },
   json = {
-    values = { false, true, "text", 0.1, 1e300, 9007199254740993LL, regolith.array {}, { a = {} }, { null, { 1, null } },
+    values = { false, true, "text", 0.1, 1e300, 9007199254740993LL, regolith.array {}, { a = {} },
+      { null, { 1, null } },
       { ["ü\n\"\\\0"] = "😀\0\31/" }, deep(15), { big = ("x"):rep(70000) } },
     implied_null = true, default = { a = { 1 } },
   },

@@ -83,7 +83,8 @@ static inline redisContext *redis_open(void) {
 static inline redisReply *redis_reply(redisContext *c, int type) {
     redisReply *r;
     if (redisGetReply(c, (void **)&r) != REDIS_OK) die("redis: %s", c->errstr);
-    if (r->type != type) die("redis: unexpected reply of type %d: %s", r->type, r->str ? r->str : "");
+    if (r->type != type)
+        die("redis: unexpected reply of type %d: %s", r->type, r->str ? r->str : "");
     return r;
 }
 
@@ -114,7 +115,8 @@ static inline uint32_t next_random(uint32_t *state) {
 /* RAW_MANY distinct ids: steps of 37, which is prime to the number of rows. */
 static inline void many_ids(uint32_t *state, uint32_t rows, uint32_t ids[RAW_MANY]) {
     uint32_t at = next_random(state) % rows;
-    for (int i = 0; i < RAW_MANY; i++) ids[i] = (at + (uint32_t)i * 37) % rows + 1;
+    for (int i = 0; i < RAW_MANY; i++)
+        ids[i] = (at + (uint32_t)i * 37) % rows + 1;
 }
 
 /* ---- rows: the values of scripts/bench/model.lua ---- */
@@ -150,7 +152,7 @@ static inline void text_quote(text *t, MYSQL *my, const char *value) {
 }
 
 static inline const char *city_of(uint64_t i) {
-    static const char *const cities[] = {"Aachen", "Bremen", "Chemnitz", "Dresden",
+    static const char *const cities[] = {"Aachen", "Bremen",   "Chemnitz",  "Dresden",
                                          "Essen",  "Freiburg", "Göttingen", "Hannover"};
     return cities[i % 8];
 }
@@ -197,7 +199,8 @@ static inline void text_changes(text *t, uint64_t first, unsigned n, unsigned tu
     text_add(t, "]");
 }
 
-/* The best batched form for updates: prepared once, the changes of a batch as one JSON parameter. */
+/* The best batched form for updates: prepared once, the changes of a batch as one JSON parameter.
+ */
 static inline MYSQL_STMT *prepare_update(MYSQL *my, const char *table) {
     char sql[512];
     int len = snprintf(sql, sizeof sql,
@@ -206,18 +209,22 @@ static inline MYSQL_STMT *prepare_update(MYSQL *my, const char *table) {
                        "STRAIGHT_JOIN %s t ON t.id = r.id SET t.visits = r.visits, t.city = r.city",
                        table);
     MYSQL_STMT *stmt = mysql_stmt_init(my);
-    if (!stmt || mysql_stmt_prepare(stmt, sql, (unsigned long)len)) die("mysql: %s", mysql_error(my));
+    if (!stmt || mysql_stmt_prepare(stmt, sql, (unsigned long)len))
+        die("mysql: %s", mysql_error(my));
     return stmt;
 }
 
 static inline void run_update(MYSQL_STMT *stmt, const text *changes, unsigned n) {
     unsigned long len = changes->len;
-    MYSQL_BIND bind = {.buffer_type = MYSQL_TYPE_STRING, .buffer = changes->p,
-                       .buffer_length = changes->len, .length = &len};
+    MYSQL_BIND bind = {.buffer_type = MYSQL_TYPE_STRING,
+                       .buffer = changes->p,
+                       .buffer_length = changes->len,
+                       .length = &len};
     if (mysql_stmt_bind_param(stmt, &bind) || mysql_stmt_execute(stmt))
         die("mysql: %s", mysql_stmt_error(stmt));
     if (mysql_stmt_affected_rows(stmt) != n)
-        die("mysql: %llu rows of %u were there", (unsigned long long)mysql_stmt_affected_rows(stmt), n);
+        die("mysql: %llu rows of %u were there", (unsigned long long)mysql_stmt_affected_rows(stmt),
+            n);
 }
 
 #endif

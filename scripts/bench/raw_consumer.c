@@ -3,8 +3,8 @@
  *
  * Reads ENTRIES stream entries of OPS operations (BYTES an entry) at a time and applies them in one
  * durable transaction that locks the ledger row first, writes all rows with one statement and moves
- * the ledger; the stream is trimmed now and then. It checks and decodes nothing of what it reads: the
- * values are made up. */
+ * the ledger; the stream is trimmed now and then. It checks and decodes nothing of what it reads:
+ * the values are made up. */
 #include "raw.h"
 
 enum { TRIM_EVERY = 16 };
@@ -24,9 +24,10 @@ typedef struct consumer {
 } consumer;
 
 static void make_ledger(consumer *c) {
-    run_text(c->my, "CREATE TABLE IF NOT EXISTS raw_ledger (queue VARCHAR(64) PRIMARY KEY, "
-                    "id_ms BIGINT UNSIGNED NOT NULL, id_seq BIGINT UNSIGNED NOT NULL, "
-                    "applied_ops BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB");
+    run_text(c->my,
+             "CREATE TABLE IF NOT EXISTS raw_ledger (queue VARCHAR(64) PRIMARY KEY, "
+             "id_ms BIGINT UNSIGNED NOT NULL, id_seq BIGINT UNSIGNED NOT NULL, "
+             "applied_ops BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB");
     run_text(c->my, "REPLACE INTO raw_ledger VALUES ('default', 0, 0, 0)");
 }
 
@@ -45,15 +46,18 @@ static void fill(consumer *c, uint64_t ops) {
     freeReplyObject(redisCommand(c->redis, "DEL " STREAM));
     uint64_t n = ops / c->ops + 1;
     for (uint64_t i = 0; i < n; i += RAW_MANY) {
-        for (int k = 0; k < RAW_MANY; k++) redisAppendCommandArgv(c->redis, 5, argv, lens);
-        for (int k = 0; k < RAW_MANY; k++) freeReplyObject(redis_reply(c->redis, REDIS_REPLY_STRING));
+        for (int k = 0; k < RAW_MANY; k++)
+            redisAppendCommandArgv(c->redis, 5, argv, lens);
+        for (int k = 0; k < RAW_MANY; k++)
+            freeReplyObject(redis_reply(c->redis, REDIS_REPLY_STRING));
     }
     free(payload);
 }
 
 /* Reads one batch and moves the position in memory; entries read, 0 at the end of the stream. */
 static unsigned read_entries(consumer *c) {
-    redisReply *r = redisCommand(c->redis, "XRANGE " STREAM " (%s + COUNT %u", c->position, c->entries);
+    redisReply *r =
+        redisCommand(c->redis, "XRANGE " STREAM " (%s + COUNT %u", c->position, c->entries);
     if (!r) die("redis: %s", c->redis->errstr);
     if (r->type == REDIS_REPLY_ERROR) die("redis: %s", r->str);
     unsigned n = (unsigned)r->elements;
@@ -73,8 +77,10 @@ static void move_ledger(consumer *c, unsigned ops) {
     unsigned long long ms = 0, seq = 0;
     sscanf(c->position, "%llu-%llu", &ms, &seq);
     c->sql.len = 0;
-    text_add(&c->sql, "UPDATE raw_ledger SET id_ms = %llu, id_seq = %llu, applied_ops = applied_ops + %u "
-                      "WHERE queue = 'default'", ms, seq, ops);
+    text_add(&c->sql,
+             "UPDATE raw_ledger SET id_ms = %llu, id_seq = %llu, applied_ops = applied_ops + %u "
+             "WHERE queue = 'default'",
+             ms, seq, ops);
     run_sql(c->my, c->sql.p, c->sql.len);
 }
 
@@ -111,16 +117,24 @@ static unsigned step(consumer *c) {
 
 int main(int argc, char **argv) {
     if (argc < 8) die("usage: raw_consumer insert|update SECONDS ROWS TABLE ENTRIES OPS BYTES");
-    consumer c = {.my = mysql_open(), .redis = redis_open(), .table = argv[4], .position = "0-0",
-                  .rows = (uint32_t)atoi(argv[3]), .entries = (unsigned)atoi(argv[5]),
-                  .ops = (unsigned)atoi(argv[6]), .bytes = (size_t)atol(argv[7])};
+    consumer c = {.my = mysql_open(),
+                  .redis = redis_open(),
+                  .table = argv[4],
+                  .position = "0-0",
+                  .rows = (uint32_t)atoi(argv[3]),
+                  .entries = (unsigned)atoi(argv[5]),
+                  .ops = (unsigned)atoi(argv[6]),
+                  .bytes = (size_t)atol(argv[7])};
     double seconds = number_arg(argc, argv, 2, 1);
     make_ledger(&c);
-    if (!strcmp(argv[1], "insert")) empty_table(&c);
-    else c.update = prepare_update(c.my, c.table);
+    if (!strcmp(argv[1], "insert"))
+        empty_table(&c);
+    else
+        c.update = prepare_update(c.my, c.table);
     fill(&c, (uint64_t)(seconds * 1.2 * 300000));
     bench b = bench_start(seconds);
-    while (bench_more(&b, step(&c))) continue;
+    while (bench_more(&b, step(&c)))
+        continue;
     bench_print(&b);
     freeReplyObject(redisCommand(c.redis, "DEL " STREAM));
     free(c.sql.p);

@@ -12,7 +12,8 @@ static MYSQL_STMT *prepare_get(MYSQL *my, const char *table) {
     MYSQL_STMT *stmt = mysql_stmt_init(my);
     char sql[256];
     int len = snprintf(sql, sizeof sql, "SELECT " RAW_COLUMNS " FROM %s WHERE id = ?", table);
-    if (!stmt || mysql_stmt_prepare(stmt, sql, (unsigned long)len)) die("mysql: %s", mysql_error(my));
+    if (!stmt || mysql_stmt_prepare(stmt, sql, (unsigned long)len))
+        die("mysql: %s", mysql_error(my));
     return stmt;
 }
 
@@ -83,7 +84,8 @@ static void get_many(bench b, uint32_t rows, const char *table) {
         many_ids(&state, rows, ids);
         sql.len = 0;
         text_add(&sql, "SELECT " RAW_COLUMNS " FROM %s WHERE id IN (", table);
-        for (int i = 0; i < RAW_MANY; i++) text_add(&sql, "%s%u", i ? "," : "", ids[i]);
+        for (int i = 0; i < RAW_MANY; i++)
+            text_add(&sql, "%s%u", i ? "," : "", ids[i]);
         text_add(&sql, ")");
         run_sql(my, sql.p, sql.len);
         read_rows(my);
@@ -139,7 +141,8 @@ static void update(bench b, uint32_t rows, const char *table, unsigned batch) {
         run_text(my, "START TRANSACTION");
         for (unsigned done = 0; done < RAW_FLUSH; done += batch) {
             unsigned n = RAW_FLUSH - done < batch ? RAW_FLUSH - done : batch;
-            text_changes(&changes, (window % windows) * RAW_FLUSH + done + 1, n, window / windows + 1);
+            text_changes(&changes, (window % windows) * RAW_FLUSH + done + 1, n,
+                         window / windows + 1);
             run_update(stmt, &changes, n);
         }
         run_text(my, "COMMIT");
@@ -154,9 +157,11 @@ static void update(bench b, uint32_t rows, const char *table, unsigned batch) {
 /* For scripts/bench/main.lua: how the server is set up. */
 static void settings(void) {
     MYSQL *my = mysql_open();
-    run_text(my, "SELECT CONCAT('mysql ', VERSION(), ': innodb_flush_log_at_trx_commit=', "
-                 "@@innodb_flush_log_at_trx_commit, ' sync_binlog=', @@sync_binlog, ' log_bin=', @@log_bin, "
-                 "' innodb_doublewrite=', @@innodb_doublewrite)");
+    run_text(
+        my,
+        "SELECT CONCAT('mysql ', VERSION(), ': innodb_flush_log_at_trx_commit=', "
+        "@@innodb_flush_log_at_trx_commit, ' sync_binlog=', @@sync_binlog, ' log_bin=', @@log_bin, "
+        "' innodb_doublewrite=', @@innodb_doublewrite)");
     MYSQL_RES *res = mysql_store_result(my);
     if (!res) die("mysql: %s", mysql_error(my));
     puts(mysql_fetch_row(res)[0]);
@@ -166,14 +171,21 @@ static void settings(void) {
 
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "settings")) return settings(), 0;
-    if (argc < 5) die("usage: raw_mysql get|get_many|fill|insert|update SECONDS ROWS TABLE [BATCH]");
+    if (argc < 5)
+        die("usage: raw_mysql get|get_many|fill|insert|update SECONDS ROWS TABLE [BATCH]");
     bench b = bench_start(number_arg(argc, argv, 2, 1));
     uint32_t rows = (uint32_t)number_arg(argc, argv, 3, 0);
-    if (!strcmp(argv[1], "get")) get(b, rows, argv[4]);
-    else if (!strcmp(argv[1], "get_many")) get_many(b, rows, argv[4]);
-    else if (!strcmp(argv[1], "insert")) insert(b, argv[4]);
-    else if (!strcmp(argv[1], "fill")) fill(rows, argv[4]);
-    else if (!strcmp(argv[1], "update")) update(b, rows, argv[4], (unsigned)number_arg(argc, argv, 5, 64));
-    else die("raw_mysql: what is %s?", argv[1]);
+    if (!strcmp(argv[1], "get"))
+        get(b, rows, argv[4]);
+    else if (!strcmp(argv[1], "get_many"))
+        get_many(b, rows, argv[4]);
+    else if (!strcmp(argv[1], "insert"))
+        insert(b, argv[4]);
+    else if (!strcmp(argv[1], "fill"))
+        fill(rows, argv[4]);
+    else if (!strcmp(argv[1], "update"))
+        update(b, rows, argv[4], (unsigned)number_arg(argc, argv, 5, 64));
+    else
+        die("raw_mysql: what is %s?", argv[1]);
     return 0;
 }

@@ -38,7 +38,8 @@ static void get_many(bench b, uint32_t rows, const char *table) {
             const size_t lens[] = {3, (size_t)key_of(key, table, ids[i])};
             redisAppendCommandArgv(c, 2, argv, lens);
         }
-        for (int i = 0; i < RAW_MANY; i++) freeReplyObject(redis_reply(c, REDIS_REPLY_STRING));
+        for (int i = 0; i < RAW_MANY; i++)
+            freeReplyObject(redis_reply(c, REDIS_REPLY_STRING));
     } while (bench_more(&b, RAW_MANY));
     bench_print(&b);
     redisFree(c);
@@ -72,14 +73,17 @@ static void xadd(bench b, size_t bytes) {
     redisContext *c = redis_open();
     char *payload = malloc(bytes + 1);
     if (!payload) die("out of memory");
-    for (size_t i = 0; i < bytes; i++) payload[i] = (char)(i * 131);
+    for (size_t i = 0; i < bytes; i++)
+        payload[i] = (char)(i * 131);
     const char *argv[] = {"XADD", "{rg}:q:raw", "*", "d", payload};
     const size_t lens[] = {4, strlen(argv[1]), 1, 1, bytes};
     freeReplyObject(redisCommand(c, "DEL %s", argv[1]));
     b = bench_start(b.seconds);
     do {
-        for (int i = 0; i < RAW_MANY; i++) redisAppendCommandArgv(c, 5, argv, lens);
-        for (int i = 0; i < RAW_MANY; i++) freeReplyObject(redis_reply(c, REDIS_REPLY_STRING));
+        for (int i = 0; i < RAW_MANY; i++)
+            redisAppendCommandArgv(c, 5, argv, lens);
+        for (int i = 0; i < RAW_MANY; i++)
+            freeReplyObject(redis_reply(c, REDIS_REPLY_STRING));
     } while (bench_more(&b, RAW_MANY));
     bench_print(&b);
     freeReplyObject(redisCommand(c, "DEL %s", argv[1]));
@@ -87,15 +91,16 @@ static void xadd(bench b, size_t bytes) {
     redisFree(c);
 }
 
-/* For scripts/bench/main.lua: how the server is set up; a clean slate; bytes of a stream's first entry. */
+/* For scripts/bench/main.lua: how the server is set up; a clean slate; bytes of a stream's first
+ * entry. */
 static void settings(void) {
     redisContext *c = redis_open();
     redisReply *info = redisCommand(c, "INFO server");
     redisReply *on = redisCommand(c, "CONFIG GET appendonly");
     redisReply *sync = redisCommand(c, "CONFIG GET appendfsync");
     char *version = strstr(info->str, "redis_version:");
-    printf("redis %.*s: appendonly=%s appendfsync=%s\n", (int)strcspn(version + 14, "\r\n"), version + 14,
-           on->element[1]->str, sync->element[1]->str);
+    printf("redis %.*s: appendonly=%s appendfsync=%s\n", (int)strcspn(version + 14, "\r\n"),
+           version + 14, on->element[1]->str, sync->element[1]->str);
     freeReplyObject(info);
     freeReplyObject(on);
     freeReplyObject(sync);
@@ -115,7 +120,8 @@ static void entry(const char *stream) {
     if (r->type != REDIS_REPLY_ARRAY || r->elements == 0) die("redis: %s is empty", stream);
     redisReply *fields = r->element[0]->element[1];
     size_t bytes = 0;
-    for (size_t i = 1; i < fields->elements; i += 2) bytes += fields->element[i]->len;
+    for (size_t i = 1; i < fields->elements; i += 2)
+        bytes += fields->element[i]->len;
     printf("bytes=%zu\n", bytes);
     freeReplyObject(r);
     redisFree(c);
@@ -130,10 +136,15 @@ int main(int argc, char **argv) {
     bench b = bench_start(number_arg(argc, argv, 2, 1));
     double n = number_arg(argc, argv, 3, 0);
     const char *table = argc > 4 ? argv[4] : "";
-    if (!strcmp(what, "get")) get(b, (uint32_t)n, table);
-    else if (!strcmp(what, "get_many")) get_many(b, (uint32_t)n, table);
-    else if (!strcmp(what, "mget")) mget(b, (uint32_t)n, table);
-    else if (!strcmp(what, "xadd")) xadd(b, (size_t)n);
-    else die("raw_redis: what is %s?", what);
+    if (!strcmp(what, "get"))
+        get(b, (uint32_t)n, table);
+    else if (!strcmp(what, "get_many"))
+        get_many(b, (uint32_t)n, table);
+    else if (!strcmp(what, "mget"))
+        mget(b, (uint32_t)n, table);
+    else if (!strcmp(what, "xadd"))
+        xadd(b, (size_t)n);
+    else
+        die("raw_redis: what is %s?", what);
     return 0;
 }

@@ -92,13 +92,23 @@ function M.queue(orm, path)
   return self
 end
 
+--- Does that process still run? One that has ended stays a zombie until its parent looks.
+local function runs(pid)
+  local file = io.open("/proc/" .. pid .. "/stat")
+  if not file then return false end
+  local state = file:read "*a":match "%) (%a)"
+  file:close()
+  return state ~= "Z"
+end
+
 --- Shows what the consumer has left until nothing is.
-function M.wait(orm, total)
+function M.wait(orm, total, consumer)
   local progress = screen.progress("applying", total)
   while true do
     local ok, err = orm:drained(200)
     if ok then break end
     if err.code ~= "TIMEOUT" then error(err) end
+    if not runs(consumer) then error("the consumer has ended", 0) end
     local queue = assert(orm:queues())[1]
     progress:at(queue.applied, function()
       return string.format("%s operations, %s flushes left", screen.number(queue.applied), screen.number(queue.length))

@@ -15,10 +15,11 @@ screen.say("servers: %s", os.getenv "REGOLITH_DURABILITY")
 screen.timed("statements to make the tables", "statements", function() return #assert(orm:schema_apply()).applied end)
 
 screen.title "loading the package index: queued here, applied by another process meanwhile"
-screen.say("the consumer is process %s", os.getenv "DEMO_CONSUMER")
+local consumer = os.getenv "DEMO_CONSUMER"
+screen.say("the consumer is process %s", consumer)
 local started = screen.now()
 local loaded = load.queue(orm, index)
-load.wait(orm, loaded.ops)
+load.wait(orm, loaded.ops, consumer)
 screen.done("operations queued (parsing included)", loaded.ops, "operations", loaded.seconds)
 screen.done("operations durable in MySQL", loaded.ops, "operations", screen.now() - started)
 screen.check("operations applied", tonumber(assert(orm:queues())[1].applied), loaded.ops)

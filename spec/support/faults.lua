@@ -159,7 +159,7 @@ Servers.__index = Servers
 local FLAGS = "REGOLITH_MYSQL_FLAGS=--innodb-flush-log-at-trx-commit=2 "
   .. "REGOLITH_REDIS_FLAGS='--appendonly yes --appendfsync no'"
 
-local function servers(self, command)
+local function servers(command)
   local text, ok = support.shell(FLAGS .. " " .. quote(root .. "/scripts/servers") .. " " .. command)
   must(ok, "scripts/servers " .. command .. ": " .. text)
   return text
@@ -167,8 +167,8 @@ end
 
 --- Starts both, or what is down of them.
 function Servers:start()
-  servers(self, "start " .. self.name)
-  local env = servers(self, "env " .. self.name)
+  servers("start " .. self.name)
+  local env = servers("env " .. self.name)
   self.mysql_socket = must(env:match "REGOLITH_MYSQL_SOCKET=(%S+)")
   self.redis_socket = must(env:match "REGOLITH_REDIS_SOCKET=(%S+)")
 end
@@ -236,7 +236,7 @@ function Servers:remove()
   for _, orm in ipairs(self.orms) do
     if getmetatable(orm).__name then orm:close() end
   end
-  servers(self, "rm " .. self.name)
+  servers("rm " .. self.name)
 end
 
 --- New servers, empty and running.

@@ -219,41 +219,21 @@ static int get_one(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *e
     return rc;
 }
 
-/* One MGET of some of the keys, on its way at once. The first one asks for the epoch as well. */
-static int send_some(const reading *g, rg__redis *c, const rg__ctx *ctx, size_t at, size_t n, bool ask,
-                     rg_err *err) {
+static int get_many(const reading *g, rg__redis *c, const rg__ctx *ctx, bool ask, rg_err *err) {
     rg__args a;
     rg__args_init(&a);
     rg__args_add(&a, "MGET", 4);
+    for (size_t i = 0; i < g->n; i++) add_key(&a, &g->keys[i]);
     if (ask) rg__args_name(&a, &g->s->epoch_key);
-    for (size_t i = 0; i < n; i++) add_key(&a, &g->keys[at + i]);
-    int rc = a.failed ? rg__fail_memory(err) : rg__redis_append(c, a.n, a.argv, a.lens, err);
-    rg__args_deinit(&a);
-    return rc == RG_OK ? rg__redis_send(c, ctx, err) : rc;
-}
-
-static int take_some(const reading *g, rg__redis *c, const rg__ctx *ctx, size_t at, size_t n, bool ask,
-                     rg_err *err) {
     redisReply *r = NULL;
-    int rc = rg__redis_reply(c, ctx, &r, err);
-    if (rc == RG_OK && r->type == REDIS_REPLY_ERROR) rc = rg__redis_error(r, err);
-    if (rc == RG_OK && (r->type != REDIS_REPLY_ARRAY || r->elements != n + ask))
+    int rc = a.failed ? rg__fail_memory(err)
+                      : rg__redis_command(c, ctx, &r, err, a.n, a.argv, a.lens);
+    rg__args_deinit(&a);
+    if (rc == RG_OK && (r->type != REDIS_REPLY_ARRAY || r->elements != g->n + ask))
         rc = rg__fail(err, RG_ECORRUPT, "MGET did not answer for each key");
-    if (rc == RG_OK && ask) learn_reply(g->s, r->element[0]);
-    for (size_t i = 0; rc == RG_OK && i < n; i++) take(g, at + i, r->element[i + ask]);
+    if (rc == RG_OK && ask) learn_reply(g->s, r->element[g->n]);
+    for (size_t i = 0; rc == RG_OK && i < g->n; i++) take(g, i, r->element[i]);
     freeReplyObject(r);
-    return rc;
-}
-
-/* Several MGETs in flight: the server looks up the later ones while we take the earlier ones in. */
-static int get_many(const reading *g, rg__redis *c, const rg__ctx *ctx, bool ask, rg_err *err) {
-    size_t part = (g->n + RG__READ_PARTS - 1) / RG__READ_PARTS;
-    if (part < RG__READ_PART_MIN) part = RG__READ_PART_MIN;
-    int rc = RG_OK;
-    for (size_t at = 0; rc == RG_OK && at < g->n; at += part)
-        rc = send_some(g, c, ctx, at, g->n - at < part ? g->n - at : part, ask && at == 0, err);
-    for (size_t at = 0; rc == RG_OK && at < g->n; at += part)
-        rc = take_some(g, c, ctx, at, g->n - at < part ? g->n - at : part, ask && at == 0, err);
     return rc;
 }
 

@@ -16,8 +16,6 @@ enum {
     RG__FINISH_MS = 40,        /* which is tried for so long even past the deadline */
     RG__LEASE_WAIT_MS = 100,
     RG__EPOCH_AGE_MS = 1000,   /* plain reads ask for the epoch again when it is known for longer */
-    RG__READ_PARTS = 3,        /* MGETs in flight of one read */
-    RG__READ_PART_MIN = 32,    /* keys that are worth one of their own */
     RG__READ_CHUNK = 512,      /* keys of one MGET or lease */
     RG__WRITE_CHUNK = 2000,    /* keys of one writing script */
     RG__CHUNK_BYTES = 4 * 1024 * 1024,

@@ -10,6 +10,8 @@ struct rg_consumer {
     atomic_uint refs;   /* the handle, and each operation on it */
     atomic_bool busy;
     rg__consumer *consumer;
+    rg__shared *shared; /* of its queue, borrowed */
+    int64_t swept_ms;   /* when it last swept; only the step touches it */
 };
 
 static void consumer_unref(rg_consumer *c) {
@@ -47,6 +49,8 @@ rg_consumer *rg_consumer_new(rg_engine *engine, const rg_consumer_opts *opts, rg
     }
     c->engine = rg_engine_ref(engine);
     atomic_init(&c->refs, 1);
+    c->shared = q->shared;
+    c->swept_ms = rg__now_ms();
     c->consumer = rg__consumer_new(q, &cfg, err);
     if (c->consumer) return c;
     consumer_unref(c);
@@ -55,6 +59,15 @@ rg_consumer *rg_consumer_new(rg_engine *engine, const rg_consumer_opts *opts, rg
 
 void rg_consumer_free(rg_consumer *c) { consumer_unref(c); }
 
+enum { SWEEP_EVERY_MS = 10000, SWEEP_KEYS = 256 };
+
+/* A consumer with nothing to do keeps the caches' house: marks that outlived their writers. */
+static void sweep(rg_consumer *c, const rg__ctx *ctx) {
+    if (rg__now_ms() - c->swept_ms < SWEEP_EVERY_MS) return;
+    c->swept_ms = rg__now_ms();
+    (void)rg__shared_sweep(c->shared, ctx, SWEEP_KEYS, NULL);
+}
+
 static int run_consume(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg_consumer *c = op->own;
     if (atomic_exchange(&c->busy, true))
@@ -62,6 +75,7 @@ static int run_consume(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     uint64_t done = 0;
     int rc = rg__consumer_step(c->consumer, ctx, (uint32_t)op->number_in, &done, err);
     op->number = (double)done;
+    if (rc >= 0 && done == 0) sweep(c, ctx);
     atomic_store(&c->busy, false);
     return rc;
 }

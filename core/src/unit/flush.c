@@ -340,8 +340,8 @@ static int flush_once(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err
 }
 
 /* Nothing was applied, so the same statements may run again: deadlocks at once with jitter, lost
- * connections on others, rows with queued writes when the consumer had time. */
-static bool again(const rg__ctx *ctx, int rc, const rg_err *err, int tries) {
+ * connections on others; rows with queued writes when the consumer had time, as often as it takes. */
+static bool again(const rg__ctx *ctx, int rc, const rg_err *err, int *tries) {
     if (rc == RG_EPENDING) {
         if (rg__left_ms(ctx->deadline_ms) == 0) return false;
         rg__sleep_ms(PENDING_WAIT_MS);
@@ -349,10 +349,10 @@ static bool again(const rg__ctx *ctx, int rc, const rg_err *err, int tries) {
     }
     bool lost = err->cls == RG_CLASS_RECONNECT && rc != RG_ETIMEOUT;
     if (!lost && err->cls != RG_CLASS_RETRY) return false;
-    if (tries >= (lost ? RECONNECTS : TRIES)) return false;
+    if (++*tries >= (lost ? RECONNECTS : TRIES)) return false;
     uint32_t jitter = 0;
     rg__random(&jitter, sizeof jitter);
-    rg__sleep_ms((int64_t)(jitter % (uint32_t)(2 << tries)));
+    rg__sleep_ms((int64_t)(jitter % (uint32_t)(2 << *tries)));
     return rg__left_ms(ctx->deadline_ms) > 0;
 }
 
@@ -362,7 +362,7 @@ int rg__flush(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     int rc = RG_OK;
     int tries = 0;
     do rc = flush_once(s, ctx, items, err);
-    while (rc < 0 && again(ctx, rc, err, ++tries));
+    while (rc < 0 && again(ctx, rc, err, &tries));
     rg__observe(ctx->metrics, RG__H_FLUSH_SECONDS, rg__now_us() - started);
     rg__count(ctx->metrics, rc < 0 ? RG__C_FLUSHES_FAILED : RG__C_FLUSHES, 1);
     if (rc >= 0) rg__count(ctx->metrics, RG__C_FLUSHED_OPS, items->n);

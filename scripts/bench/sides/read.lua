@@ -119,7 +119,7 @@ function M.lrucache_hit(seconds)
       held[i] = user
       sum = sum + user.visits + #user.email + #user.name
     end
-    assert(sum > 0)
+    assert(sum > 0 and held[model.MANY])
     return model.MANY
   end)
 end
