@@ -84,8 +84,10 @@ function Consumer:step(max_wait_s)
   local wait_ms = math.floor((max_wait_s or 1) * 1000)
   local op, fault = self._orm:_do(C.rg_op_consume(self._c, wait_ms, err))
   if not op then return errors.results(fault) end
+  local n = C.rg_op_number(op)
+  native.done(op)
   tell_dead(self)
-  return C.rg_op_number(op)
+  return n
 end
 
 local function pause(seconds)

@@ -317,6 +317,7 @@ local function run_flush(self, async)
   if not ok then return errors.results(flush_error(op, fault, items)) end
   settle(self, op, items)
   if async then self._stream_id = C.rg_op_stream_id(op) ~= nil and ffi.string(C.rg_op_stream_id(op)) or nil end
+  native.done(op)
   return true, n, items
 end
 

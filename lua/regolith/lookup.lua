@@ -86,8 +86,9 @@ function M.install(Session)
     if not def.unique then error(string.format("the index '%s' is not unique; use all_by", index), 2) end
     local op, fault = look_up(self, S, def, value, 2)
     if not op then return errors.results(fault) end
-    if C.rg_op_rows(op) == 0 then return nil end
-    return self:_row(S, op, 0)
+    local e = C.rg_op_rows(op) > 0 and self:_row(S, op, 0) or nil
+    native.done(op)
+    return e
   end
 
   --- The entities with those values of an index, ordered by id.
@@ -107,7 +108,9 @@ function M.install(Session)
     local total = C.rg_op_rows(op)
     local first = opts.size and ((opts.page or 1) - 1) * opts.size or 0
     local last = opts.size and math.min(first + opts.size, total) or total
-    return self:_rows(S, op, first, last - 1), total
+    local list = self:_rows(S, op, first, last - 1)
+    native.done(op)
+    return list, total
   end
 
   --- All entities of a type, ordered by id; from the cache when the entity has `cache = { all = true }`.

@@ -49,4 +49,9 @@ local native = {
   err = ffi.new("rg_err"),
 }
 
+--- Frees an operation whose results were taken. The collector would do it, but it does not see how much
+--- memory of the engine waits for it.
+---@param op ffi.cdata* rg_op with a finalizer
+function native.done(op) C.rg_op_free(ffi.gc(op, nil)) end
+
 return native

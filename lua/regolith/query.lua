@@ -37,7 +37,9 @@ end
 local function fetch(self, offset, limit)
   local op, fault = run(self, ROWS, offset, limit)
   if not op then return nil, fault end
-  return self._session:_rows(self._type, op, 0, C.rg_op_rows(op) - 1)
+  local list = self._session:_rows(self._type, op, 0, C.rg_op_rows(op) - 1)
+  native.done(op)
+  return list
 end
 
 --- At most n entities, after skipping some.

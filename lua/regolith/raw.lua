@@ -110,7 +110,9 @@ function M.install(Session)
         return C.rg_op_query(self._orm._engine, pool, full, #full, err)
       end, 2, text, ...)
       if not op then return errors.results(fault) end
-      return answer(op)
+      local result = answer(op)
+      native.done(op)
+      return result
     end
   end
 

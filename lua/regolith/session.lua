@@ -14,7 +14,7 @@ local options = require "regolith.options"
 local record = require "regolith.record"
 local spare = require "regolith.spare"
 
-local C, ffi, err = native.C, native.ffi, native.err
+local C, ffi, err, done = native.C, native.ffi, native.err, native.done
 local setmetatable, tonumber, type = setmetatable, tonumber, type
 local HIT, ABSENT = tonumber(C.RG_GET_HIT), tonumber(C.RG_GET_ABSENT)
 local u64p = ffi.typeof "const uint64_t *"
@@ -68,7 +68,8 @@ function Session:_type(entity, level)
     error(string.format("the entity '%s' is not among those of this orm", entity.name), level + 1)
   end
   S = {
-    T = T, number = T.number, decode = T.decode, refresh = T.refresh, width = #T.entity.nodes + 1, mt = record.metatable(self, T),
+    T = T, number = T.number, decode = T.decode, refresh = T.refresh, width = #T.entity.nodes + 1,
+    mt = record.metatable(self, T),
     places = spare.take(self._orm._spare_places),
     id_at = T.info(0).offset, cached = T.cached, after_load = T.hooks.after_load,
   }
@@ -192,7 +193,9 @@ function Session:_get_slow(S, id)
   local ok
   ok, fault = self:_run(op, 3)
   if not ok then return errors.results(fault) end
-  return self:_row(S, op, 0)
+  local e = self:_row(S, op, 0)
+  done(op)
+  return e
 end
 
 --- The entity with that id: from the identity map, the caches or MySQL. nil when there is none.
@@ -244,6 +247,7 @@ function Session:_fetch(S, ids, n)
   ok, fault = self:_run(op, 3)
   if not ok then return nil, fault end
   for i = 0, m - 1 do self:_row(S, op, i) end
+  done(op)
   return true
 end
 
@@ -306,7 +310,8 @@ function M.new(orm, opts)
   if c == nil then return errors.fail(err) end
   return setmetatable({
     _orm = orm, _c = ffi.gc(c, C.rg_session_free), _view = ffi.new "rg_view",
-    _types = {}, _at = spare.take(orm._spare_at), _top = 0, _fresh = {}, _new = {}, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
+    _types = {}, _at = spare.take(orm._spare_at), _top = 0,
+    _fresh = {}, _new = {}, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
     _timeout_ms = opts and opts.timeout_ms, _busy = false,
   }, Session)
 end

@@ -4,7 +4,7 @@
 
 #include "base/alloc.h"
 
-enum { TRIES = 5, RECONNECTS = 2, PENDING_WAIT_MS = 5 };
+enum { TRIES = 5, RECONNECTS = 2, PENDING_WAIT_MS = 5, ASK_MS = 100 };
 
 /* One MySQL pool's part of a flush. */
 typedef struct part {
@@ -281,7 +281,13 @@ static int or_pending(flush *f, int rc, rg_err *err) {
     rg_err fault;
     rg__err_clear(&fault);
     if (rc != RG_ECONFLICT && rc != RG_EDUPLICATE_KEY) return rc;
-    if (mark(f, &fault) != RG_EPENDING) return rc;
+    const rg__ctx *ctx = f->ctx;
+    rg__ctx within = *ctx; /* asked in any case, so that the last try tells what it was */
+    if (rg__left_ms(within.deadline_ms) < ASK_MS) within.deadline_ms = rg__now_ms() + ASK_MS;
+    f->ctx = &within;
+    int marked = mark(f, &fault);
+    f->ctx = ctx;
+    if (marked != RG_EPENDING) return rc;
     if (err) *err = fault;
     return RG_EPENDING;
 }
@@ -361,8 +367,15 @@ int rg__flush(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     int64_t started = rg__now_us();
     int rc = RG_OK;
     int tries = 0;
-    do rc = flush_once(s, ctx, items, err);
-    while (rc < 0 && again(ctx, rc, err, &tries));
+    rg_err pending = {0}; /* what the time went by with */
+    do {
+        rc = flush_once(s, ctx, items, err);
+        if (rc == RG_EPENDING) pending = *err;
+    } while (rc < 0 && again(ctx, rc, err, &tries));
+    if (rc == RG_ETIMEOUT && pending.code) {
+        *err = pending;
+        rc = RG_EPENDING;
+    }
     rg__observe(ctx->metrics, RG__H_FLUSH_SECONDS, rg__now_us() - started);
     rg__count(ctx->metrics, rc < 0 ? RG__C_FLUSHES_FAILED : RG__C_FLUSHES, 1);
     if (rc >= 0) rg__count(ctx->metrics, RG__C_FLUSHED_OPS, items->n);
