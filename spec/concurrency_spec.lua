@@ -137,6 +137,41 @@ describe("processes", function()
     end)
   end
 
+  it("that are killed at work leave nothing behind that is older than the row", function()
+    local function check()
+      local truth = must(orm:session():search(Tally, "id <= ?", ROWS):all())
+      local reader = orm:session()
+      for _, e in ipairs(truth) do
+        local cached = must(reader:get(Tally, e.id))
+        if cached.version < e.version then
+          error(string.format("row %d is read as of version %d after %d", e.id, cached.version, e.version))
+        end
+        assert.equal(cached.version, cached.n + 1)
+      end
+      reader:close()
+    end
+    local writers = {}
+    for round = 1, 12 do
+      for i = 1, 2 do writers[i] = writers[i] or spawn("count", round * 10 + i, 100000, round % 3 == 0 and "mixed" or "flush") end
+      local before = must(db:query "SELECT SUM(n) AS n FROM tally")[1].n
+      faults.await("work to be done", function()
+        check()
+        return must(db:query "SELECT SUM(n) AS n FROM tally")[1].n ~= before
+      end)
+      writers[round % 2 + 1]:kill()
+      writers[round % 2 + 1] = nil
+      for _ = 1, 5 do check() end
+    end
+    for _, writer in pairs(writers) do writer:kill() end
+    support.drain(orm)
+    faults.await("the end of their connections", function()
+      local rows = must(world.sql:query("SELECT COUNT(*) AS n FROM information_schema.processlist WHERE db = ?", world.name))
+      return rows[1].n <= 2
+    end)
+    check()
+    agree(Tally)
+  end)
+
   it("that deadlock each other come through", function()
     local crowd = { spawn("many", 1, 40, "flush"), spawn("many", 2, 40, "flush") }
     local lockers = { spawn("lock", 3, 60), spawn("lock", 4, 60) }
