@@ -199,7 +199,8 @@ describe("a server", function()
     work(writer, 50)
     writer:signal "KILL"
     local _, text = writer:wait()
-    until_it_works("the queue to be empty", function() return orm:drained(20000) end)
+    local drained, why = pcall(until_it_works, "the queue to be empty", function() return orm:drained(20000) end)
+    if not drained then error(string.format("%s; the consumer: %s", tostring(why), consumer:output()), 0) end
     consumer:kill()
     local said = outcomes(text)
     assert.is_true(#said.ok > 300)

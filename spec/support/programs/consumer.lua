@@ -8,9 +8,7 @@ local ffi = require "ffi"
 ffi.cdef "int prctl(int option, ...);"
 ffi.C.prctl(1, 9) -- die with the parent
 
-local entities = {}
-for _, entity in pairs(shared) do entities[#entities + 1] = entity end
-local orm = assert(regolith.open { entities = entities, timeout_ms = 5000 })
+local orm = assert(regolith.open { entities = shared.list(), timeout_ms = 5000, lazy = true })
 local consumer = assert(orm:consumer { max_backoff_ms = 50, max_batch = tonumber(arg[1]) or 256 })
 io.write "consuming\n"
 io.flush()

@@ -7,9 +7,7 @@ local faults = require "support.faults"
 local regolith = require "regolith"
 local shared = require "support.programs.shared"
 
-local entities = {}
-for _, entity in pairs(shared) do entities[#entities + 1] = entity end
-local orm = assert(regolith.open { entities = entities, timeout_ms = 20000 })
+local orm = assert(regolith.open { entities = shared.list(), timeout_ms = 20000, lazy = true })
 
 local act, seed, times, way = arg[1], tonumber(arg[2]), tonumber(arg[3]), arg[4]
 local ROWS = 5

@@ -10,7 +10,7 @@ local ffi = require "ffi"
 ffi.cdef "int getppid(void); int prctl(int option, ...);"
 ffi.C.prctl(1, 9) -- die with the parent
 
-local orm = assert(regolith.open { entities = { shared.Line }, timeout_ms = 3000 })
+local orm = assert(regolith.open { entities = { shared.Line }, timeout_ms = 3000, lazy = true })
 local way, id = arg[1], tonumber(arg[2])
 local db = orm:session()
 io.stdout:setvbuf "line"

@@ -4,7 +4,7 @@
 local regolith = require "regolith"
 local field = regolith.field
 
-return {
+local M = {
   --- Kept everywhere.
   Counter = regolith.entity("counter", {
     field.uint32 "n", field.string "tag" { unique = true, nullable = true },
@@ -14,11 +14,6 @@ return {
   Line = regolith.entity("line", {
     field.uint64 "n", field.uint32 "version" { version = true },
     ids = "application", cache = { redis = true, ttl_s = 60 },
-  }),
-  --- Counted up by many, each step seen: its version allows no lost one.
-  Tally = regolith.entity("tally", {
-    field.uint32 "n", field.uint32 "version" { version = true },
-    ids = "application", cache = { process = true, redis = true },
   }),
   --- A column for each writer: who writes one leaves the others alone.
   Board = regolith.entity("board", {
@@ -31,3 +26,25 @@ return {
     ids = "application", cache = { process = true, redis = true, all = true },
   }),
 }
+
+--- Counted up by many, each step seen: its version allows no lost one.
+local function tally(cache)
+  return regolith.entity("tally", {
+    field.uint32 "n", field.uint32 "version" { version = true }, ids = "application", cache = cache,
+  })
+end
+M.Tally = tally { process = true, redis = true }
+
+--- The entities as a list.
+function M.list()
+  local list = {}
+  for _, entity in pairs(M) do
+    if type(entity) == "table" then list[#list + 1] = entity end
+  end
+  return list
+end
+
+--- The tally of who keeps nothing in the process: never older than what is committed.
+M.strict = function() return tally { redis = true } end
+
+return M
