@@ -4,6 +4,9 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
+#include "base/map.h"
+
+enum { MANY = 64 }; /* changes; fewer are not worth looking for twins */
 
 static rg__change *add(rg__changes *c) {
     if (c->n == c->cap) {
@@ -82,6 +85,31 @@ int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const
     rg__buf_deinit(&k.old);
     rg__buf_deinit(&k.new);
     return rc < 0 ? rg__fail_memory(err) : rc;
+}
+
+/* Whether the map had the key; it has it then. */
+static int seen_before(rg__map *m, const rg__key *k, bool *seen) {
+    void *old = NULL;
+    static char present;
+    int rc = rg__map_put(m, k->text, k->len, &present, &old);
+    *seen = old != NULL;
+    return rc;
+}
+
+int rg__changes_once(rg__changes *c, rg_err *err) {
+    if (c->n < MANY) return RG_OK;
+    rg__map *m = rg__map_new();
+    int rc = m ? RG_OK : RG_ENO_MEMORY;
+    size_t n = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        bool seen = false;
+        if (rc >= 0 && !c->items[i].is_row) rc = seen_before(m, &c->items[i].key, &seen);
+        if (seen) rg__key_deinit(&c->items[i].key);
+        else c->items[n++] = c->items[i];
+    }
+    c->n = n;
+    rg__map_free(m);
+    return rc < 0 ? rg__fail_memory(err) : RG_OK;
 }
 
 void rg__changes_deinit(rg__changes *c) {

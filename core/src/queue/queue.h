@@ -80,6 +80,9 @@ typedef struct rg__changes {
  * pool, adds nothing; any other adds the row's key at least. */
 int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const void *before,
                     rg_block *after, rg_err *err);
+/* Leaves one change of each lookup, however many ids enter and leave it: for who only tells that it
+ * changes. A list of all ids would else be told of as often as rows are written. */
+int rg__changes_once(rg__changes *c, rg_err *err);
 void rg__changes_deinit(rg__changes *c);
 
 /* ---- consumer.c ---- */

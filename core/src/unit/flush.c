@@ -229,6 +229,8 @@ static int mark(flush *f, rg_err *err) {
         rg__changes *c = &f->changes[i];
         if (c->n == 0) continue;
         char pending[48];
+        rc = rg__changes_once(c, err);
+        if (rc < 0) return rc;
         f->marked[i] = true;
         rc = rg__shared_mark(f->store->shared[i], f->ctx, f->tx, c->items, c->n, pending, err);
     }

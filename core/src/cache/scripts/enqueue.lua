@@ -112,7 +112,39 @@ local function search(list, id8)
   return from * 8, sub(list, from * 8 + 1, from * 8 + 8) == id8
 end
 
+-- An id as a number, which is exact: ids stay below 2^53.
+local function number(id8)
+  local low, high = from_bytes('<I4I4', id8)
+  return high * 4294967296 + low
+end
+
+-- The same as merge in one pass over the list; of two changes of an id the later one counts.
+local function merge_many(list, changes)
+  local enters, ids, bytes, out, k = {}, {}, {}, {}, 1
+  for at = 1, #changes, 9 do enters[sub(changes, at + 1, at + 8)] = byte(changes, at) == 43 end
+  for id8, enter in pairs(enters) do
+    if enter then
+      local value = number(id8)
+      ids[#ids + 1], bytes[value] = value, id8
+    end
+  end
+  table.sort(ids)
+  for at = 1, #list, 8 do
+    local id8 = sub(list, at, at + 7)
+    local value = number(id8)
+    while ids[k] and ids[k] < value do
+      out[#out + 1] = bytes[ids[k]]
+      k = k + 1
+    end
+    if ids[k] == value then k = k + 1 end
+    if enters[id8] ~= false then out[#out + 1] = id8 end
+  end
+  for i = k, #ids do out[#out + 1] = bytes[ids[i]] end
+  return table.concat(out)
+end
+
 local function merge(list, changes)
+  if #changes > 9 * 32 then return merge_many(list, changes) end
   for at = 1, #changes, 9 do
     local id8 = sub(changes, at + 1, at + 8)
     local before, found = search(list, id8)
