@@ -124,25 +124,29 @@ function Process:kill()
   os.remove(self.path)
 end
 
---- Runs spec/support/programs/<name>.lua, or the program at a path, with further words and environment.
----@param name string
----@param env? table<string, string|number>
----@return Process
-function M.spawn(name, env, ...)
+--- Runs a command of the shell.
+local function launch(command)
   local self = setmetatable({ path = os.tmpname() }, Process)
-  local program = name:find "/" and name or root .. "/spec/support/programs/" .. name .. ".lua"
-  local words = { "exec", "env" }
-  for variable, value in pairs(env or {}) do words[#words + 1] = variable .. "=" .. quote(value) end
-  words[#words + 1] = "luajit " .. quote(program)
-  for i = 1, select("#", ...) do words[#words + 1] = quote((select(i, ...))) end
-  words[#words + 1] = "</dev/null >" .. quote(self.path) .. " 2>&1"
-  local texts = { "sh", "-c", table.concat(words, " ") }
+  local texts = { "sh", "-c", "exec env " .. command .. " </dev/null >" .. quote(self.path) .. " 2>&1" }
   local argv, pid = ffi.new("char *[4]"), ffi.new "int[1]"
   for i, text in ipairs(texts) do argv[i - 1] = ffi.cast("char *", text) end
   local rc = ffi.C.posix_spawnp(pid, "sh", nil, nil, argv, ffi.C.environ)
   must(rc == 0, "no process could be started")
   self.pid = pid[0]
   return self
+end
+
+--- Runs spec/support/programs/<name>.lua, or the program at a path, with further words and environment.
+---@param name string
+---@param env? table<string, string|number>
+---@return Process
+function M.spawn(name, env, ...)
+  local program = name:find "/" and name or root .. "/spec/support/programs/" .. name .. ".lua"
+  local words = {}
+  for variable, value in pairs(env or {}) do words[#words + 1] = variable .. "=" .. quote(value) end
+  words[#words + 1] = "luajit " .. quote(program)
+  for i = 1, select("#", ...) do words[#words + 1] = quote((select(i, ...))) end
+  return launch(table.concat(words, " "))
 end
 
 -- ---- servers ------------------------------------------------------------------------------------
@@ -159,18 +163,15 @@ Servers.__index = Servers
 local FLAGS = "REGOLITH_MYSQL_FLAGS=--innodb-flush-log-at-trx-commit=2 "
   .. "REGOLITH_REDIS_FLAGS='--appendonly yes --appendfsync no'"
 
-local function servers(command)
-  local text, ok = support.shell(FLAGS .. " " .. quote(root .. "/scripts/servers") .. " " .. command)
-  must(ok, "scripts/servers " .. command .. ": " .. text)
-  return text
-end
+local script = FLAGS .. " " .. quote(root .. "/scripts/servers") .. " "
 
---- Starts both, or what is down of them.
+local own_pid = io.open("/proc/self/stat"):read "*n"
+
+--- Starts what is down of them; in vain when this process has gone meanwhile.
 function Servers:start()
-  servers("start " .. self.name)
-  local env = servers("env " .. self.name)
-  self.mysql_socket = must(env:match "REGOLITH_MYSQL_SOCKET=(%S+)")
-  self.redis_socket = must(env:match "REGOLITH_REDIS_SOCKET=(%S+)")
+  local text, ok = support.shell(string.format("%s start %s && { kill -0 %d || %s rm %s; }", script, self.name,
+    own_pid, script, self.name))
+  must(ok, text)
 end
 
 function Servers:pid(which)
@@ -236,16 +237,19 @@ function Servers:remove()
   for _, orm in ipairs(self.orms) do
     if getmetatable(orm).__name then orm:close() end
   end
-  servers("rm " .. self.name)
+  self.keeper:signal "TERM"
+  self.keeper:wait()
 end
 
---- New servers, empty and running.
+--- New servers, empty and running. They go when this process ends, however it does.
 ---@param purpose string
 ---@return Servers
 function M.servers(purpose)
-  local pid = io.open("/proc/self/stat"):read "*n"
-  local self = setmetatable({ name = "spec-" .. purpose .. "-" .. pid, orms = {} }, Servers)
-  self:start()
+  local self = setmetatable({ name = "spec-" .. purpose .. "-" .. own_pid, orms = {} }, Servers)
+  self.keeper = launch(script .. "run --temp " .. self.name .. " -- sh -c 'env; exec tail --pid=" .. own_pid
+    .. " -f /dev/null'")
+  self.mysql_socket = self.keeper:await "REGOLITH_MYSQL_SOCKET=(%S+)\n"
+  self.redis_socket = self.keeper:await "REGOLITH_REDIS_SOCKET=(%S+)\n"
   return self
 end
 

@@ -1,12 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- A consumer that goes on until it is killed, or its parent is gone.
 
+require "support.programs.follow"
 local regolith = require "regolith"
 local shared = require "support.programs.shared"
-local ffi = require "ffi"
-
-ffi.cdef "int prctl(int option, ...);"
-ffi.C.prctl(1, 9) -- die with the parent
 
 local orm = assert(regolith.open { entities = shared.list(), timeout_ms = 5000, lazy = true })
 local consumer = assert(orm:consumer { max_backoff_ms = 50, max_batch = tonumber(arg[1]) or 256 })

@@ -3,6 +3,7 @@
 --   crowd.lua ACT SEED TIMES [WAY]
 -- Says what it has done in a line "done ...", or fails.
 
+require "support.programs.follow"
 local faults = require "support.faults"
 local regolith = require "regolith"
 local shared = require "support.programs.shared"

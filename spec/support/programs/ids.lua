@@ -2,6 +2,7 @@
 -- Takes ids of each kind that the library allots, and says which.
 --   ids.lua NODE
 
+require "support.programs.follow"
 local regolith = require "regolith"
 
 local Block = regolith.entity("block", { regolith.field.bool "a" })

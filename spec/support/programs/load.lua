@@ -1,14 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- Writes without end and says what was acknowledged; ends at SIGTERM, or when its parent is gone.
+-- Writes without end and says what was acknowledged; ends when it is killed, or its parent is gone.
 --   load.lua flush|flush_async FIRST_ID
 -- Lines: "ok ID" written, "no ID CODE" refused for certain, "maybe ID" outcome unknown.
 
+require "support.programs.follow"
+local faults = require "support.faults"
 local regolith = require "regolith"
 local shared = require "support.programs.shared"
-local ffi = require "ffi"
-
-ffi.cdef "int getppid(void); int prctl(int option, ...);"
-ffi.C.prctl(1, 9) -- die with the parent
 
 local orm = assert(regolith.open { entities = { shared.Line }, timeout_ms = 3000, lazy = true })
 local way, id = arg[1], tonumber(arg[2])
@@ -24,7 +22,7 @@ while true do
     db:discard()
     local unknown = err.code == "COMMIT_UNKNOWN" or err.code == "TIMEOUT" or (way == "flush_async")
     io.write(unknown and "maybe " or "no ", id, " ", err.code, "\n")
-    ffi.C.poll(nil, 0, 5)
+    faults.pause(5)
   end
   id = id + 1
 end

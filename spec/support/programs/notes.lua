@@ -1,11 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- A consumer of the queue of notes, until it is killed or its parent is gone.
 
+require "support.programs.follow"
 local regolith = require "regolith"
-local ffi = require "ffi"
-
-ffi.cdef "int prctl(int option, ...);"
-ffi.C.prctl(1, 9) -- die with the parent
 
 local Note = regolith.entity("note", {
   regolith.field.string "name" { required = true, unique = true, length = 50 },

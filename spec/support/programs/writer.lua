@@ -3,6 +3,7 @@
 -- thing done.
 --   writer.lua get ID | set ID N | queue ID N | watch ID LAST
 
+require "support.programs.follow"
 local faults = require "support.faults"
 local regolith = require "regolith"
 local shared = require "support.programs.shared"
