@@ -24,148 +24,6 @@ typedef struct flush {
     rg__txid tx;
 } flush;
 
-/* ---- statements ---- */
-
-static const void **rows_of(const flush *f, const rg__step *s) {
-    const void **rows = rg__reallocarray(NULL, s->n, sizeof *rows);
-    for (size_t i = 0; rows && i < s->n; i++)
-        rows[i] = rg_block_data(f->items->items[s->items[i]].after);
-    return rows;
-}
-
-/* The version column's value as it was read, for each item; NULL when there is none. */
-static int expected_of(const flush *f, const rg__step *s, uint64_t **expected) {
-    *expected = NULL;
-    uint32_t col = s->type->version_column;
-    if (!col) return RG_OK;
-    *expected = rg__reallocarray(NULL, s->n, sizeof **expected);
-    if (!*expected) return RG_ENO_MEMORY;
-    for (size_t i = 0; i < s->n; i++) {
-        const rg__item *it = &f->items->items[s->items[i]];
-        rg__value v = rg__row_value(s->type, rg_block_data(it->before), col);
-        (*expected)[i] = v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u;
-    }
-    return RG_OK;
-}
-
-static int with_id(const rg_type *t, rg_block **block, uint64_t id, rg_err *err) {
-    rg_builder *b = rg_builder_new(t, err);
-    if (!b) return RG_ENO_MEMORY;
-    int rc = rg_builder_load(b, rg_block_data(*block), rg_block_len(*block), err);
-    if (rc >= 0) rc = rg_builder_u64(b, 0, id, err);
-    rg_block *row = rc >= 0 ? rg__builder_finish(b, false, 0, err) : NULL;
-    rg_builder_free(b);
-    if (!row) return rc < 0 ? rc : RG_ENO_MEMORY;
-    rg_block_unref(*block);
-    *block = row;
-    return RG_OK;
-}
-
-static int adopt_ids(flush *f, const rg__step *s, const uint64_t *ids, rg_err *err) {
-    for (size_t i = 0; i < s->n; i++) {
-        rg__item *it = &f->items->items[s->items[i]];
-        if (it->id) continue;
-        int rc = with_id(s->type, &it->after, ids[i], err);
-        if (rc < 0) return rc;
-        it->id = ids[i];
-    }
-    return RG_OK;
-}
-
-static int run_insert(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
-    const void **rows = rows_of(f, s);
-    bool database = s->type->ids == RG_IDS_DATABASE;
-    uint64_t *ids = database ? rg__calloc(s->n, sizeof *ids) : NULL;
-    int rc = rows && (!database || ids) ? rg__sql_insert(c, f->ctx, s->type, rows, s->n, ids, err)
-                                        : rg__fail_memory(err);
-    if (rc >= 0 && database) rc = adopt_ids(f, s, ids, err);
-    rg__free(rows);
-    rg__free(ids);
-    return rc;
-}
-
-typedef struct seen {
-    const rg_type *type;
-    const rg__step *step;
-    const flush *flush;
-    bool *there;
-} seen;
-
-static int see(void *arg, rg_block *row) {
-    seen *s = arg;
-    const void *data = rg_block_data(row);
-    for (size_t i = 0; i < s->step->n; i++) {
-        const rg__item *it = &s->flush->items->items[s->step->items[i]];
-        if (it->id != rg__row_id(s->type, data)) continue;
-        uint32_t v = s->type->version_column;
-        s->there[i] = !v || rg__row_column_eq(s->type, data, rg_block_data(it->before), v);
-    }
-    rg_block_unref(row);
-    return RG_OK;
-}
-
-/* Which item met no row, or another version: found by reading again after the rollback, for the
- * message only. */
-static int conflict(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
-    uint64_t *ids = rg__reallocarray(NULL, s->n, sizeof *ids);
-    bool *there = rg__calloc(s->n, sizeof *there);
-    size_t culprit = s->n == 1 ? 0 : SIZE_MAX;
-    if (ids && there && s->n > 1) {
-        for (size_t i = 0; i < s->n; i++) ids[i] = f->items->items[s->items[i]].id;
-        seen arg = {s->type, s, f, there};
-        rg__mysql_rollback(c, f->ctx);
-        if (rg__sql_select_ids(c, f->ctx, s->type, ids, s->n, RG__LOCK_NONE, see, &arg, NULL) >= 0)
-            for (size_t i = s->n; i-- > 0;)
-                if (!there[i]) culprit = i;
-    }
-    rg__free(ids);
-    rg__free(there);
-    const char *what = s->type->version_column ? "changed or vanished" : "vanished";
-    if (culprit == SIZE_MAX)
-        return rg__fail(err, RG_ECONFLICT, "a row of %s %s since it was read", s->type->name, what);
-    const rg__item *it = &f->items->items[s->items[culprit]];
-    int rc = rg__fail(err, RG_ECONFLICT, "%s %llu %s since it was read", s->type->name,
-                      (unsigned long long)it->id, what);
-    err->item = (int32_t)s->items[culprit];
-    return rc;
-}
-
-static int run_update(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
-    const void **rows = rows_of(f, s);
-    uint64_t *expected = NULL;
-    uint64_t matched = 0;
-    int rc = rows && expected_of(f, s, &expected) >= 0
-                 ? rg__sql_update(c, f->ctx, s->type, s->mask, rows, expected, s->n, &matched, err)
-                 : rg__fail_memory(err);
-    rg__free(rows);
-    rg__free(expected);
-    return rc >= 0 && matched < s->n ? conflict(f, c, s, err) : rc;
-}
-
-static int run_delete(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
-    uint64_t *ids = rg__reallocarray(NULL, s->n, sizeof *ids);
-    uint64_t *expected = NULL;
-    uint64_t matched = 0;
-    int rc = ids ? expected_of(f, s, &expected) : RG_ENO_MEMORY;
-    for (size_t i = 0; rc >= 0 && i < s->n; i++) ids[i] = f->items->items[s->items[i]].id;
-    rc = rc >= 0 ? rg__sql_delete(c, f->ctx, s->type, ids, expected, s->n, &matched, err)
-                 : rg__fail_memory(err);
-    rg__free(ids);
-    bool checked = expected != NULL;
-    rg__free(expected);
-    return rc >= 0 && checked && matched < s->n ? conflict(f, c, s, err) : rc;
-}
-
-static int run_step(flush *f, rg__mysql *c, const rg__step *s, rg_err *err) {
-    int rc = s->write == RG_INSERT   ? run_insert(f, c, s, err)
-             : s->write == RG_UPDATE ? run_update(f, c, s, err)
-                                     : run_delete(f, c, s, err);
-    if (rc >= 0) return rc;
-    rg__err_set_entity(err, s->type->name);
-    if (err && err->item < 0 && s->n == 1) err->item = (int32_t)s->items[0];
-    return rc;
-}
-
 /* ---- parts: one transaction a pool ---- */
 
 static bool tells_redis(const flush *f, int pool) {
@@ -176,22 +34,12 @@ static bool tells_redis(const flush *f, int pool) {
     return false;
 }
 
-/* One statement that does all or nothing. An UPDATE of many that meets too few rows has to be undone. */
-static bool is_atomic(const flush *f, const rg__mysql *c, const rg__step *s) {
-    if (s->write == RG_UPDATE) return s->n == 1;
-    if (s->write == RG_DELETE) return rg__sql_delete_statements(s->n) == 1;
-    const void **rows = s->n > 1 ? rows_of(f, s) : NULL;
-    bool atomic = s->n == 1 || (rows && rg__sql_insert_statements(c, s->type, rows, s->n) == 1);
-    rg__free(rows);
-    return atomic;
-}
-
 /* A single statement without caches needs no transaction of its own. */
 static bool needs_transaction(const flush *f, int pool, const rg__mysql *c, const rg__plan *plan) {
     if (plan->n != 1 || tells_redis(f, pool) || plan->steps[0].type->version_column) return true;
     for (uint32_t i = 0; i < f->store->n_mysql; i++)
         if ((int)i != pool && f->parts[i].plan.n) return true;
-    return !is_atomic(f, c, &plan->steps[0]);
+    return !rg__step_is_atomic(f->items, c, &plan->steps[0]);
 }
 
 static int run_part(flush *f, int pool, rg_err *err) {
@@ -204,7 +52,7 @@ static int run_part(flush *f, int pool, rg_err *err) {
         p->begun = true;
     }
     for (size_t i = 0; rc >= 0 && i < p->plan.n; i++)
-        rc = run_step(f, p->conn, &p->plan.steps[i], err);
+        rc = rg__step_run(f->items, f->ctx, p->conn, &p->plan.steps[i], err);
     return rc;
 }
 

@@ -44,6 +44,13 @@ typedef struct rg__plan {
  * of one row are refused (RG_EMISUSE). */
 int rg__plan_make(const rg__items *items, int mysql_pool, rg__plan *plan, rg_err *err);
 void rg__plan_deinit(rg__plan *plan);
+/* Runs a step's statements. RG_ECONFLICT: rows were not as they were read; then the transaction is
+ * to be rolled back, and of several rows it has been, to find out which. */
+int rg__step_run(const rg__items *items, const rg__ctx *ctx, rg__mysql *conn, const rg__step *step,
+                 rg_err *err);
+/* Is it one statement that does all or nothing? An UPDATE of many that meets too few rows is not:
+ * it has to be undone. */
+bool rg__step_is_atomic(const rg__items *items, const rg__mysql *conn, const rg__step *step);
 
 /* Runs the items. On failure nothing was applied (but see ECOMMIT_UNKNOWN and, over several pools,
  * the message) and err->item names the item when it is known. On success inserted rows with
