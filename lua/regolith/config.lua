@@ -15,13 +15,23 @@ local function url_or_table(v)
   if type(v) ~= "string" and type(v) ~= "table" then return "must be a URL, or a table of pools" end
 end
 
+--- Functions by name; true for a name whose handler runs elsewhere.
+local function handlers(v)
+  if type(v) ~= "table" then return "must be a table of functions by name" end
+  for name, handler in pairs(v) do
+    if type(name) ~= "string" or (type(handler) ~= "function" and handler ~= true) then
+      return string.format("must hold functions by name (or true), but '%s' is a %s", tostring(name), type(handler))
+    end
+  end
+end
+
 local OPTIONS = {
   mysql = url_or_table, redis = url_or_table, entities = options.table,
   prefix = options.string, process_cache_mb = options.integer(0, 16777216),
   timeout_ms = count, id_block = count, node = options.integer(0, 63),
   queue_max_len = count, backpressure_wait_ms = options.integer(0, 4294967295),
   workers = options.integer(1, 1024), max_queued = count,
-  lazy = options.boolean, log = options.table, on_error = options.func,
+  lazy = options.boolean, log = options.table, on_error = options.func, callbacks = handlers,
 }
 
 local POOL = { url = options.string, host = options.string, port = options.integer(1, 65535),

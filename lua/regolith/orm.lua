@@ -4,6 +4,7 @@
 
 local admin = require "regolith.admin"
 local blocking = require "regolith.hosts.blocking"
+local callbacks = require "regolith.callbacks"
 local config = require "regolith.config"
 local consumer = require "regolith.consumer"
 local errors = require "regolith.err"
@@ -146,7 +147,7 @@ function M.open(given, overrides)
   if not engine then return errors.results(fault) end
   local self = setmetatable({
     _engine = engine, _types = {}, _by_name = {}, _spare_at = {}, _spare_places = {}, _on_error = settings.on_error,
-    _log = settings.log and settings.log.handler,
+    _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
   }, Orm)
   self._host = nginx.here() and nginx.new(engine) or blocking.new()
   local ok
@@ -253,5 +254,6 @@ function Orm:close()
 end
 
 admin.install(Orm)
+callbacks.install(Orm)
 
 return M
