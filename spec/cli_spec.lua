@@ -44,6 +44,13 @@ describe("command line", function()
     app = write("app.lua", "return " .. config)
     write("orm.lua", "return assert(require('regolith').open(" .. config .. "))")
     write("fn.lua", "return function() return " .. config .. " end")
+    write("calls.lua", "local config = " .. config .. [[
+      config.callbacks = {
+        greet = function(payload) io.stdout:write("hello ", payload, "\n") end,
+        moan = function() return nil, "never" end,
+      }
+      return config
+    ]])
     write("bad.lua", "return 5")
     write("broken.lua", "error 'on purpose'")
     write("down.lua", [[
@@ -122,6 +129,33 @@ describe("command line", function()
     assert.matches("no dead letters", (run("queue", "errors", app)))
     assert.equal(1, select(2, run("queue", "show", app, number)))
     assert.equal(2, select(2, run("queue", "show", app, "all")))
+  end)
+
+  it("runs callbacks beside the queue, and looks after them", function()
+    local calls = folder .. "/calls.lua"
+    local own = world:open({}, { callbacks = { greet = true, moan = true } })
+    must(own:callback("greet", "ann"))
+    local number = must(own:callback("moan", "bob"))
+    db:new(Note, { title = "beside" })
+    must(db:flush_async())
+    local out, code = run("consume", "--until-empty", calls)
+    assert.equal(0, code, out)
+    assert.matches("hello ann\n", out)
+    assert.matches("1 applied, 0 dead letters, 0 waiting; 1 callbacks, 0 of them dead", out)
+    assert.matches("1 waiting", (run("callbacks", "status", calls)))
+    must(db:execute("UPDATE _regolith_callbacks SET tries = 9, due = UTC_TIMESTAMP(6) WHERE number = ?", number))
+    out, code = run("consume", "--until-empty", "--only", "callbacks", calls)
+    assert.equal(0, code, out)
+    assert.matches("callback %d+ %(moan%) is dead", out)
+    assert.matches("moan .*never", (run("callbacks", "errors", calls)))
+    assert.matches('payload +"bob"', (run("callbacks", "show", calls, number)))
+    assert.matches("1 will run again", (run("callbacks", "retry", calls, number)))
+    assert.matches("waiting", (run("callbacks", "list", calls)))
+    must(db:execute("UPDATE _regolith_callbacks SET state = 'dead' WHERE number = ?", number))
+    assert.matches("1 dropped", (run("callbacks", "drop", calls, "all")))
+    assert.same({ 1, 2 }, { select(2, run("callbacks", "show", calls, number)),
+      select(2, run("callbacks", "drop", calls, "x")) })
+    world:shut(own)
   end)
 
   it("tells how the servers are", function()

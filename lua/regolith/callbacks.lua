@@ -400,6 +400,9 @@ local function check_number(what, number, level)
   end
 end
 
+local LISTED = "SELECT `number`,`uid` AS `id`,`name`,`key`,`payload`,`state`,`tries`,`due`,`error`,`at`,"
+  .. "`claimed_until`>=UTC_TIMESTAMP(6) AS `running` FROM `" .. TABLE .. "` WHERE "
+
 ---@param Orm table
 function M.install(Orm)
   --- Makes a callback follow nothing but this call: it is durable when this returns.
@@ -429,12 +432,24 @@ function M.install(Orm)
   function Orm:callbacks(opts)
     opts = options.require("callbacks", opts, LIST)
     local states = opts.state and { opts.state } or { "waiting", "dead" }
-    local rows, fault = ask(self, "query", {}, opts.pool, "SELECT `number`,`uid` AS `id`,`name`,`key`,`payload`,"
-      .. "`state`,`tries`,`due`,`error`,`at`,`claimed_until`>=UTC_TIMESTAMP(6) AS `running` FROM `" .. TABLE
-      .. "` WHERE `state` IN (?) ORDER BY `number` LIMIT ?", states, opts.limit or 100)
+    local rows, fault = ask(self, "query", {}, opts.pool, LISTED .. "`state` IN (?) ORDER BY `number` LIMIT ?",
+      states, opts.limit or 100)
     if not rows then return errors.results(fault) end
     for _, row in ipairs(rows) do row.running = row.running == 1 end
     return rows
+  end
+
+  --- One callback, or nil.
+  ---@param number integer
+  ---@param opts? { pool: string? }
+  ---@return table? callback
+  ---@return regolith.Err? err
+  function Orm:callback_show(number, opts)
+    check_number("callback_show", number, 2)
+    opts = options.require("callback_show", opts, POOL)
+    local rows, fault = ask(self, "query", {}, opts.pool, LISTED .. "`number`=? AND `state`<>'lock'", number)
+    if not rows then return errors.results(fault) end
+    return rows[1]
   end
 
   --- How many wait, are dead, and the age in seconds of the oldest that waits and is due.

@@ -65,6 +65,14 @@ local function waiter(parts)
   end
 end
 
+--- Does any part wait for its next try?
+local function resting(parts)
+  for _, part in ipairs(parts) do
+    if (part.rest_s or 0) > 0 then return true end
+  end
+  return false
+end
+
 local function turns(self, parts, opts, on_error)
   local idle_s, idle, rested_s = opts.idle_s or IDLE_S, false, 0
   while not (self._stopped or (opts.signals and native.signal_taken() ~= nil)) do
@@ -72,8 +80,8 @@ local function turns(self, parts, opts, on_error)
     if idle and not waits then pause(idle_s) end
     local done, fault = round(parts, waits and idle_s or 0, rested_s, on_error)
     if not done then return nil, fault end
-    idle, rested_s = done == 0, done == 0 and idle_s or 0
-    if opts.on_step then opts.on_step(done) end
+    if opts.on_step then opts.on_step(done, idle and not resting(parts)) end
+    idle, rested_s = done == 0, idle and idle_s or 0
   end
   return true
 end
@@ -81,7 +89,8 @@ end
 --- Takes turns until self._stopped is set, or a signal comes.
 ---@param self { _stopped: boolean?, _running: boolean? } the object that run() was called on
 ---@param parts regolith.LoopPart[]
----@param opts? { signals: boolean?, idle_s: number?, on_step: fun(done: number)? }
+---@param opts? { signals: boolean?, idle_s: number?, on_step: fun(done: number, idle: boolean)? } idle: the round
+--- waited for something to do, and no part rests after a failure
 ---@param on_error? fun(err: regolith.Err, failures: integer)
 ---@return true? ok
 ---@return regolith.Err? err

@@ -148,6 +148,7 @@ function M.open(given, overrides)
   local self = setmetatable({
     _engine = engine, _types = {}, _by_name = {}, _spare_at = {}, _spare_places = {}, _on_error = settings.on_error,
     _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
+    _has_redis = #settings.redis > 0,
   }, Orm)
   self._host = nginx.here() and nginx.new(engine) or blocking.new()
   local ok
@@ -236,6 +237,19 @@ function Orm:stats()
   local bytes, entries = ffi.new "double[1]", ffi.new "double[1]"
   C.rg_engine_cache_stats(self._engine, bytes, entries)
   return { cache_bytes = bytes[0], cache_entries = entries[0], coherent = C.rg_engine_coherent(self._engine) == 1 }
+end
+
+--- Is there a Redis, without which there are neither queues nor events?
+---@return boolean
+function Orm:has_redis() return self._has_redis end
+
+--- Do handlers of durable callbacks run here?
+---@return boolean
+function Orm:has_callbacks()
+  for _, handler in pairs(self._callbacks) do
+    if type(handler) == "function" then return true end
+  end
+  return false
 end
 
 --- A consumer of a queue of flushes.

@@ -1,25 +1,84 @@
 -- SPDX-License-Identifier: MIT
--- regolith consume
+-- regolith consume: queued writes, and the handlers of the application's durable callbacks, taking turns.
 
 local app = require "regolith.cli.app"
+local loop = require "regolith.loop"
 local out = require "regolith.cli.out"
 
 local M = {}
 
 --- Seconds between two plain lines.
 local PLAIN_EVERY_S = 10
+--- Longest wait for the first of something to do: alone, beside others, and when the end is awaited.
+local ALONE_S, TOGETHER_S, DRAIN_S = 1, 0.2, 0.1
 
-local function summary(stats)
-  return string.format("%.0f applied, %.0f dead letters, %.0f waiting", stats.applied, stats.dead, stats.lag)
+--- A part of the loop, and what it says of itself.
+---@class regolith.cli.Part : regolith.LoopPart
+---@field summary fun(): string
+---@field close fun()
+
+local function queue_part(orm, args)
+  local consumer, fault = orm:consumer {
+    queue = args.queue_name, max_batch = args.max_batch,
+    on_dead = function(n) out.error(string.format("%.0f operations became dead letters", n)) end,
+  }
+  if not consumer then return nil, fault end
+  return {
+    name = "queue", waits = true,
+    step = function(wait_s) return consumer:step(wait_s) end,
+    close = function() consumer:close() end,
+    summary = function()
+      local stats = consumer:stats()
+      return string.format("%.0f applied, %.0f dead letters, %.0f waiting", stats.applied, stats.dead, stats.lag)
+    end,
+  }
+end
+
+local function callbacks_part(orm)
+  local worker = orm:callback_worker {
+    on_dead = function(callback)
+      out.error(string.format("callback %.0f (%s) is dead", callback.number, callback.name))
+    end,
+    on_error_report = function(err) out.error(tostring(err)) end,
+  }
+  return {
+    name = "callbacks",
+    step = function() return worker:step() end,
+    close = function() worker:close() end,
+    summary = function()
+      local stats = worker:stats()
+      return string.format("%.0f callbacks, %.0f of them dead", stats.done + stats.dead, stats.dead)
+    end,
+  }
+end
+
+--- Which parts there are: what the command was told, else what the application has.
+local function parts_of(orm, args)
+  local parts = {}
+  local function wanted(name, there) return args.only == name or (not args.only and there) end
+  if wanted("queue", orm:has_redis()) then
+    local part, fault = queue_part(orm, args)
+    if not part then return nil, fault end
+    parts[#parts + 1] = part
+  end
+  if wanted("callbacks", orm:has_callbacks()) then parts[#parts + 1] = callbacks_part(orm) end
+  if #parts == 0 then return nil, "there is nothing to do: neither a queue (no Redis) nor callbacks" end
+  return parts
+end
+
+local function summary(parts)
+  local texts = {}
+  for i, part in ipairs(parts) do texts[i] = part.summary() end
+  return table.concat(texts, "; ")
 end
 
 --- Tells how far it is: a moving line on a terminal, now and then a plain one elsewhere.
-local function reporter(consumer)
+local function reporter(parts)
   local last_time, last_text = os.time(), ""
-  return function(applied)
-    local text = summary(consumer:stats())
+  return function(done)
+    local text = summary(parts)
     out.tick(text)
-    if applied > 0 and text ~= last_text and os.difftime(os.time(), last_time) >= PLAIN_EVERY_S then
+    if done > 0 and text ~= last_text and os.difftime(os.time(), last_time) >= PLAIN_EVERY_S then
       out.progress(text)
       last_time, last_text = os.time(), text
     end
@@ -27,27 +86,24 @@ local function reporter(consumer)
 end
 
 local function consume(orm, args)
-  local consumer, fault = orm:consumer {
-    queue = args.queue_name, max_batch = args.max_batch,
-    on_error = args.stop_on_error and "stop" or "wait",
-    on_dead = function(n) out.error(string.format("%.0f operations became dead letters", n)) end,
-    on_error_report = function(err) out.error(tostring(err)) end,
-  }
-  if not consumer then return nil, fault end
-  local report = reporter(consumer)
+  local parts, fault = parts_of(orm, args)
+  if not parts then return nil, fault end
+  local self, failed, report = {}, false, reporter(parts)
   local ok
-  ok, fault = consumer:run {
-    signals = true,
-    max_wait_s = args.until_empty and 0.1 or 1,
-    on_step = function(applied)
-      report(applied)
-      if args.until_empty and applied == 0 then consumer:stop() end
+  ok, fault = loop.run(self, parts, {
+    signals = true, idle_s = args.until_empty and DRAIN_S or #parts > 1 and TOGETHER_S or ALONE_S,
+    on_step = function(done, idle)
+      report(done)
+      if args.until_empty and done == 0 and idle then self._stopped = true end
     end,
-  }
+  }, function(err)
+    out.error(tostring(err))
+    if args.stop_on_error then failed, self._stopped = true, true end
+  end)
   out.finish()
-  out.line("%s", summary(consumer:stats()))
-  consumer:close()
-  if not ok and args.stop_on_error then return 1 end -- reported already
+  out.line("%s", summary(parts))
+  for _, part in ipairs(parts) do part.close() end
+  if failed then return 1 end -- reported already
   return ok and 0 or nil, fault
 end
 

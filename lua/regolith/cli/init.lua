@@ -44,6 +44,25 @@ local function queue_commands(parser)
   action("drop", "give a dead letter up", "number of the dead letter, or 'all'")
 end
 
+local function callback_commands(parser)
+  local callbacks = parser:command("callbacks", "look after durable callbacks")
+  callbacks:command_target "action"
+  local function action(name, text, number)
+    local command = callbacks:command(name, text)
+    add_app(command)
+    if number then command:argument("number", number) end
+    command:option("--pool", "MySQL pool"):default "default"
+    return command
+  end
+  action("status", "how many wait and are dead")
+  for name, text in pairs { list = "list them, oldest first", errors = "list the dead ones" } do
+    action(name, text):option("-n --limit", "at most so many"):default "100":convert(tonumber)
+  end
+  action("show", "show one with its payload", "number of the callback")
+  action("retry", "have a dead one run again", "number of the callback, or 'all'")
+  action("drop", "give a dead one up", "number of the callback, or 'all'")
+end
+
 local function build_parser()
   local argparse = require "argparse"
   local parser = argparse("regolith", "An ORM for Lua on MySQL and Redis.")
@@ -53,13 +72,15 @@ local function build_parser()
     os.exit(OK, true)
   end)
   schema_commands(parser)
-  local consume = parser:command("consume", "apply queued writes until SIGINT or SIGTERM")
+  local consume = parser:command("consume", "apply queued writes and run callbacks until SIGINT or SIGTERM")
   add_app(consume)
   add_queue_option(consume)
+  consume:option("--only", "one kind of work: queue or callbacks"):choices { "queue", "callbacks" }
   consume:option("--max-batch", "operations in one transaction"):convert(tonumber)
   consume:flag("--stop-on-error", "end at the first temporary error")
   consume:flag("--until-empty", "end when nothing is queued")
   queue_commands(parser)
+  callback_commands(parser)
   local stats = parser:command("stats", "health of the servers and queues")
   stats:flag("--metrics", "Prometheus text instead")
   add_app(stats)
