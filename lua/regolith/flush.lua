@@ -254,7 +254,7 @@ local function settle_insert(self, op, i, S, e, was)
   C.rg_op_flush_row(op, i - 1, self._c, view)
   if old_id ~= nil and S.places[old_id] == was then S.places[old_id] = nil end
   self._fresh[e] = nil
-  S.refresh(e, view.data)
+  S.T.settle(e, view.data)
   local place = view.slot + 1
   self._at[place], S.places[e.id] = e, place
   if place > self._top then self._top = place end
@@ -274,7 +274,8 @@ local function settle(self, op, items)
       self._doomed[e] = nil
     end
   end
-  self._new, self._n_fresh, self._n_doomed = {}, 0, 0
+  self:_forget_new()
+  self._n_doomed = 0
 end
 
 --- after_* hooks; what they raise is reported, not returned as a failure: the rows are written.
@@ -310,7 +311,7 @@ local function run_flush(self, async)
   if not op then return errors.results(items) end
   local n = items.n
   if n == 0 then
-    self._new, self._n_fresh = {}, 0
+    self:_forget_new()
     return true, 0
   end
   ok, fault = self:_run(op, 4)

@@ -146,7 +146,8 @@ function M.open(given, overrides)
   local engine, fault = new_engine(settings)
   if not engine then return errors.results(fault) end
   local self = setmetatable({
-    _engine = engine, _types = {}, _by_name = {}, _spare_at = {}, _spare_places = {}, _on_error = settings.on_error,
+    _engine = engine, _types = {}, _by_name = {}, _on_error = settings.on_error,
+    _spare_at = {}, _spare_places = {}, _spare_new = {},
     _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
     _has_redis = #settings.redis > 0,
   }, Orm)

@@ -81,26 +81,32 @@ function M.assign(T, e, name, v, level)
   end
 end
 
---- The metatable of one type's entities in one session.
----@param session regolith.Session
+--- What reads and assigns names that an entity's table does not hold.
 ---@param T regolith.Type
-function M.metatable(session, T)
+---@return fun(e: table, name: any): any index
+---@return fun(e: table, name: any, v: any) newindex
+function M.accessors(T)
   local entity, methods = T.entity, T.entity.methods
   local keys, refs = entity.keys, entity.refs
-  local mt = { rg_type = T, rg_session = session, __name = entity.name }
-
-  function mt.__index(e, name)
+  local function index(e, name)
     local method = methods[name]
     if method then return method end
     if keys[name] then return nil end
-    if refs[name] then return session:_follow(e, T, name) end
+    if refs[name] then return getmetatable(e).rg_session:_follow(e, T, name) end
     if name == "id" then return nil end
     M.unknown(entity, name, 2)
   end
+  local function newindex(e, name, v) M.assign(T, e, name, v, 2) end
+  return index, newindex
+end
 
-  function mt.__newindex(e, name, v) M.assign(T, e, name, v, 2) end
-
-  return mt
+--- The metatable of one type's entities in one session. Made for every session: no closures.
+---@param session regolith.Session
+---@param T regolith.Type
+function M.metatable(session, T)
+  return {
+    rg_type = T, rg_session = session, __name = T.name, __index = T.index, __newindex = T.newindex,
+  }
 end
 
 --- Reads along a column's access path; nil where a table on the way is missing.

@@ -14,17 +14,20 @@ local options = require "regolith.options"
 local record = require "regolith.record"
 local spare = require "regolith.spare"
 
+local clear = require "table.clear"
+local new_table = require "table.new"
+
 local C, ffi, err, done = native.C, native.ffi, native.err, native.done
 local setmetatable, tonumber, type = setmetatable, tonumber, type
 local HIT, ABSENT = tonumber(C.RG_GET_HIT), tonumber(C.RG_GET_ABSENT)
-local u64p = ffi.typeof "const uint64_t *"
+local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 
 ---@class regolith.SessionType what a session knows of one type
 ---@field T regolith.Type
 ---@field number integer
 ---@field decode fun(row: ffi.cdata*): table
 ---@field refresh fun(e: table, row: ffi.cdata*)
----@field width integer members of an entity's table
+---@field make fun(values: table): table, boolean
 ---@field mt table metatable of its entities
 ---@field places table<number, integer>
 ---@field id_at integer offset of the id in a row
@@ -39,7 +42,7 @@ local u64p = ffi.typeof "const uint64_t *"
 ---@field _at table<integer, table>
 ---@field _new (table|false)[] new entities by number; false: forgotten
 ---@field _top integer last place in use
----@field _fresh table<table, integer> new entities and their number
+---@field _fresh table<table, integer> new entities and their number; like _new spare.NONE at first
 ---@field _n_fresh integer
 ---@field _doomed table<table, integer> entities to be deleted, in order
 ---@field _n_doomed integer
@@ -68,7 +71,7 @@ function Session:_type(entity, level)
     error(string.format("the entity '%s' is not among those of this orm", entity.name), level + 1)
   end
   S = {
-    T = T, number = T.number, decode = T.decode, refresh = T.refresh, width = #T.entity.nodes + 1,
+    T = T, number = T.number, decode = T.decode, refresh = T.refresh, make = T.make,
     mt = record.metatable(self, T),
     places = spare.take(self._orm._spare_places),
     id_at = T.info(0).offset, cached = T.cached, after_load = T.hooks.after_load,
@@ -155,7 +158,7 @@ end
 
 --- Rows first..last of an operation as a list.
 function Session:_rows(S, op, first, last)
-  local list, n = {}, 0
+  local list, n = new_table(math.max(last - first + 1, 0), 0), 0
   for i = first, last do
     local e = self:_row(S, op, i)
     if e then
@@ -223,7 +226,7 @@ end
 
 --- Fetches those of the ids that the session does not know, in one operation.
 function Session:_fetch(S, ids, n)
-  local view, places, missing, m = self._view, S.places, {}, 0
+  local view, places, missing, m = self._view, S.places, new_table(n, 0), 0
   for i = 1, n do
     local id = ids[i]
     if not places[id] and id >= 1 and id <= 9007199254740992 then
@@ -260,16 +263,33 @@ end
 function Session:get_many(entity, ids)
   local S = self:_type(entity, 2)
   if type(ids) ~= "table" then error("get_many takes a list of ids", 2) end
-  local n, wanted = ids.n or #ids, {}
-  for i = 1, n do wanted[i] = id_number(ids[i], 2) end
+  local n = ids.n or #ids
+  local wanted = new_table(n, 0)
+  for i = 1, n do
+    local id = ids[i]
+    if type(id) ~= "number" or id % 1 ~= 0 then id = id_number(id, 2) end
+    wanted[i] = id
+  end
   local ok, fault = self:_fetch(S, wanted, n)
   if not ok then return errors.results(fault) end
-  local list = { n = n }
+  local list = new_table(n, 1)
+  list.n = n
   for i = 1, n do
     local place = S.places[wanted[i]]
     list[i] = place and alive(self, place) or nil
   end
   return list
+end
+
+--- None of the entities is new any more.
+function Session:_forget_new()
+  if self._n_fresh <= spare.MOST_ENTRIES then
+    clear(self._fresh)
+    clear(self._new)
+  else
+    self._fresh, self._new = spare.NONE, spare.NONE
+  end
+  self._n_fresh = 0
 end
 
 -- ---- life ---------------------------------------------------------------------------------------
@@ -280,7 +300,7 @@ function Session:clear()
   C.rg_session_clear(self._c)
   for _, S in pairs(self._types) do S.places = {} end
   self._at, self._top = {}, 0
-  self._fresh, self._new, self._n_fresh = {}, {}, 0
+  self:_forget_new()
   self._doomed, self._n_doomed = {}, 0
 end
 
@@ -292,7 +312,11 @@ function Session:close()
     spare.give(self._orm._spare_at, self._at)
     for _, S in pairs(self._types) do spare.give(self._orm._spare_places, S.places) end
   end
-  for name in pairs(self) do self[name] = nil end
+  if self._new ~= spare.NONE and self._n_fresh <= spare.MOST_ENTRIES then
+    spare.give(self._orm._spare_new, self._new)
+    spare.give(self._orm._spare_new, self._fresh)
+  end
+  clear(self)
   setmetatable(self, Closed)
   C.rg_session_free(ffi.gc(c, nil))
 end
@@ -309,9 +333,9 @@ function M.new(orm, opts)
   local c = C.rg_session_new(orm._engine, err)
   if c == nil then return errors.fail(err) end
   return setmetatable({
-    _orm = orm, _c = ffi.gc(c, C.rg_session_free), _view = ffi.new "rg_view",
+    _orm = orm, _c = ffi.gc(c, C.rg_session_free), _view = new_view(),
     _types = {}, _at = spare.take(orm._spare_at), _top = 0,
-    _fresh = {}, _new = {}, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
+    _fresh = spare.NONE, _new = spare.NONE, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
     _timeout_ms = opts and opts.timeout_ms, _busy = false,
   }, Session)
 end

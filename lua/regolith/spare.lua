@@ -5,6 +5,8 @@
 local clear = require "table.clear"
 
 local M = {
+  --- What stands for a table until there is something to put into it; nothing ever is.
+  NONE = {},
   --- A larger session's tables are not worth keeping.
   MOST_ENTRIES = 1024,
 }

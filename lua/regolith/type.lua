@@ -5,6 +5,7 @@ local entities = require "regolith.entity"
 local fields = require "regolith.field"
 local native = require "regolith.native"
 local read = require "regolith.codec.read"
+local record = require "regolith.record"
 local write = require "regolith.codec.write"
 
 local C, ffi, err = native.C, native.ffi, native.err
@@ -19,7 +20,12 @@ local C, ffi, err = native.C, native.ffi, native.err
 ---@field info fun(column: integer): table
 ---@field builder ffi.cdata* reused by everything that writes this type
 ---@field decode fun(row: ffi.cdata*): table
+---@field refresh fun(e: table, row: ffi.cdata*)
+---@field settle fun(e: table, row: ffi.cdata*)
 ---@field encode fun(b: ffi.cdata*, e: table, base: ffi.cdata*?): integer
+---@field make fun(values: table): table, boolean an entity's table, and whether it has all the values
+---@field index function of its entities' metatables
+---@field newindex function
 ---@field hooks table<string, function>
 ---@field cached boolean the process cache may have it
 
@@ -152,8 +158,10 @@ function M.new(entity, c, number)
   local builder = C.rg_builder_new(c, err)
   if builder == nil then return nil, err end
   T.builder = ffi.gc(builder, C.rg_builder_free)
-  T.decode, T.refresh = read.decoder(entity, c, T.info)
+  T.decode, T.refresh, T.settle = read.decoder(entity, c, T.info)
+  T.make = read.maker(entity)
   T.encode = write.encoder(T)
+  T.index, T.newindex = record.accessors(T)
   return T
 end
 

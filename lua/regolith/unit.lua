@@ -7,10 +7,12 @@ local flush = require "regolith.flush"
 local hooks = require "regolith.hooks"
 local native = require "regolith.native"
 local record = require "regolith.record"
+local spare = require "regolith.spare"
 
 local C, ffi, err = native.C, native.ffi, native.err
-local new_table = require "table.new"
 
+local rawget, rawset, setmetatable = rawget, rawset, setmetatable
+local NONE = {}
 local id_out = ffi.new "double[1]"
 
 -- ---- names --------------------------------------------------------------------------------------
@@ -38,6 +40,14 @@ end
 local function assign_all(T, e, values, level)
   if type(values) ~= "table" then error("the values are a table by field", level + 1) end
   for name, v in pairs(values) do assign(T, e, name, v, level + 1) end
+end
+
+--- Assigns what is not kept under its own name.
+local function assign_others(T, e, values, level)
+  local keys = T.entity.keys
+  for name, v in pairs(values) do
+    if not keys[name] then assign(T, e, name, v, level + 1) end
+  end
 end
 
 -- ---- ids ----------------------------------------------------------------------------------------
@@ -76,8 +86,10 @@ function M.install(Session)
   ---@return string? sqlstate
   function Session:new(entity, values)
     local S = self:_type(entity, 2)
-    local e = setmetatable(new_table(0, S.width), S.mt)
-    if values ~= nil then assign_all(S.T, e, values, 2) end
+    if values ~= nil and type(values) ~= "table" then error("the values are a table by field", 2) end
+    local e, all = S.make(values or NONE)
+    setmetatable(e, S.mt)
+    if not all then assign_others(S.T, e, values, 2) end
     local id = rawget(e, "id")
     if id == nil and ALLOTTED[entity.ids] then
       local fault
@@ -86,6 +98,9 @@ function M.install(Session)
       rawset(e, "id", id)
     end
     local k = self._n_fresh + 1
+    if self._new == spare.NONE then
+      self._new, self._fresh = spare.take(self._orm._spare_new), spare.take(self._orm._spare_new)
+    end
     self._n_fresh, self._fresh[e], self._new[k] = k, k, e
     if id ~= nil then S.places[id] = -k end
     return e
@@ -200,7 +215,8 @@ function M.install(Session)
       local known = self._at[place]
       if known then flush.discard(self, self._types[record.type_of(known).entity], known, place) end
     end
-    self._new, self._n_fresh, self._doomed, self._n_doomed = {}, 0, {}, 0
+    self:_forget_new()
+    self._doomed, self._n_doomed = {}, 0
   end
 
   --- What a flush would change in the entity: the old and the new values by path ("address.city"). A

@@ -31,7 +31,7 @@ static bool grow(rg__buf *b, size_t need) {
     return true;
 }
 
-char *rg__buf_reserve(rg__buf *b, size_t n) {
+char *rg__buf_grow(rg__buf *b, size_t n) {
     if (b->failed) return NULL;
     if (n <= b->cap - b->len && b->p) return b->p + b->len;
     if (n > SIZE_MAX - b->len || !grow(b, b->len + n)) {
@@ -39,22 +39,6 @@ char *rg__buf_reserve(rg__buf *b, size_t n) {
         return NULL;
     }
     return b->p + b->len;
-}
-
-void rg__buf_add(rg__buf *b, const void *p, size_t n) {
-    char *to = rg__buf_reserve(b, n);
-    if (!to || n == 0) return;
-    memcpy(to, p, n);
-    b->len += n;
-}
-
-void rg__buf_str(rg__buf *b, const char *s) { rg__buf_add(b, s, strlen(s)); }
-
-void rg__buf_char(rg__buf *b, char c) {
-    char *to = rg__buf_reserve(b, 1);
-    if (!to) return;
-    *to = c;
-    b->len++;
 }
 
 void rg__buf_fmt(rg__buf *b, const char *fmt, ...) {

@@ -32,11 +32,25 @@ typedef struct rg__buf {
 
 void rg__buf_deinit(rg__buf *b);
 void rg__buf_clear(rg__buf *b); /* keeps the memory, clears failed */
+/* The same when there is none. */
+char *rg__buf_grow(rg__buf *b, size_t n);
 /* Room for n more bytes: pointer to them (len not moved), NULL on failure. */
-char *rg__buf_reserve(rg__buf *b, size_t n);
-void rg__buf_add(rg__buf *b, const void *p, size_t n);
-void rg__buf_str(rg__buf *b, const char *s);
-void rg__buf_char(rg__buf *b, char c);
+static inline char *rg__buf_reserve(rg__buf *b, size_t n) {
+    return n < b->cap - b->len && !b->failed ? b->p + b->len : rg__buf_grow(b, n);
+}
+static inline void rg__buf_add(rg__buf *b, const void *p, size_t n) {
+    char *to = n ? rg__buf_reserve(b, n) : NULL;
+    if (!to) return;
+    memcpy(to, p, n);
+    b->len += n;
+}
+static inline void rg__buf_str(rg__buf *b, const char *s) { rg__buf_add(b, s, strlen(s)); }
+static inline void rg__buf_char(rg__buf *b, char c) {
+    char *to = rg__buf_reserve(b, 1);
+    if (!to) return;
+    *to = c;
+    b->len++;
+}
 void rg__buf_fmt(rg__buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void rg__buf_u64(rg__buf *b, uint64_t v); /* decimal digits */
 void rg__buf_i64(rg__buf *b, int64_t v);

@@ -162,6 +162,13 @@ static int compare_pointers(const void *a, const void *b) {
     return d ? d : (x > y) - (x < y);
 }
 
+/* New rows with ids from blocks come in order. */
+static bool is_sorted(const rg__item *const *sorted, size_t n) {
+    for (size_t i = 1; i < n; i++)
+        if (compare(sorted[i - 1], sorted[i]) >= 0) return false;
+    return true;
+}
+
 static bool same_step(const rg__item *a, const rg__item *b) {
     return stage_of(a) == stage_of(b) && a->level == b->level && a->type == b->type &&
            compare_masks(a, b) == 0;
@@ -213,7 +220,8 @@ int rg__plan_make(const rg__items *items, int mysql_pool, rg__plan *plan, rg_err
     size_t n = 0;
     for (size_t i = 0; i < items->n; i++)
         if (items->items[i].type->mysql_pool == mysql_pool) sorted[n++] = &items->items[i];
-    qsort(sorted, n, sizeof *sorted, compare_pointers);
+    if (!is_sorted((const rg__item *const *)sorted, n))
+        qsort(sorted, n, sizeof *sorted, compare_pointers);
     if (rc == RG_OK) rc = refuse_twins((const rg__item *const *)sorted, n, err);
     if (rc == RG_OK) rc = cut_steps(items, sorted, n, plan);
     rg__free(sorted);

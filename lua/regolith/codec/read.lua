@@ -111,7 +111,7 @@ function Gen:value(column, info)
   if kind == "refs" then return format("refs_list(%s)", self:bytes(info)) end
   if SECONDS[kind] then
     if args.as == "number" then return (SECONDS[kind]:gsub("%%s", self:cell(info))) end
-    return format("row_text(type, d, %d)", column.number)
+    return format("row_text(ctype, d, %d)", column.number)
   end
   if info.store == tonumber(C.RG_STORE_VAR) then return format("fstr(%s)", self:bytes(info)) end
   return self:cell(info)
@@ -148,23 +148,49 @@ local function set(e, key, v)
 end
 
 local ENVIRONMENT = {
-  rawget = rawget, set = set,
+  rawget = rawget, set = set, type = type,
   cast = cast, fstr = fstr, tonumber = tonumber, band = band, null = null,
   number_u64 = number_u64, number_i64 = number_i64, text_u64 = text_u64, text_i64 = text_i64,
   set_list = set_list, refs_list = refs_list, json_value = json_value, row_text = row_text,
   bools = { [0] = false, [1] = true, [3] = null },
 }
 
---- Source of the decoder; its arguments are the names of ENVIRONMENT, words and type.
+--- When a value that was written is read back as it was given, by kind; v is the value.
+local VERBATIM = {
+  string = "type(v) == 'string'", text = "type(v) == 'string'", enum = "type(v) == 'string'",
+  bool = "type(v) == 'boolean'", double = "type(v) == 'number'",
+  binary = "type(v) == 'string'", blob = "type(v) == 'string'",
+  int24 = "type(v) == 'number'", uint24 = "type(v) == 'number'",
+  int8 = "type(v) == 'number'", int16 = "type(v) == 'number'", int32 = "type(v) == 'number'",
+  uint8 = "type(v) == 'number'", uint16 = "type(v) == 'number'", uint32 = "type(v) == 'number'",
+  int64 = "type(v) == 'number' and v < 2^53 and v > -2^53", uint64 = "type(v) == 'number' and v < 2^53",
+  ref = "type(v) == 'number' and v < 2^53",
+}
+
+--- The condition under which a new entity's member needs no look at the row, or nil.
+local function verbatim(node)
+  if node.shape ~= "value" then return nil end
+  local args = node.column.args
+  if args.created or args.updated or args.version or (args.int64 and args.int64 ~= "number") then return nil end
+  return VERBATIM[node.column.kind.name]
+end
+
+--- Source of the decoder; its arguments are the names of ENVIRONMENT, words and ctype.
 local function source(entity, info, names)
   local gen = setmetatable({ info = info, pointers = {} }, Gen)
   local members = { "id = tonumber(" .. gen:cell(info(0)) .. ")" }
+  local settled = {}
   local refreshed = { "  set(e, 'id', tonumber(" .. gen:cell(info(0)) .. "))" }
   for _, node in ipairs(entity.nodes) do
     local value = gen:node(node)
     members[#members + 1] = format("[%q] = %s", node.key, value)
     refreshed[#refreshed + 1] = format("  v = %s", value)
     refreshed[#refreshed + 1] = format("  if rawget(e, %q) ~= v then set(e, %q, v) end", node.key, node.key)
+    local same = verbatim(node)
+    if same then settled[#settled + 1] = format("  v = rawget(e, %q)\n  if not (%s) then", node.key, same) end
+    settled[#settled + 1] = refreshed[#refreshed - 1]
+    settled[#settled + 1] = refreshed[#refreshed]
+    if same then settled[#settled + 1] = "  end" end
   end
   local lines = { "local " .. table.concat(names, ", ") .. " = ..." }
   local locals = {}
@@ -180,17 +206,23 @@ local function source(entity, info, names)
   lines[#lines + 1] = pointers_of_row
   lines[#lines + 1] = "  local v"
   for _, line in ipairs(refreshed) do lines[#lines + 1] = line end
-  lines[#lines + 1] = "end\nreturn decode, refresh"
+  lines[#lines + 1] = "end\nlocal function settle(e, d)"
+  lines[#lines + 1] = pointers_of_row
+  lines[#lines + 1] = "  local v\n" .. refreshed[1]
+  for _, line in ipairs(settled) do lines[#lines + 1] = line end
+  lines[#lines + 1] = "end\nreturn decode, refresh, settle"
   return table.concat(lines, "\n")
 end
 
---- Two functions for a type: decode(const uint8_t *row) -> table, and refresh(entity, row), which
---- gives an entity the values of a row.
+--- Three functions for a type: decode(const uint8_t *row) -> table; refresh(entity, row), which gives
+--- an entity the values of a row; settle(entity, row), which does so for a new entity that the row was
+--- made of.
 ---@param entity regolith.Entity
 ---@param ctype ffi.cdata* rg_type
 ---@param info fun(column: integer): table what rg_type_column_info says, as a Lua table
 ---@return fun(row: ffi.cdata*): table decode
 ---@return fun(e: table, row: ffi.cdata*) refresh
+---@return fun(e: table, row: ffi.cdata*) settle
 function M.decoder(entity, ctype, info)
   local words = {}
   for _, column in ipairs(entity.columns) do words[column.number] = column.words end
@@ -199,16 +231,39 @@ function M.decoder(entity, ctype, info)
     names[#names + 1], values[#values + 1] = name, value
   end
   names[#names + 1], values[#values + 1] = "words", words
-  names[#names + 1], values[#values + 1] = "type", ctype
+  names[#names + 1], values[#values + 1] = "ctype", ctype
   names[#names + 1], values[#values + 1] = "typeof", ffi.typeof
   local text = source(entity, info, names)
   local chunk = assert(loadstring(text, "=decoder of " .. entity.name))
   return chunk(unpack(values, 1, #names))
 end
 
+--- A function that makes an entity's table of the values in another table that have the names of its
+--- members; it tells whether there are no others.
+---@param entity regolith.Entity
+---@return fun(values: table): table, boolean
+function M.maker(entity)
+  local members = { "id = rawget(values, 'id')" }
+  for _, node in ipairs(entity.nodes) do
+    members[#members + 1] = format("[%q] = rawget(values, %q)", node.key, node.key)
+  end
+  local text = format([[
+    local keys, rawget, pairs = ...
+    return function(values)
+      local e = { %s }
+      for name in pairs(values) do
+        if not keys[name] then return e, false end
+      end
+      return e, true
+    end]], table.concat(members, ", "))
+  local keys = { id = true }
+  for name in pairs(entity.keys) do keys[name] = true end
+  return assert(loadstring(text, "=maker of " .. entity.name))(keys, rawget, pairs)
+end
+
 --- For tests and the curious: the source alone.
 function M.source(entity, info)
-  local names = { "words", "type" }
+  local names = { "words", "ctype" }
   return source(entity, info, names)
 end
 
