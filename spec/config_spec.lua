@@ -108,6 +108,29 @@ describe("config:read", function()
       table.concat(read({ mysql = "mysql://u@h/d?password_file=/nowhere/at/all" }).faults))
   end)
 
+  it("takes replicas, which are as their primary in what they do not say", function()
+    local c = read { mysql = {
+      url = "mysql://app:pw@primary/shop?pool=3&tls=encrypt", max_replica_lag_ms = 500,
+      replicas = { east = "mysql://east:3307", west = { host = "west", user = "reader", pool = 9 } },
+    } }
+    assert.same({}, c.faults)
+    local east, west = c.mysql[1].replicas[1], c.mysql[1].replicas[2]
+    assert.same({ name = "default/east", host = "east", port = 3307, user = "app", password = "pw", db = "shop",
+      pool = 3, tls = "encrypt" }, east)
+    assert.same({ name = "default/west", host = "west", user = "reader", db = "shop", pool = 9, tls = "encrypt" }, west)
+    assert.equal(500, c.mysql[1].max_replica_lag_ms)
+    local bad = read { mysql = { url = "mysql://u@h/d", replicas = { ["a-b"] = "mysql://x", c = 5,
+      d = { url = "mysql://y", replicas = {} } }, max_replica_lag_ms = 0 },
+      redis = { url = "redis://r", replicas = {} } }
+    local faults = table.concat(bad.faults, "\n")
+    assert.matches("mysql replica 'default/c': must be a URL or a table", faults)
+    assert.matches("replica 'default/a%-b': its name must be letters", faults)
+    assert.matches("mysql replica 'default/d': unknown option 'replicas'", faults)
+    assert.matches("redis pool 'default': unknown option 'replicas'", faults)
+    assert.matches("'max_replica_lag_ms' must be at least 1",
+      table.concat(read({ mysql = { url = "mysql://u@h/d", max_replica_lag_ms = 0 } }).faults))
+  end)
+
   it("reads Lua and JSON files; code goes before the file", function()
     local base = os.tmpname()
     local function with(suffix, text)
@@ -161,6 +184,10 @@ describe("config:environment", function()
     assert.equal("pw", c.mysql[1].password)
     assert.equal("r", c.redis[1].host)
     assert.equal("other", read({ mysql = "mysql://u@other/d" }).mysql[1].host)
+    set("REGOLITH_MYSQL_REPLICAS", "mysql://east mysql://west:3307")
+    local replicas = read({}).mysql[1].replicas
+    assert.same({ "east", "west" }, { replicas[1].host, replicas[2].host })
+    assert.equal("pw", replicas[2].password)
   end)
 end)
 

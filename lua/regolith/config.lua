@@ -34,7 +34,11 @@ local OPTIONS = {
   lazy = options.boolean, log = options.table, on_error = options.func, callbacks = handlers,
 }
 
-local POOL = { url = options.string, host = options.string, port = options.integer(1, 65535),
+local function table_or_list(v)
+  if type(v) ~= "table" then return "must be a table of URLs or tables by name" end
+end
+
+local POOL = { replicas = table_or_list, url = options.string, host = options.string, port = options.integer(1, 65535),
   password = options.string, database = options.string }
 
 -- ---- passwords ----------------------------------------------------------------------------------
@@ -77,9 +81,41 @@ local function check_pool(server, pool, complain)
   if server == "mysql" and not pool.db then complain "names no database" end
 end
 
+--- Its replicas, by name or in a list, else as the environment has them: URLs with spaces between. What a
+--- replica does not say itself is as on its primary.
+local INHERITED = { "db", "user", "tls", "ca", "cert", "key", "pool", "timeout_ms", "idle_timeout_ms",
+  "max_statements" }
+
+local function read_replicas(pool, given, env, complain, read_pool)
+  if given == nil then
+    given = {}
+    for address in (os.getenv(env .. "_REPLICAS") or ""):gmatch "%S+" do given[#given + 1] = address end
+  end
+  local names, list = {}, {}
+  for name in pairs(given) do names[#names + 1] = name end
+  table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
+  for _, name in ipairs(names) do
+    local wrong = type(name) ~= "number" and options.name(name)
+    local full = string.format("%s/%s", pool.name, tostring(name))
+    if wrong then complain(string.format("mysql replica '%s': its name %s", full, wrong)) end
+    local replica = read_pool("mysql", full, given[name], complain, pool)
+    if replica then list[#list + 1] = replica end
+  end
+  return list
+end
+
+local function inherit(pool, primary)
+  for _, option in ipairs(INHERITED) do
+    if pool[option] == nil then pool[option] = primary[option] end
+  end
+  if pool.password == nil and pool.user == primary.user then pool.password = primary.password end
+end
+
 --- One pool as plain members: a URL, or a table with members of its own. nil when it has faults.
-local function read_pool(server, name, given, complain)
-  local fault = function(text) complain(string.format("%s pool '%s': %s", server, name, text)) end
+local read_pool
+function read_pool(server, name, given, complain, primary)
+  local kind = primary and "replica" or "pool"
+  local fault = function(text) complain(string.format("%s %s '%s': %s", server, kind, name, text)) end
   local pool = {}
   local before = #complain.faults
   if type(given) == "string" then given = { url = given } end
@@ -90,15 +126,20 @@ local function read_pool(server, name, given, complain)
   local known = {}
   for option, check in pairs(url.SERVERS[server]) do known[option] = check end
   for option, check in pairs(POOL) do known[option] = check end
+  if server ~= "mysql" or primary then known.replicas, known.max_replica_lag_ms = nil, nil end
   options.check(given, known, fault)
   if type(given.url) == "string" then pool = url.parse(server, given.url, fault) end
   for option, value in pairs(given) do
     if option == "database" then pool.db = value
-    elseif option ~= "url" then pool[option] = value end
+    elseif option ~= "url" and option ~= "replicas" then pool[option] = value end
   end
   pool.name = name
-  pool.password = find_password(pool, env_base(server, name), fault)
+  pool.password = find_password(pool, env_base(server, primary and primary.name or name), fault)
+  if primary then inherit(pool, primary) end
   if #complain.faults == before then check_pool(server, pool, fault) end
+  if server == "mysql" and not primary and (given.replicas == nil or type(given.replicas) == "table") then
+    pool.replicas = read_replicas(pool, given.replicas, env_base(server, name), complain, read_pool)
+  end
   return #complain.faults == before and pool or nil
 end
 

@@ -44,7 +44,7 @@ local function pool_opts(server, pool)
     tls = C[TLS[pool.tls or "off"]], tls_ca = pool.ca, tls_cert = pool.cert, tls_key = pool.key,
     max_connections = pool.pool or 0, connect_timeout_ms = pool.connect_timeout_ms or 0,
     timeout_ms = pool.timeout_ms or 0, idle_timeout_ms = pool.idle_timeout_ms or 0,
-    max_statements = pool.max_statements or 0,
+    max_statements = pool.max_statements or 0, max_replica_lag_ms = pool.max_replica_lag_ms or 0,
   })
 end
 
@@ -86,6 +86,9 @@ local function configure(settings, faults)
     for _, pool in ipairs(settings[server]) do
       local prefix = string.format("%s pool '%s': ", server, pool.name)
       add(faults, add_pool(c, pool_opts(server, pool), err), prefix)
+      for _, replica in ipairs(pool.replicas or {}) do
+        add(faults, C.rg_config_replica(c, pool.name, pool_opts(server, replica), err), prefix)
+      end
     end
   end
   for _, entity in ipairs(settings.entities) do
@@ -146,7 +149,8 @@ function M.open(given, overrides)
   local engine, fault = new_engine(settings)
   if not engine then return errors.results(fault) end
   local self = setmetatable({
-    _engine = engine, _types = {}, _by_name = {}, _on_error = settings.on_error,
+    _engine = engine, _replicas = C.rg_engine_has_replicas(engine) == 1,
+    _types = {}, _by_name = {}, _on_error = settings.on_error,
     _spare_at = {}, _spare_places = {}, _spare_new = {},
     _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
     _has_redis = #settings.redis > 0,
@@ -188,8 +192,10 @@ end
 
 -- ---- for the application ------------------------------------------------------------------------
 
---- A new session: one per request or unit of work.
----@param opts? { timeout_ms: integer? }
+--- A new session: one per request or unit of work. `token` is what an earlier session of the same user
+--- gave (session:token()): replicas are read only where they have what that one wrote. `primary`: no
+--- replica is read at all.
+---@param opts? { timeout_ms: integer?, token: string?, primary: boolean? }
 ---@return regolith.Session
 function Orm:session(opts) return session.new(self, opts) end
 

@@ -104,8 +104,9 @@ function Session:_need(e, level)
 end
 
 --- Takes an operation into care; nil and the error when it could not be made.
-function Session._own(_, op)
+function Session:_own(op)
   if op == nil then return nil, errors.from_c(err) end
+  if self._orm._replicas then C.rg_op_of_session(op, self._c) end
   return ffi.gc(op, C.rg_op_free)
 end
 
@@ -321,23 +322,50 @@ function Session:close()
   C.rg_session_free(ffi.gc(c, nil))
 end
 
+-- ---- replicas -----------------------------------------------------------------------------------
+
+local token_len = ffi.new "size_t[1]"
+
+--- What this session has written (and followed), as a short text for the next session of the same user:
+--- `orm:session { token = token }` reads from a replica only what has reached it. nil when there is
+--- nothing to tell. Sign it where users could forge it: a forged one costs reads from the primary.
+---@return string?
+function Session:token()
+  local p = C.rg_session_token(self._c, token_len)
+  return token_len[0] > 0 and ffi.string(p, token_len[0]) or nil
+end
+
+--- Reads from now on what another session has written: its token, e.g. with a message that it sent. A
+--- text that is no token has the primary answer everything.
+---@param token string
+---@return boolean known was it a token?
+function Session:follow(token)
+  if type(token) ~= "string" then error("a token is a string", 2) end
+  return C.rg_session_follow(self._c, token, #token) == 1
+end
+
 local M = { Session = Session }
-local OPTIONS = { timeout_ms = options.integer(1, 4294967295) }
+local OPTIONS = {
+  timeout_ms = options.integer(1, 4294967295), token = options.any, primary = options.boolean,
+}
 
 ---@param orm regolith.Orm
----@param opts? { timeout_ms: integer? }
+---@param opts? { timeout_ms: integer?, token: string?, primary: boolean? }
 ---@return regolith.Session? session
 ---@return regolith.Err? err
 function M.new(orm, opts)
   if opts ~= nil then options.require("session", opts, OPTIONS) end
   local c = C.rg_session_new(orm._engine, err)
   if c == nil then return errors.fail(err) end
-  return setmetatable({
+  local self = setmetatable({
     _orm = orm, _c = ffi.gc(c, C.rg_session_free), _view = new_view(),
     _types = {}, _at = spare.take(orm._spare_at), _top = 0,
     _fresh = spare.NONE, _new = spare.NONE, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
     _timeout_ms = opts and opts.timeout_ms, _busy = false,
   }, Session)
+  if opts and opts.primary then C.rg_session_primary(c) end
+  if opts and opts.token then self:follow(opts.token) end
+  return self
 end
 
 require("regolith.lookup").install(Session)

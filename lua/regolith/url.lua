@@ -30,7 +30,7 @@ local COMMON = {
   user = options.string, socket = options.string,
 }
 local SERVERS = {
-  mysql = { db = options.string, max_statements = count },
+  mysql = { db = options.string, max_statements = count, max_replica_lag_ms = count },
   redis = { db = options.integer(0, 1048575) },
 }
 for _, own in pairs(SERVERS) do
@@ -40,7 +40,7 @@ end
 --- Options that are numbers in a URL's text.
 local NUMBERS = {
   pool = true, connect_timeout_ms = true, timeout_ms = true, idle_timeout_ms = true,
-  max_statements = true,
+  max_statements = true, max_replica_lag_ms = true,
 }
 
 M.SERVERS = SERVERS

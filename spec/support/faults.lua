@@ -163,14 +163,14 @@ Servers.__index = Servers
 local FLAGS = "REGOLITH_MYSQL_FLAGS=--innodb-flush-log-at-trx-commit=2 "
   .. "REGOLITH_REDIS_FLAGS='--appendonly yes --appendfsync no'"
 
-local script = FLAGS .. " " .. quote(root .. "/scripts/servers") .. " "
+local script_path = quote(root .. "/scripts/servers") .. " "
 
 local own_pid = io.open("/proc/self/stat"):read "*n"
 
 --- Starts what is down of them; in vain when this process has gone meanwhile.
 function Servers:start()
-  local text, ok = support.shell(string.format("%s start %s && { kill -0 %d || %s rm %s; }", script, self.name,
-    own_pid, script, self.name))
+  local text, ok = support.shell(string.format("%s start %s && { kill -0 %d || %s rm %s; }", self.script, self.name,
+    own_pid, self.script, self.name))
   must(ok, text)
 end
 
@@ -241,12 +241,16 @@ function Servers:remove()
   self.keeper:wait()
 end
 
---- New servers, empty and running. They go when this process ends, however it does.
+--- New servers, empty and running. They go when this process ends, however it does. `flags`: further
+--- words for MariaDB.
 ---@param purpose string
+---@param flags? string
 ---@return Servers
-function M.servers(purpose)
+function M.servers(purpose, flags)
   local self = setmetatable({ name = "spec-" .. purpose .. "-" .. own_pid, orms = {} }, Servers)
-  self.keeper = launch(script .. "run --temp " .. self.name .. " -- sh -c 'env; exec tail --pid=" .. own_pid
+  local more = flags and string.format("REGOLITH_MYSQL_FLAGS='--innodb-flush-log-at-trx-commit=2 %s' ", flags) or ""
+  self.script = FLAGS .. " " .. more .. script_path
+  self.keeper = launch(self.script .. "run --temp " .. self.name .. " -- sh -c 'env; exec tail --pid=" .. own_pid
     .. " -f /dev/null'")
   self.mysql_socket = self.keeper:await "REGOLITH_MYSQL_SOCKET=(%S+)\n"
   self.redis_socket = self.keeper:await "REGOLITH_REDIS_SOCKET=(%S+)\n"

@@ -32,6 +32,9 @@ RG_API rg_config *rg_config_new(const rg_engine_opts *opts, rg_err *err);
 RG_API void rg_config_free(rg_config *config); /* with everything it took; not after rg_engine_new */
 /* Adds a pool. EINVALID names the option. */
 RG_API int rg_config_mysql(rg_config *config, const rg_pool_opts *opts, rg_err *err);
+/* Adds a replica of a MySQL pool that was added before; sessions read from it what it has already. */
+RG_API int rg_config_replica(rg_config *config, const char *pool, const rg_pool_opts *opts,
+                             rg_err *err);
 RG_API int rg_config_redis(rg_config *config, const rg_pool_opts *opts, rg_err *err);
 /* Takes the type, whatever it returns. */
 RG_API int rg_config_type(rg_config *config, rg_type *type, rg_err *err);
@@ -52,6 +55,9 @@ RG_API int rg_engine_type_find(const rg_engine *engine, const char *name); /* nu
 /* The next id from the block in memory: 1 and *id, or 0 when the block is used up (run
  * rg_op_reserve), or negative when ids of this type are not allotted by the engine. Shared. */
 RG_API int rg_engine_next_id(rg_engine *engine, uint32_t type, double *id, rg_err *err);
+
+/* 1 when a MySQL pool has replicas. */
+RG_API int rg_engine_has_replicas(const rg_engine *engine);
 
 /* Prometheus text of counters, histograms and gauges; the string is the caller's (rg_free). */
 RG_API char *rg_engine_metrics(rg_engine *engine, size_t *len);

@@ -26,6 +26,10 @@ RG_API int rg_op_code(const rg_op *op); /* of a DONE operation: 0 or negative */
 RG_API const rg_err *rg_op_error(const rg_op *op);
 RG_API void rg_op_free(rg_op *op);
 
+/* The operation is one of this session's: replicas may answer it, and what it writes is known to the
+ * session afterwards. Before it runs. */
+RG_API void rg_op_of_session(rg_op *op, rg_session *s);
+
 /* A notifier belongs to one Lua state. Completions go to its list; one byte is written to its
  * descriptor when the list was empty. path: an abstract unix socket that one client connects to
  * (nginx cosockets: "unix:" .. path cannot be abstract, so it is a path in a private folder); fd: for

@@ -29,6 +29,7 @@ typedef struct rg_pool_opts {
     uint32_t connect_timeout_ms; /* [3000] */
     uint32_t timeout_ms;         /* longest single call when the operation has no deadline [30000] */
     uint32_t idle_timeout_ms;    /* idle connections are closed after [60000] */
+    uint32_t max_replica_lag_ms; /* MySQL pool with replicas: one farther behind is not read [10000] */
     uint32_t max_statements;     /* prepared statements kept per MySQL connection [256] */
 } rg_pool_opts;
 

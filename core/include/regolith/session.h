@@ -20,6 +20,14 @@ RG_API int rg_session_peek(rg_session *s, uint32_t type, double id, rg_view *out
 /* The whole way down (process cache, Redis, MySQL), blocking the caller: for blocking hosts.
  * RG_GET_HIT, RG_GET_ABSENT, or a negative code. */
 RG_API int rg_session_get(rg_session *s, uint32_t type, double id, rg_view *out, rg_err *err);
+/* What this session has written, as text for another session of the same user, here or in another
+ * process: that one reads from a replica only what has reached it. Empty when nothing was written or
+ * no pool has replicas. Borrowed until the next call. */
+RG_API const char *rg_session_token(rg_session *s, size_t *len);
+/* Adds what a token says: 1. A text that is none: 0, and only primaries answer from now on. */
+RG_API int rg_session_follow(rg_session *s, const char *token, size_t len);
+/* From now on only primaries answer. */
+RG_API void rg_session_primary(rg_session *s);
 /* Pins one more row (a reference of its own); the slot, or negative. */
 RG_API int64_t rg_session_pin(rg_session *s, rg_block *row);
 /* Replaces the row in a slot (after a flush or reload); NULL empties it. */

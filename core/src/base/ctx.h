@@ -31,8 +31,11 @@ typedef struct rg__trace {
     size_t n, cap;
 } rg__trace;
 
+typedef struct rg__timeline rg__timeline; /* mysql/timeline.h */
+
 typedef struct rg__ctx {
     int64_t deadline_ms; /* monotonic */
+    rg__timeline *timeline; /* what the user has written; NULL: only the primary answers */
     rg__metrics *metrics;
     rg__trace *trace;
 } rg__ctx;

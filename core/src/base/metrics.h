@@ -24,6 +24,11 @@
     X(MYSQL_QUERIES,      "regolith_mysql_queries_total",           "statements sent to MySQL")      \
     X(MYSQL_ERRORS,       "regolith_mysql_errors_total",            "statements that failed")        \
     X(MYSQL_CONNECTS,     "regolith_mysql_connects_total",          "MySQL connections made")        \
+    X(REPLICA_READS,      "regolith_replica_reads_total",           "reads answered by a replica")   \
+    X(REPLICA_BEHIND,     "regolith_replica_behind_total",          "reads that went to the primary because no replica had what their user has written") \
+    X(REPLICA_SKIPPED,    "regolith_replica_skipped_total",         "reads that went to the primary because every replica was down or lagging") \
+    X(REPLICA_FAILED,     "regolith_replica_failed_total",          "reads that failed on a replica and were made again on the primary") \
+    X(TOKENS_REFUSED,     "regolith_tokens_refused_total",          "tokens of sessions that were none") \
     X(REDIS_COMMANDS,     "regolith_redis_commands_total",          "commands sent to Redis")        \
     X(REDIS_ERRORS,       "regolith_redis_errors_total",            "commands that failed")          \
     X(REDIS_CONNECTS,     "regolith_redis_connects_total",          "Redis connections made")        \

@@ -72,6 +72,7 @@ int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_
         note_state(c);
     else
         rg__count(call->ctx->metrics, RG__C_MYSQL_ERRORS, 1);
+    rg__track_end(c, call, code);
     if (rg__traced(call->ctx, RG__SOURCE_MYSQL)) trace(c, call, code, text, len, took_us, err);
     return code;
 }

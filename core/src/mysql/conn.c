@@ -152,6 +152,7 @@ int rg__conn_reset(rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
     int code = mysql_reset_connection(c->my) ? rg__mysql_error(c, err, "resetting the session") : 0;
     rg__stmt_clear(c);
     if (code == 0) code = pin_session(c, err);
+    if (code == 0) rg__track_start(c);
     if (rg__wait_end(c) || code) c->broken = true;
     c->tx = RG__TXS_NONE;
     c->tainted = c->broken;
@@ -186,6 +187,7 @@ static int start_session(rg__mysql *c, int64_t deadline, rg_err *err) {
     read_version(c);
     rg__wait_begin(c, deadline);
     int code = pin_session(c, err);
+    if (code == 0) rg__track_start(c);
     bool late = rg__wait_end(c);
     return late ? rg__fail(err, RG_ETIMEOUT, "preparing the session: the deadline passed") : code;
 }
@@ -251,6 +253,7 @@ void rg__conn_close(rg__mysql *c) {
     rg__map_free(c->stmts);
     rg__buf_deinit(&c->text);
     rg__buf_deinit(&c->key);
+    rg__buf_deinit(&c->position);
     rg__free(c);
 }
 

@@ -42,6 +42,14 @@ typedef enum rg__tx_state {
 
 typedef struct rg__stmt rg__stmt;
 
+/* Tables written since the server last told a position (track.c). */
+enum { RG__WROTE = 8 };
+typedef struct rg__wrote {
+    const rg_type *types[RG__WROTE];
+    uint32_t n;
+    bool any; /* others too */
+} rg__wrote;
+
 struct rg__mysql {
     MYSQL *my; /* NULL before connect */
     rg__mysql_pool *pool;
@@ -68,6 +76,10 @@ struct rg__mysql {
     rg__watch watch;
     rg__map *stmts;    /* key -> rg__stmt */
     rg__node stmt_lru; /* head: used last */
+    bool tracks;       /* a primary's: answers tell the position of what was written */
+    rg__wrote wrote;   /* a primary's with replicas */
+    rg__buf position;  /* a replica's: where it was last known to be */
+    uint64_t ledger_ms, ledger_seq; /* and up to where the queue had been applied there */
     rg__buf text;      /* scratch of statement text; confined like the connection */
     rg__buf key;       /* scratch of statement keys */
 };
@@ -79,6 +91,7 @@ typedef struct rg__call {
     const rg__ctx *ctx;
     const char *what;   /* "inserting": a few words for messages; static */
     const char *op;     /* "INSERT": for the query log; static */
+    const rg_type *type; /* written by it; NULL: not known */
     bool write;         /* changes data: lost in autocommit means outcome unknown */
     bool commit;        /* COMMIT itself */
     bool rollback;      /* allowed in a doomed transaction */
@@ -128,6 +141,12 @@ void rg__conn_abandon(rg__mysql *c);
 void rg__pool_stop_statement(rg__mysql_pool *pool, unsigned long thread_id);
 /* What the pool's options say, owned by the pool. */
 const rg_pool_opts *rg__pool_opts(const rg__mysql_pool *pool);
+
+/* ---- positions of what is written (track.c) ---- */
+/* Has the server tell them, when the pool has replicas. */
+void rg__track_start(rg__mysql *c);
+/* After each call, when the transaction's state is known. */
+void rg__track_end(rg__mysql *c, const rg__call *call, int code);
 
 /* ---- errors (error.c) ---- */
 /* Builds *err from a server's or client library's error. sqlstate and text may be NULL. */

@@ -30,6 +30,20 @@ size_t rg__mysql_pool_max_packet(const rg__mysql_pool *pool);
 const char *rg__mysql_pool_database(const rg__mysql_pool *pool);
 void rg__mysql_pool_stats(rg__mysql_pool *pool, uint32_t *busy, uint32_t *idle);
 
+/* ---- replicas (replica.c, position.c, track.c, timeline.c) ---- */
+/* Adds one; before the pool is shared. */
+int rg__mysql_pool_replica(rg__mysql_pool *pool, const rg_pool_opts *opts, rg_err *err);
+uint32_t rg__mysql_pool_replicas(const rg__mysql_pool *pool);
+/* lagging: passed over because it is too far behind. */
+rg__mysql_pool *rg__mysql_pool_replica_at(const rg__mysql_pool *pool, uint32_t i, bool *lagging);
+/* Runs fn, which only reads rows of a table, on a connection. may_lag: on a replica that has reached
+ * what the timeline of ctx needs, when there is one; never when the answer fills a shared cache, nor
+ * for a read that locks or is part of a write. When the replica fails, fn is called again with the
+ * primary: it forgets first what it had got. type NULL: the text names other tables too. */
+typedef int (*rg__read_fn)(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err);
+int rg__mysql_read(rg__mysql_pool *pool, const rg__ctx *ctx, const rg_type *type, bool may_lag,
+                   rg__read_fn fn, void *arg, rg_err *err);
+
 /* A healthy connection with pinned session state: utf8mb4, sql_mode
  * 'STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,
  * NO_ENGINE_SUBSTITUTION' exactly, time_zone '+00:00', LOCAL INFILE off, CLIENT_FOUND_ROWS, no

@@ -34,6 +34,7 @@ static bool copy_opts(rg_pool_opts *to, const rg_pool_opts *from) {
     if (!to->timeout_ms) to->timeout_ms = 30000;
     if (!to->idle_timeout_ms) to->idle_timeout_ms = 60000;
     if (!to->max_statements) to->max_statements = 256;
+    if (!to->max_replica_lag_ms) to->max_replica_lag_ms = 10000;
     return ok;
 }
 
@@ -151,12 +152,14 @@ void rg__mysql_pool_shutdown(rg__mysql_pool *pool) {
         pthread_cond_signal(&rg__container(n, rg__waiter, node)->cond);
     pthread_mutex_unlock(&pool->lock);
     close_idle(pool);
+    rg__replicas_shutdown(pool->replicas);
 }
 
 void rg__mysql_pool_free(rg__mysql_pool *pool) {
     if (!pool) return;
     rg__pool_take_over(pool);
     close_idle(pool);
+    rg__replicas_free(pool->replicas);
     pthread_mutex_destroy(&pool->lock);
     free_opts(&pool->opts);
     rg__free(pool);

@@ -22,6 +22,7 @@ struct rg__mysql_pool {
     int64_t retry_at_ms, backoff_ms; /* circuit breaker; 0: closed */
     atomic_ulong stop_id;            /* a late statement that nobody could stop yet; 0: none */
     int64_t stop_until_ms;
+    struct rg__replicas *replicas;   /* owned; NULL: none (replica.c) */
     atomic_size_t max_packet;        /* as the last connection was told; 0: there was none */
 };
 
@@ -42,6 +43,9 @@ void rg__pool_move(rg__mysql *c, rg__node *to);
 rg__mysql *rg__pool_take_idle(rg__mysql_pool *pool);
 /* After a fork, the first thread of the child makes the pool its own, others wait for it. */
 void rg__pool_take_over(rg__mysql_pool *pool);
+/* The pools of replicas go with their primary's. NULL is fine. */
+void rg__replicas_shutdown(struct rg__replicas *rs);
+void rg__replicas_free(struct rg__replicas *rs);
 /* Puts the pool and its address in front of a message. */
 void rg__pool_say_where(const rg__mysql_pool *pool, rg_err *err);
 /* A connection that has just served stops what another one left running (kill.c). */

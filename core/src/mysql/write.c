@@ -86,6 +86,7 @@ int rg__write_prepare(rg__mysql *c, const rg__call *call, const rg__buf *key,
 
 int rg__write_end(rg__mysql *c, rg__call *call, int code, const rg_type *t, rg__slice shown,
                   rg_err *err) {
+    call->type = t;
     code = rg__call_end(c, call, code, shown.p, shown.len, err);
     if (code && err && err->domain == RG_DOMAIN_MYSQL) rg__sql_fail_entity(err, t);
     return code;

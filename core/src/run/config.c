@@ -85,6 +85,13 @@ int rg_config_mysql(rg_config *c, const rg_pool_opts *opts, rg_err *err) {
     return RG_OK;
 }
 
+int rg_config_replica(rg_config *c, const char *pool, const rg_pool_opts *opts, rg_err *err) {
+    for (uint32_t i = 0; i < c->n_mysql; i++)
+        if (!strcmp(rg__mysql_pool_name(c->mysql[i]), pool))
+            return rg__mysql_pool_replica(c->mysql[i], opts, err);
+    return rg__fail_field(err, "mysql", "there is no MySQL pool %s to have a replica", pool);
+}
+
 int rg_config_redis(rg_config *c, const rg_pool_opts *opts, rg_err *err) {
     for (uint32_t i = 0; i < c->n_redis; i++)
         if (opts->name && !strcmp(rg__redis_pool_name(c->redis[i]), opts->name))

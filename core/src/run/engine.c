@@ -143,6 +143,8 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     s->schema = c->schema;
     s->mysql = c->mysql;
     s->n_mysql = c->n_mysql;
+    for (uint32_t i = 0; i < s->n_mysql; i++)
+        e->has_replicas |= rg__mysql_pool_replicas(s->mysql[i]) > 0;
     e->redis = c->redis;
     s->n_redis = c->n_redis;
     c->schema = (rg__schema){0};
@@ -345,6 +347,8 @@ void rg_engine_cache_stats(rg_engine *e, double *bytes, double *entries) {
     *bytes = (double)b;
     *entries = (double)n;
 }
+
+int rg_engine_has_replicas(const rg_engine *e) { return e->has_replicas; }
 
 int rg_engine_coherent(rg_engine *e) {
     for (uint32_t i = 0; i < e->store.n_redis; i++)

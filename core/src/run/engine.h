@@ -24,6 +24,7 @@ struct rg_engine {
     rg__redis_pool **redis; /* by redis_pool number */
     rg__workers *workers;
     uint32_t timeout_ms;
+    bool has_replicas;      /* some MySQL pool has */
     atomic_int log_mask, log_values;
     rg_engine *next;        /* all open engines, for the exit handler; under its lock */
 };

@@ -3,6 +3,7 @@
 #include "run/op.h"
 
 #include "base/alloc.h"
+#include "mysql/timeline.h"
 #include "run/notifier.h"
 
 rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err) {
@@ -36,6 +37,7 @@ static void destroy(rg_op *op) {
     rg__items_deinit(&op->items);
     rg__free(op->slots);
     rg__trace_deinit(&op->trace);
+    rg__timeline_unref(op->timeline);
     rg__notifier_release(op);
     rg_engine_unref(op->engine);
     rg__free(op);
@@ -55,6 +57,7 @@ void rg_op_free(rg_op *op) {
 static int execute(rg_op *op, uint32_t timeout_ms) {
     rg__ctx ctx = rg__engine_ctx(op->engine, &op->trace, timeout_ms);
     if (op->deadline_ms && op->deadline_ms < ctx.deadline_ms) ctx.deadline_ms = op->deadline_ms;
+    ctx.timeline = op->timeline;
     atomic_store(&op->phase, RG_OP_RUNNING);
     int rc = op->run(op, &ctx, &op->err);
     if (rc < 0 && op->err.code == 0) rg__fail(&op->err, rc, "%s", rg_code_name(rc));

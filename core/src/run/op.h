@@ -22,6 +22,7 @@ struct rg_op {
     atomic_int phase;    /* rg_op_phase */
     rg_err err;
     rg__trace trace;
+    rg__timeline *timeline; /* of the session that it is of; NULL: none, or no replicas */
 
     /* evented hosts */
     rg__job job;

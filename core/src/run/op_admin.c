@@ -50,6 +50,26 @@ static int add_health(rg__result *r, const char *kind, const char *name, int rc,
     return rg__result_add_strings(r, cells);
 }
 
+static int replica_health(rg_op *op, uint32_t pool, const rg__ctx *ctx) {
+    const rg__mysql_pool *primary = op->engine->store.mysql[pool];
+    int ok = RG_OK;
+    for (uint32_t i = 0; ok == RG_OK && i < rg__mysql_pool_replicas(primary); i++) {
+        bool lagging = false;
+        uint32_t busy = 0;
+        uint32_t idle = 0;
+        rg_err why = {0};
+        rg__mysql *c = NULL;
+        rg__mysql_pool *replica = rg__mysql_pool_replica_at(primary, i, &lagging);
+        int rc = rg__mysql_acquire(replica, ctx, &c, &why);
+        if (rc >= 0) rg__mysql_release(c);
+        if (rc >= 0 && lagging)
+            rc = rg__fail(&why, RG_EUNAVAILABLE, "lags behind its primary and is not read");
+        rg__mysql_pool_stats(replica, &busy, &idle);
+        ok = add_health(op->result, "replica", rg__mysql_pool_name(replica), rc, busy, idle, &why);
+    }
+    return ok;
+}
+
 static int run_health(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg_engine *e = op->engine;
     op->result = rg__result_new(health_columns, 6);
@@ -63,6 +83,7 @@ static int run_health(rg_op *op, const rg__ctx *ctx, rg_err *err) {
         rg__mysql_pool_stats(e->store.mysql[i], &busy, &idle);
         ok = add_health(op->result, "mysql", rg__mysql_pool_name(e->store.mysql[i]), rc, busy, idle,
                         &why);
+        if (ok == RG_OK) ok = replica_health(op, i, ctx);
     }
     for (uint32_t i = 0; ok == RG_OK && i < e->store.n_redis; i++) {
         rg_err why = {0};

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Operations that read entities: by id, by index, by WHERE. */
+#include <strings.h>
+
 #include "base/alloc.h"
 #include "run/op.h"
 
@@ -65,11 +67,15 @@ rg_op *rg_op_lookup(rg_engine *engine, uint32_t type, uint32_t index, rg_builder
 }
 
 static int search_rows(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
+    rg__rows_deinit(&op->rows);
     return rg__sql_search(c, ctx, op->type, op->text.p, op->text.len, op->params, op->n_params,
                           op->offset, op->limit, rg__rows_add, &op->rows, err);
 }
 
 static int search_ids(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
+    rg__free(op->ids);
+    op->ids = NULL;
+    op->n_ids = 0;
     return rg__sql_search_ids(c, ctx, op->type, op->text.p, op->text.len, op->params, op->n_params,
                               op->offset, op->limit, &op->ids, &op->n_ids, err);
 }
@@ -82,15 +88,25 @@ static int search_count(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err
     return rc;
 }
 
+static int search_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err) {
+    rg_op *op = arg;
+    return op->mode == 0   ? search_rows(op, ctx, c, err)
+           : op->mode == 1 ? search_ids(op, ctx, c, err)
+                           : search_count(op, ctx, c, err);
+}
+
+/* A condition with a SELECT in it reads other tables. */
+static bool names_tables(const rg__buf *where) {
+    static const char word[] = "select";
+    for (size_t i = 0; i + sizeof word - 1 <= where->len; i++)
+        if (strncasecmp(where->p + i, word, sizeof word - 1) == 0) return true;
+    return false;
+}
+
 static int run_search(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg__op_place_params(op);
-    rg__mysql *c = NULL;
-    int rc = rg__mysql_acquire(rg__store_mysql(&op->engine->store, op->type), ctx, &c, err);
-    if (rc < 0) return rc;
-    rc = op->mode == 0   ? search_rows(op, ctx, c, err)
-         : op->mode == 1 ? search_ids(op, ctx, c, err)
-                         : search_count(op, ctx, c, err);
-    rg__mysql_release(c);
+    int rc = rg__mysql_read(rg__store_mysql(&op->engine->store, op->type), ctx,
+                            names_tables(&op->text) ? NULL : op->type, true, search_here, op, err);
     if (rc < 0) rg__err_about(err, "searching", op->type->name);
     return rc;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A session's pinned rows, and the reads that go without an operation. */
 #include "base/alloc.h"
+#include "mysql/timeline.h"
 #include "run/op.h"
 #include "run/session.h"
 
@@ -9,6 +10,8 @@ struct rg_session {
     rg_block **slots;
     uint32_t n, cap;
     rg__trace trace;   /* of reads without an operation */
+    rg__timeline *timeline; /* NULL when no pool has replicas */
+    rg__buf token;     /* the last one written */
 };
 
 rg_session *rg_session_new(rg_engine *engine, rg_err *err) {
@@ -22,7 +25,10 @@ rg_session *rg_session_new(rg_engine *engine, rg_err *err) {
         return NULL;
     }
     s->engine = rg_engine_ref(engine);
-    return s;
+    if (!engine->has_replicas || (s->timeline = rg__timeline_new()) != NULL) return s;
+    rg__fail_memory(err);
+    rg_session_free(s);
+    return NULL;
 }
 
 void rg_session_clear(rg_session *s) {
@@ -35,6 +41,8 @@ void rg_session_free(rg_session *s) {
     rg_session_clear(s);
     rg__free(s->slots);
     rg__trace_deinit(&s->trace);
+    rg__timeline_unref(s->timeline);
+    rg__buf_deinit(&s->token);
     rg_engine_unref(s->engine);
     rg__free(s);
 }
@@ -97,6 +105,7 @@ int rg_session_get(rg_session *s, uint32_t type, double id, rg_view *out, rg_err
     if (atomic_load_explicit(&s->engine->closed, memory_order_relaxed))
         return rg__fail(err, RG_ECLOSED, "the engine is closed");
     rg__ctx ctx = rg__engine_ctx(s->engine, &s->trace, 0);
+    ctx.timeline = s->timeline;
     rg_block *row = NULL;
     int rc = rg__load_one(&s->engine->store, &ctx, t, (uint64_t)id, &row, err);
     if (rc < 0) return rc;
@@ -127,4 +136,44 @@ rg_op *rg_session_events(rg_session *s) {
     s->trace = (rg__trace){0};
     atomic_store(&op->phase, RG_OP_DONE);
     return op;
+}
+
+/* ---- what was written, for replicas ---- */
+
+void rg_op_of_session(rg_op *op, rg_session *s) {
+    if (!op->timeline) op->timeline = rg__timeline_ref(s->timeline);
+}
+
+void rg_session_primary(rg_session *s) {
+    if (s->timeline) rg__timeline_distrust(s->timeline);
+}
+
+const char *rg_session_token(rg_session *s, size_t *len) {
+    rg__buf_clear(&s->token);
+    if (s->timeline) rg__timeline_write(s->timeline, &s->token);
+    const char *text = rg__buf_cstr(&s->token);
+    *len = strlen(text);
+    return text;
+}
+
+static const rg__mysql_pool *pool_named(void *arg, rg__slice name) {
+    const rg__store *store = arg;
+    for (uint32_t i = 0; i < store->n_mysql; i++)
+        if (rg__slice_eq(rg__slice_of(rg__mysql_pool_name(store->mysql[i])), name))
+            return store->mysql[i];
+    return NULL;
+}
+
+static const rg_type *type_named(void *arg, rg__slice name) {
+    const rg__store *store = arg;
+    return rg__schema_find(&store->schema, name.p, name.len);
+}
+
+int rg_session_follow(rg_session *s, const char *token, size_t len) {
+    if (!s->timeline) return 1;
+    rg__timeline_names names = {pool_named, type_named, &s->engine->store};
+    if (rg__timeline_read(s->timeline, (rg__slice){token, len}, &names)) return 1;
+    rg__count(&s->engine->store.metrics, RG__C_TOKENS_REFUSED, 1);
+    rg__timeline_distrust(s->timeline);
+    return 0;
 }

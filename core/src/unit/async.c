@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* The asynchronous flush: the plan as structured operations, queued with the cache in one script. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/alloc.h"
+#include "mysql/timeline.h"
 #include "unit/flush.h"
 #include "unit/load.h"
 
@@ -247,6 +249,17 @@ static int check_sizes(const batch *b, rg_err *err) {
     return RG_OK;
 }
 
+/* Who has queued a write reads its table on a replica once that has been applied there. */
+static void tell_timeline(const batch *b, const char *stream_id) {
+    rg__need need = {0};
+    char *at = NULL;
+    if (!b->ctx->timeline || rg__mysql_pool_replicas(b->queue->mysql) == 0) return;
+    need.queued_ms = strtoull(stream_id, &at, 10);
+    if (*at == '-') need.queued_seq = strtoull(at + 1, NULL, 10);
+    for (size_t i = 0; i < b->n; i++)
+        rg__timeline_add(b->ctx->timeline, b->queue->mysql, b->items->items[b->numbers[i]].type, &need);
+}
+
 static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     int rc = rg__plan_make(b->items, pool, &b->plan, err);
     if (rc < 0 || b->plan.n == 0) return rc;
@@ -260,6 +273,7 @@ static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
         rg__process_drop(b->store->process, b->changes.items[i].key.space,
                          b->changes.items[i].key.hash);
     if (rc >= 0) rg__count(b->ctx->metrics, RG__C_ENQUEUED_OPS, b->n);
+    if (rc >= 0) tell_timeline(b, stream_id);
     return rc;
 }
 

@@ -84,7 +84,9 @@ int rg__ids_reserve(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t
     int rc = rg__mysql_acquire(rg__store_mysql(s, t), ctx, &c, err);
     if (rc < 0) return rc;
     uint64_t first = 0;
-    rc = rg__sql_reserve_ids(c, ctx, t, n, &first, err);
+    rg__ctx quiet = *ctx; /* no user waits to read this on a replica */
+    quiet.timeline = NULL;
+    rc = rg__sql_reserve_ids(c, &quiet, t, n, &first, err);
     rg__mysql_release(c);
     if (rc < 0) rg__err_about(err, "reserving ids of", t->name);
     if (rc < 0) return rc;

@@ -26,6 +26,7 @@ typedef struct load {
     size_t n;
     rg__shared *shared;  /* NULL: no Redis tier */
     bool process;
+    bool may_lag;        /* a replica may answer: nothing is filled, and nobody asked for the newest */
     rg__key *keys;
     rg__entry *entries;
     rg_block **values;
@@ -203,18 +204,28 @@ static int select_some(load *l, rg__mysql *c, bool healing, uint64_t *ids, rg_er
                               take_row, l, err);
 }
 
-static int select_all(load *l, rg_err *err) {
+/* On this connection; a replica may have failed before it had sent all. */
+static int select_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err) {
+    load *l = arg;
+    const rg__ctx *whole = l->ctx;
     uint64_t *ids = rg__reallocarray(NULL, l->n, sizeof *ids);
     if (!ids) return rg__fail_memory(err);
-    rg__mysql *c = NULL;
-    int rc = rg__mysql_acquire(rg__store_mysql(l->store, l->type), l->ctx, &c, err);
-    if (rc >= 0) {
-        rc = select_some(l, c, false, ids, err);
-        if (rc >= 0) rc = select_some(l, c, true, ids, err);
-        rg__mysql_release(c);
+    for (size_t i = 0; i < l->n; i++) {
+        if (l->items[i].done) continue;
+        rg_block_unref(l->items[i].row);
+        l->items[i].row = NULL;
     }
+    l->ctx = ctx;
+    int rc = select_some(l, c, false, ids, err);
+    if (rc >= 0) rc = select_some(l, c, true, ids, err);
+    l->ctx = whole;
     rg__free(ids);
     return rc;
+}
+
+static int select_all(load *l, rg_err *err) {
+    return rg__mysql_read(rg__store_mysql(l->store, l->type), l->ctx, l->type, l->may_lag, select_here,
+                          l, err);
 }
 
 /* Fills Redis for those whose lease is held; the row, or its absence. */
@@ -338,6 +349,7 @@ int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint
     load l = {.store = s, .ctx = ctx, .type = t};
     l.process = t->cache_process && !flags;
     l.shared = t->cache_redis && !fresh ? rg__store_shared(s, t) : NULL;
+    l.may_lag = !flags && !l.process && !l.shared;
     int rc = sort_ids(&l, ids, n, err);
     if (rc >= 0) ask_process(&l);
     if (rc >= 0) rc = ask_redis(&l);

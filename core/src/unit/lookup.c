@@ -123,15 +123,25 @@ static void fill(lookup *l) {
     keep_ids(l);
 }
 
-static int select_rows(lookup *l, rg__rows *rows, rg_err *err) {
-    rg__mysql *c = NULL;
-    int rc = rg__mysql_acquire(rg__store_mysql(l->store, l->type), l->ctx, &c, err);
-    if (rc < 0) return rc;
+typedef struct selection {
+    const lookup *lookup;
+    rg__rows *rows;
+} selection;
+
+static int select_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err) {
+    selection *s = arg;
+    const lookup *l = s->lookup;
     bool heal = l->entry.lease.held && l->entry.lease.heal;
-    rc = rg__sql_select_index(c, l->ctx, l->type, l->index, rg_block_data(l->key_row),
-                              heal ? RG__LOCK_SHARE : RG__LOCK_NONE, 0, rg__rows_add, rows, err);
-    rg__mysql_release(c);
-    return rc;
+    rg__rows_deinit(s->rows);
+    return rg__sql_select_index(c, ctx, l->type, l->index, rg_block_data(l->key_row),
+                                heal ? RG__LOCK_SHARE : RG__LOCK_NONE, 0, rg__rows_add, s->rows, err);
+}
+
+/* What may fill a cache comes from the primary. */
+static int select_rows(lookup *l, rg__rows *rows, rg_err *err) {
+    selection s = {l, rows};
+    return rg__mysql_read(rg__store_mysql(l->store, l->type), l->ctx, l->type, !l->shared,
+                          select_here, &s, err);
 }
 
 /* Queued writes of rows that Redis does not cache otherwise show through their pending entries. */

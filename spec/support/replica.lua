@@ -1,0 +1,121 @@
+-- SPDX-License-Identifier: MIT
+-- A primary and its replica of a spec's own: two private servers, the second replicating from the first
+-- by GTID over the loopback interface.
+
+local faults = require "support.faults"
+local regolith = require "regolith"
+local support = require "support.init"
+
+local must = support.must
+local M = {}
+
+---@class Pair
+---@field primary Servers
+---@field replica Servers
+---@field sql { primary: regolith.Session, replica: regolith.Session } as root, on each server alone
+local Pair = {}
+Pair.__index = Pair
+
+--- A port that was free a moment ago.
+local function free_port()
+  local text = support.shell [[luajit -e '
+    local ffi = require "ffi"
+    ffi.cdef "int socket(int,int,int); int bind(int,const void*,unsigned); int getsockname(int,void*,unsigned*);"
+    local fd, a, n = ffi.C.socket(2, 1, 0), ffi.new("uint8_t[16]"), ffi.new("unsigned[1]", 16)
+    a[0], a[4], a[7] = 2, 127, 1
+    assert(ffi.C.bind(fd, a, 16) == 0 and ffi.C.getsockname(fd, a, n) == 0)
+    print(a[2] * 256 + a[3])']]
+  return must(tonumber(text), text)
+end
+
+local function flags(id, more)
+  return string.format("--log-bin=bin --server-id=%d --binlog-format=ROW %s",
+    id, more or "")
+end
+
+--- Runs a statement that pools do not take.
+local function administer(session, text)
+  return must(session:connection(function(c) return must(c:query(text)) end))
+end
+
+--- On one of the two: "primary" or "replica".
+function Pair:run(which, text) return administer(self.sql[which], text) end
+
+--- Has the replica apply nothing more for now / go on.
+function Pair:hold() self:run("replica", "STOP SLAVE SQL_THREAD") end
+function Pair:go_on() self:run("replica", "START SLAVE SQL_THREAD") end
+
+local function position(self, which, variable)
+  return self:run(which, "SELECT @@global." .. variable .. " AS p")[1].p
+end
+
+--- Waits until the replica has everything.
+function Pair:catch_up()
+  local at = position(self, "primary", "gtid_binlog_pos")
+  faults.await("the replica", function() return position(self, "replica", "gtid_slave_pos") == at end)
+end
+
+--- A counter of a server's own.
+function Pair:status(which, name)
+  return tonumber(self:run(which, "SHOW GLOBAL STATUS LIKE '" .. name .. "'")[1].Value)
+end
+
+--- An ORM on both, with its tables made and there on both. `pool`: further options of the pool.
+---@param entities regolith.Entity[]
+---@param pool? table
+---@param more? table
+function Pair:open(entities, pool, more)
+  local default = {
+    url = self.primary:mysql_url(), max_replica_lag_ms = 600000, replicas = { east = self.replica:mysql_url() },
+  }
+  for option, v in pairs(pool or {}) do default[option] = v end
+  local config = { mysql = { default = default }, entities = entities, timeout_ms = 20000 }
+  for option, v in pairs(more or {}) do config[option] = v end
+  local orm = must(regolith.open(config))
+  self.orms[#self.orms + 1] = orm
+  must(orm:schema_apply { destructive = true })
+  self:catch_up()
+  return orm
+end
+
+local function connect(servers)
+  local orm = must(regolith.open { mysql = servers:mysql_url(), entities = {} })
+  return orm, orm:session()
+end
+
+--- Starts both.
+---@return Pair
+function M.pair(purpose)
+  local self = setmetatable({ orms = {}, sql = {}, admins = {} }, Pair)
+  self.port = free_port()
+  self.primary = faults.servers(purpose .. "-p",
+    flags(1, "--skip-networking=0 --bind-address=127.0.0.1 --port=" .. self.port))
+  self.replica = faults.servers(purpose .. "-r", flags(2, "--skip-log-slave-updates --read-only=0"))
+  for _, which in ipairs { "primary", "replica" } do
+    self.admins[which], self.sql[which] = connect(self[which])
+  end
+  self:run("primary", "RESET MASTER")
+  self:run("replica", "RESET MASTER")
+  self:run("primary", "CREATE USER copier@'127.0.0.1' IDENTIFIED BY 'copier'")
+  self:run("primary", "GRANT REPLICATION SLAVE ON *.* TO copier@'127.0.0.1'")
+  self:run("replica", string.format("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, "
+    .. "MASTER_USER='copier', MASTER_PASSWORD='copier', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1", self.port))
+  self:run("replica", "START SLAVE")
+  self:catch_up()
+  return self
+end
+
+--- Closes what was opened and removes both servers.
+function Pair:remove()
+  for _, orm in ipairs(self.orms) do
+    if getmetatable(orm).__name then orm:close() end
+  end
+  for which, session in pairs(self.sql) do
+    session:close()
+    self.admins[which]:close()
+  end
+  self.replica:remove()
+  self.primary:remove()
+end
+
+return M
