@@ -44,7 +44,7 @@ local HOOKS = {
   before_insert = options.func, after_insert = options.func,
   before_update = options.func, after_update = options.func,
   before_delete = options.func, after_delete = options.func,
-  after_load = options.func, validate = options.func,
+  after_load = options.func, validate = options.func, on_conflict = options.func,
 }
 local CACHE = {
   process = options.boolean,

@@ -19,12 +19,13 @@ end
 ---@param name string
 ---@param e table entity
 ---@param session regolith.Session
+---@param more? any what else the hook is told
 ---@return true?
 ---@return regolith.Err?
-function M.run(T, name, e, session)
+function M.run(T, name, e, session, more)
   local hook = T.hooks[name]
   if not hook then return true end
-  local ok, answer, message, field = pcall(hook, e, session)
+  local ok, answer, message, field = pcall(hook, e, session, more)
   if not ok then return nil, refusal(T, name, e, answer) end
   if answer == false or (answer == nil and message ~= nil) then
     return nil, refusal(T, name, e, message, field)

@@ -6,6 +6,7 @@
 local entities = require "regolith.entity"
 local errors = require "regolith.err"
 local fields = require "regolith.field"
+local literal = require "regolith.literal"
 local native = require "regolith.native"
 local orm = require "regolith.orm"
 
@@ -21,6 +22,12 @@ local M = {
   entity = entities.entity,
   open = orm.open,
   null = native.null,
+  literal = literal.literal,
+  increment = literal.increment,
+  least = literal.least,
+  greatest = literal.greatest,
+  append = literal.append,
+  remove = literal.remove,
 }
 
 --- Marks a table as a JSON array, so that an empty one is written as [] and not as {}.

@@ -2,6 +2,8 @@
 -- The unit of work: new entities, changes, deletions, and what there is to say about them before they
 -- are flushed. Writing itself is in flush.
 
+local assign = require "regolith.assign"
+local cas = require "regolith.cas"
 local errors = require "regolith.err"
 local flush = require "regolith.flush"
 local hooks = require "regolith.hooks"
@@ -14,41 +16,6 @@ local C, ffi, err = native.C, native.ffi, native.err
 local rawget, rawset, setmetatable = rawget, rawset, setmetatable
 local NONE = {}
 local id_out = ffi.new "double[1]"
-
--- ---- names --------------------------------------------------------------------------------------
-
---- The column that a name means besides an entity's own names: a path, or an SQL name.
-local function column_named(T, name)
-  local column = T.entity.by_path[name]
-  if column then return column end
-  for _, c in ipairs(T.entity.columns) do
-    if c.column == name then return c end
-  end
-end
-
---- Assigns by any name a field goes by: "team", "team_id", "address.city", "score_2".
-local function assign(T, e, name, v, level)
-  local entity = T.entity
-  if entity.keys[name] or entity.refs[name] or name == "id" then
-    return record.assign(T, e, name, v, level + 1)
-  end
-  local column = column_named(T, name)
-  if not column then record.unknown(entity, name, level + 1) end
-  record.write(e, column.access, v)
-end
-
-local function assign_all(T, e, values, level)
-  if type(values) ~= "table" then error("the values are a table by field", level + 1) end
-  for name, v in pairs(values) do assign(T, e, name, v, level + 1) end
-end
-
---- Assigns what is not kept under its own name.
-local function assign_others(T, e, values, level)
-  local keys = T.entity.keys
-  for name, v in pairs(values) do
-    if not keys[name] then assign(T, e, name, v, level + 1) end
-  end
-end
 
 -- ---- ids ----------------------------------------------------------------------------------------
 
@@ -76,6 +43,8 @@ local M = {}
 
 ---@param Session table
 function M.install(Session)
+  cas.install(Session)
+
   --- A new entity, written by the next flush. Its id is allotted at once (unless ids are the
   --- database's or the application's).
   ---@param entity regolith.Entity
@@ -89,7 +58,7 @@ function M.install(Session)
     if values ~= nil and type(values) ~= "table" then error("the values are a table by field", 2) end
     local e, all = S.make(values or NONE)
     setmetatable(e, S.mt)
-    if not all then assign_others(S.T, e, values, 2) end
+    if not all then assign.others(S.T, e, values, 2) end
     local id = rawget(e, "id")
     if id == nil and ALLOTTED[entity.ids] then
       local fault
@@ -129,15 +98,23 @@ function M.install(Session)
   ---@return table e
   function Session:set(e, values)
     local S = self:_need(e, 2)
-    assign_all(S.T, e, values, 2)
+    assign.all(S.T, e, values, 2)
     return e
   end
 
-  --- Has the next flush delete the entity; a new one is just forgotten.
+  --- Has the next flush delete the entity; a new one is just forgotten. With options it is deleted
+  --- now, on condition, and the answer is typed.
   ---@param e table
-  ---@return true
-  function Session:delete(e)
+  ---@param opts? { cas: table|string|nil }
+  ---@return true|regolith.Answer|nil
+  ---@return regolith.Err? err
+  function Session:delete(e, opts)
     local S, place = self:_need(e, 2)
+    if opts ~= nil then
+      if place < 0 then error("a new entity is not deleted on condition", 2) end
+      local answer, fault, errno, sqlstate, last = cas.delete(self, S, e, place, opts, 2)
+      return answer, fault, errno, sqlstate, last
+    end
     if place < 0 then
       flush.forget(self, S, e, place)
     elseif not self._doomed[e] then
@@ -156,20 +133,26 @@ function M.install(Session)
   end
 
   --- Changes some fields of one entity now, in one statement, apart from what else is pending. The
-  --- entity keeps its values until that has worked.
+  --- entity keeps its values until that has worked. Values may be expressions (regolith.increment and
+  --- the like). With options or expressions the answer is typed.
   ---@param e table
   ---@param changes table
-  ---@return { changed: boolean }? answer
+  ---@param opts? { cas: table|string|nil } what has to hold for the change to be made
+  ---@return regolith.Answer? answer
   ---@return regolith.Err? err
   ---@return integer? errno
   ---@return string? sqlstate
-  function Session:update(e, changes)
+  function Session:update(e, changes, opts)
     local S, place = self:_need(e, 2)
     if place < 0 then error("a new entity is flushed before it is updated", 2) end
+    if opts ~= nil or cas.has_expression(changes) then
+      local answer, fault, errno, sqlstate, last = cas.update(self, S, e, place, changes, opts, 2)
+      return answer, fault, errno, sqlstate, last -- no tail call: an error blames the caller
+    end
     local view = self._view
     C.rg_session_row(self._c, place - 1, view)
     local shadow = setmetatable(S.decode(view.data), S.mt)
-    assign_all(S.T, shadow, changes, 2)
+    assign.all(S.T, shadow, changes, 2)
     local ok, fault = hooks.before(S.T, "update", shadow, self)
     if not ok then return errors.results(fault) end
     ok, fault = flush.update(self, S, e, place, shadow)

@@ -72,20 +72,55 @@ RG_API double rg_op_id(const rg_op *op, uint32_t i);    /* id i of an ids search
 RG_API double rg_op_number(const rg_op *op);            /* count, affected rows, ... by operation */
 
 /* ---- writing entities ---- */
-/* A flush of what the items say, in one transaction per MySQL pool; or, async, one entry in the
- * queue of each pool. Items keep their order of addition as their number. */
-RG_API rg_op *rg_op_flush(rg_engine *engine, rg_session *s, int async, rg_err *err);
+typedef enum rg_flush_mode {
+    RG_FLUSH_ALL = 0, /* all or nothing, in one transaction per MySQL pool */
+    RG_FLUSH_ASYNC,   /* one entry in the queue of each pool */
+    RG_FLUSH_EACH     /* each item has its own outcome */
+} rg_flush_mode;
+/* A flush of what the items say. Items keep their order of addition as their number. */
+RG_API rg_op *rg_op_flush(rg_engine *engine, rg_session *s, int mode, rg_err *err);
 /* Adds an item; the builder's values are taken as the new row (insert, update; checked now), the
  * session's row in slot is what it was (update, delete). The number of the item, -1000 when an
  * update changes nothing (no item), or a negative code. */
 RG_API int rg_op_flush_add(rg_op *op, int write, uint32_t type, rg_builder *b, int64_t slot,
                            rg_err *err);
+/* What has to hold for the item that is added next: the values set in `expected` (taken now); the
+ * values of the session's row in the given columns; with RG_EXPECT_CHANGES also those of the columns
+ * that it changes, as they were read. Such an update is an item even when it changes nothing: then
+ * the row is compared only. */
+enum { RG_EXPECT_CHANGES = 1 };
+RG_API int rg_op_flush_expect(rg_op *op, uint32_t type, rg_builder *expected, const uint32_t *cols,
+                              uint32_t n, int flags, rg_err *err);
+/* EACH: the update that is added next makes the column what an SQL expression says, and is done only
+ * where guard (len 0: none) holds. The parameters added since the last call are theirs. */
+RG_API int rg_op_flush_express(rg_op *op, uint32_t type, uint32_t col, const char *sql, size_t len,
+                               const char *guard, size_t guard_len, rg_err *err);
+/* Columns that the update that is added next writes even when they keep their values: it comes after
+ * another one of the same row in the same operation. */
+RG_API int rg_op_flush_assign(rg_op *op, uint32_t type, const uint32_t *cols, uint32_t n, rg_err *err);
+typedef enum rg_outcome {
+    RG_OUTCOME_NONE = 0,
+    RG_OUTCOME_APPLIED,
+    RG_OUTCOME_UNCHANGED, /* all as expected, and nothing to change */
+    RG_OUTCOME_CONFLICT,  /* the row is not as expected; nothing was written */
+    RG_OUTCOME_MISSING,   /* there is no such row */
+    RG_OUTCOME_UNKNOWN,   /* the connection was lost; it may have been done */
+    RG_OUTCOME_FAILED     /* rg_op_item_error says why */
+} rg_outcome;
+RG_API int rg_op_outcome(const rg_op *op, uint32_t item);
+/* CONFLICT: the row as it is (borrowed from the operation), 1, or 0 when it is not known; and where
+ * it is not as expected. */
+RG_API int rg_op_item_current(const rg_op *op, uint32_t item, rg_view *out);
+RG_API int rg_op_item_differs(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t cap);
+RG_API const rg_err *rg_op_item_error(const rg_op *op, uint32_t item);
 /* After success: the row as it is now, pinned (inserts: a new slot, updates: the same slot). */
 RG_API int rg_op_flush_row(rg_op *op, uint32_t item, rg_session *s, rg_view *out);
 /* Names of the columns that an update item changes: column numbers into cols, how many. */
 RG_API int rg_op_flush_changed(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t cap);
 /* The stream id given to the queued flush ("ms-seq"), NULL when none. */
 RG_API const char *rg_op_stream_id(const rg_op *op);
+/* Lets milliseconds pass. */
+RG_API rg_op *rg_op_pause(rg_engine *engine, double ms, rg_err *err);
 /* Reserves n ids (0: a block) so that rg_engine_next_id has some. */
 RG_API rg_op *rg_op_reserve(rg_engine *engine, uint32_t type, double n, rg_err *err);
 

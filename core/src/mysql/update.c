@@ -109,7 +109,7 @@ static int update_one(const update *u, size_t i, uint64_t *matched, rg_err *err)
 /* What JSON_TABLE turns an element into. It converts in silence and stores NULL or a cut value for
  * what does not fit, so it is given types that take anything; the assignment, which obeys the
  * strict mode, does the rest. */
-static const char *json_type(const rg__column *col) {
+const char *rg__json_type(const rg__column *col) {
     switch (col->kind) {
     case RG_BOOL:
     case RG_I8:
@@ -138,11 +138,10 @@ static const char *json_type(const rg__column *col) {
     }
 }
 
-static void add_assignment(rg__buf *sql, const rg__mysql *c, const rg__column *col, uint32_t i) {
+void rg__json_value(rg__buf *sql, const rg__mysql *c, const rg__column *col, uint32_t i) {
     bool hex = col->kind == RG_BINARY || col->kind == RG_BLOB;
     bool json = (col->kind == RG_JSON || col->kind == RG_REFS) && c->flavour == RG__MYSQL;
-    const char *form = hex ? "t.%s=UNHEX(r.c%u)" : json ? "t.%s=CAST(r.c%u AS JSON)" : "t.%s=r.c%u";
-    rg__buf_fmt(sql, form, col->quoted, i);
+    rg__buf_fmt(sql, hex ? "UNHEX(r.c%u)" : json ? "CAST(r.c%u AS JSON)" : "r.c%u", i);
 }
 
 static void add_json_columns(rg__buf *sql, const rg__row_write *w) {
@@ -151,7 +150,7 @@ static void add_json_columns(rg__buf *sql, const rg__row_write *w) {
     if (w->n_more == 2) rg__buf_str(sql, ",v BIGINT UNSIGNED PATH '$[1]' ERROR ON ERROR");
     for (uint32_t i = 0; i < w->t->n_columns; i++) {
         if (!w->mask[i]) continue;
-        rg__buf_fmt(sql, ",c%u %s PATH '$[%u]' ERROR ON ERROR", i, json_type(&w->t->columns[i]),
+        rg__buf_fmt(sql, ",c%u %s PATH '$[%u]' ERROR ON ERROR", i, rg__json_type(&w->t->columns[i]),
                     at++);
     }
 }
@@ -165,8 +164,8 @@ static void many_rows_text(rg__mysql *c, rg__buf *sql, const rg__row_write *w) {
     if (w->n_more == 2) rg__buf_fmt(sql, " AND t.%s=r.v", t->columns[t->version_column].quoted);
     for (uint32_t i = 0; i < t->n_columns; i++) {
         if (!w->mask[i]) continue;
-        rg__buf_str(sql, separator);
-        add_assignment(sql, c, &t->columns[i], i);
+        rg__buf_fmt(sql, "%st.%s=", separator, t->columns[i].quoted);
+        rg__json_value(sql, c, &t->columns[i], i);
         separator = ",";
     }
 }

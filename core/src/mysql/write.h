@@ -9,6 +9,10 @@ enum { RG__WRITE_ROWS = 1000 }; /* rows a statement at most */
 
 /* Appends a value as an element of a JSON array, for JSON_TABLE to read (update.c says how). */
 void rg__json_element(rg__buf *out, const rg__column *col, const rg__value *v);
+/* The SQL type that JSON_TABLE reads such an element with, and the value of column c<i> of `r` so
+ * read, as it is assigned. */
+const char *rg__json_type(const rg__column *col);
+void rg__json_value(rg__buf *sql, const rg__mysql *c, const rg__column *col, uint32_t i);
 /* What all values of a row take at most, as SQL or JSON text; mask: columns that count, NULL: all.
  */
 size_t rg__row_sql_bound(const rg_type *t, const void *row);

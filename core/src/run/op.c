@@ -36,6 +36,8 @@ static void destroy(rg_op *op) {
     rg__result_free(op->result);
     rg__items_deinit(&op->items);
     rg__free(op->slots);
+    rg__terms_free(op->terms);
+    rg__free(op->assigned);
     rg__trace_deinit(&op->trace);
     rg__timeline_unref(op->timeline);
     rg__notifier_release(op);

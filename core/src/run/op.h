@@ -55,11 +55,26 @@ struct rg_op {
     rg__items items;     /* flush */
     int64_t *slots;      /* flush: session slot of each item, -1 none */
     size_t slots_cap;
+    int flush_mode;      /* rg_flush_mode */
+    rg__terms *terms;    /* flush: of the item that is added next; owned, NULL: none */
+    uint8_t *assigned;   /* flush: columns that the item that is added next writes in any case; owned */
+    bool expects_changes; /* RG_EXPECT_CHANGES was among their flags */
 };
 
 rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err);
 int rg__op_add_u64(rg_op *op, uint64_t v);
 /* Once, before the parameters are used: strings point into the buffer. */
 void rg__op_place_params(rg_op *op);
+
+
+/* ---- op_terms.c: the terms of an update or delete, once what it changes is known ---- */
+/* Takes those given for this item; changed: columns that the caller changes, NULL for a delete. */
+int rg__op_take_terms(rg_op *op, rg__item *it, const uint8_t *changed, rg_err *err);
+/* Adds the columns that are written in any case; how many the mask then has. */
+uint32_t rg__op_take_assigned(rg_op *op, const rg_type *t, uint8_t *mask);
+/* Is there anything to do for an update that changes no column itself? */
+static inline bool rg__op_has_terms(const rg_op *op) {
+    return op->terms && (op->terms->n_exprs || op->terms->expect || op->expects_changes);
+}
 
 #endif

@@ -14,9 +14,17 @@ static int run_async(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     return rg__flush_async(&op->engine->store, ctx, &op->items, op->stream_id, err);
 }
 
-rg_op *rg_op_flush(rg_engine *engine, rg_session *s, int async, rg_err *err) {
-    rg_op *op = rg__op_new(engine, async ? run_async : run_flush, err);
-    if (op) op->own = s; /* borrowed: used by flush_add only, before the operation runs */
+static int run_each(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__each(&op->engine->store, ctx, &op->items, err);
+}
+
+rg_op *rg_op_flush(rg_engine *engine, rg_session *s, int mode, rg_err *err) {
+    static const rg__op_fn runs[] = {
+        [RG_FLUSH_ALL] = run_flush, [RG_FLUSH_ASYNC] = run_async, [RG_FLUSH_EACH] = run_each};
+    rg_op *op = rg__op_new(engine, runs[mode], err);
+    if (!op) return NULL;
+    op->own = s; /* borrowed: used by flush_add only, before the operation runs */
+    op->flush_mode = mode;
     return op;
 }
 
@@ -53,7 +61,7 @@ static bool has_updated(const rg_type *t) {
 /* Counts the version up and stamps the update, once it is known that something else changed. */
 static int stamp_update(rg__item *it, rg_builder *b, rg_err *err) {
     const rg_type *t = it->type;
-    uint32_t v = t->version_column;
+    uint32_t v = it->terms && it->terms->bump ? 0 : t->version_column;
     if (!v && !has_updated(t)) return RG_OK;
     if (v) {
         rg__value old = rg__row_value(t, rg_block_data(it->before), v);
@@ -63,37 +71,41 @@ static int stamp_update(rg__item *it, rg_builder *b, rg_err *err) {
     rg_block_unref(it->after);
     it->after = rg__builder_finish(b, false, rg__wall_us(), err);
     if (!it->after) return err && err->code ? err->code : RG_ENO_MEMORY;
-    rg__row_diff(t, rg_block_data(it->before), rg_block_data(it->after), it->mask);
+    for (uint32_t i = 1; i < t->n_columns; i++)
+        it->mask[i] |= !rg__row_column_eq(t, rg_block_data(it->before), rg_block_data(it->after), i);
     return RG_OK;
 }
 
-static int finish_update(rg__item *it, rg_builder *b, rg_err *err) {
+static int finish_update(rg_op *op, rg__item *it, rg_builder *b, rg_err *err) {
     const rg_type *t = it->type;
     it->after = rg__builder_finish(b, false, 0, err);
     if (!it->after) return err && err->code ? err->code : RG_ENO_MEMORY;
     it->mask = rg__calloc(t->n_columns + 1, 1);
     if (!it->mask) return rg__fail_memory(err);
-    if (rg__row_diff(t, rg_block_data(it->before), rg_block_data(it->after), it->mask) == 0)
-        return UNCHANGED;
+    uint32_t n = rg__row_diff(t, rg_block_data(it->before), rg_block_data(it->after), it->mask);
+    if (op->assigned) n = rg__op_take_assigned(op, t, it->mask);
+    if (n == 0 && !rg__op_has_terms(op)) return UNCHANGED;
     it->id = rg__row_id(t, rg_block_data(it->before));
     if (it->mask[0]) return rg__fail_field(err, "id", "%s.id: an id does not change", t->name);
-    return stamp_update(it, b, err);
+    int rc = rg__op_take_terms(op, it, it->mask, err);
+    if (rc < 0) return rc;
+    return it->terms && it->terms->check ? RG_OK : stamp_update(it, b, err);
 }
 
-static int finish_item(rg__item *it, rg_builder *b, rg_err *err) {
+static int finish_item(rg_op *op, rg__item *it, rg_builder *b, rg_err *err) {
     if (it->write != RG_INSERT && !it->before)
         return rg__fail(err, RG_EMISUSE, "%s: the session does not hold that row", it->type->name);
-    if (it->write == RG_INSERT) return finish_insert(it, b, err);
-    if (it->write == RG_UPDATE) return finish_update(it, b, err);
-    it->id = rg__row_id(it->type, rg_block_data(it->before));
-    return RG_OK;
+    if (it->write == RG_UPDATE) return finish_update(op, it, b, err);
+    if (it->write == RG_DELETE) it->id = rg__row_id(it->type, rg_block_data(it->before));
+    int rc = it->write == RG_INSERT ? finish_insert(it, b, err) : RG_OK;
+    return rc < 0 ? rc : rg__op_take_terms(op, it, NULL, err);
 }
 
 static void remove_last(rg_op *op) {
-    rg__item *it = &op->items.items[--op->items.n];
-    rg_block_unref(it->before);
-    rg_block_unref(it->after);
-    rg__free(it->mask);
+    rg__item_deinit(&op->items.items[--op->items.n]);
+    rg__terms_free(op->terms);
+    op->terms = NULL;
+    op->expects_changes = false;
 }
 
 static int remember_slot(rg_op *op, int64_t slot) {
@@ -116,7 +128,7 @@ int rg_op_flush_add(rg_op *op, int write, uint32_t type, rg_builder *b, int64_t 
     it->type = t;
     rg_block *before = write == RG_INSERT ? NULL : rg__session_block(op->own, slot);
     if (before) it->before = rg_block_ref(before);
-    int rc = finish_item(it, b, err);
+    int rc = finish_item(op, it, b, err);
     if (rc >= 0) return (int)op->items.n - 1;
     remove_last(op);
     if (rc != UNCHANGED) rg__err_set_entity(err, t->name);

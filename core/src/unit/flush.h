@@ -4,7 +4,29 @@
 #ifndef RG_UNIT_FLUSH_H
 #define RG_UNIT_FLUSH_H
 
+#include <regolith/op.h>
+
+#include "mysql/cas.h"
 #include "unit/store.h"
+
+/* Under which conditions a row is written, and what became of that. */
+typedef struct rg__terms {
+    rg_block *expected;  /* the row with the values that are expected (owned reference) */
+    uint8_t *expect;     /* which of its columns are compared (owned, n_columns bytes) */
+    rg__expr *exprs;     /* columns that the server computes (owned; they point into `bytes`) */
+    size_t n_exprs;
+    rg__param *params;   /* owned */
+    rg__buf bytes;
+    bool own_version;    /* the version is compared because the type has one, not by wish */
+    bool bump;           /* the server counts the version up */
+    bool check;          /* nothing is written: the row is only compared */
+    /* answers */
+    int outcome;         /* rg_outcome */
+    rg_block *current;   /* CONFLICT: the row as it is (owned reference) */
+    uint8_t *differs;    /* CONFLICT: where it is not as expected (owned, n_columns bytes) */
+    rg_err fault;        /* FAILED, UNKNOWN */
+} rg__terms;
+void rg__terms_free(rg__terms *t);
 
 /* What a flush does to one row. */
 typedef struct rg__item {
@@ -16,6 +38,7 @@ typedef struct rg__item {
     uint8_t *mask;       /* update: columns that change (owned, n_columns bytes) */
     uint32_t level;      /* plan: waits for items that free a unique value it takes */
     bool early;          /* plan: frees a unique value that an insert takes */
+    rg__terms *terms;    /* owned; NULL: none, but that of a version */
 } rg__item;
 
 typedef struct rg__items {
@@ -23,6 +46,7 @@ typedef struct rg__items {
     size_t n, cap;
 } rg__items;
 void rg__items_deinit(rg__items *items);
+void rg__item_deinit(rg__item *it);
 /* New empty item at the end, NULL when out of memory. */
 rg__item *rg__items_add(rg__items *items);
 
@@ -44,10 +68,15 @@ typedef struct rg__plan {
  * of one row are refused (RG_EMISUSE). */
 int rg__plan_make(const rg__items *items, int mysql_pool, rg__plan *plan, rg_err *err);
 void rg__plan_deinit(rg__plan *plan);
+/* The row with another id; NULL when out of memory. */
+rg_block *rg__row_with_id(const rg_type *t, const rg_block *row, uint64_t id, rg_err *err);
 /* Runs a step's statements. RG_ECONFLICT: rows were not as they were read; then the transaction is
  * to be rolled back, and of several rows it has been, to find out which. */
 int rg__step_run(const rg__items *items, const rg__ctx *ctx, rg__mysql *conn, const rg__step *step,
                  rg_err *err);
+/* The same for updates and deletes with terms; the item at fault tells what was met. */
+int rg__step_run_expecting(const rg__items *items, const rg__ctx *ctx, rg__mysql *conn,
+                           const rg__step *step, rg_err *err);
 /* Is it one statement that does all or nothing? An UPDATE of many that meets too few rows is not:
  * it has to be undone. */
 bool rg__step_is_atomic(const rg__items *items, const rg__mysql *conn, const rg__step *step);
@@ -56,6 +85,10 @@ bool rg__step_is_atomic(const rg__items *items, const rg__mysql *conn, const rg_
  * the message) and err->item names the item when it is known. On success inserted rows with
  * database ids have new `after` blocks. */
 int rg__flush(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err);
+/* Runs the items apart from each other, in few statements: each has terms, which get its outcome.
+ * Items of one row keep their order, and a later one sees what an earlier one of them wrote. Fails
+ * only when out of memory. After RG_OUTCOME_APPLIED `after` is the row as it was written. */
+int rg__each(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err);
 /* Queues the items; stream_id (48 bytes) gets the id of the last entry made. `after` and `before`
  * are rebased on what the cache holds when somebody else wrote other columns meanwhile. */
 int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, char *stream_id, rg_err *err);

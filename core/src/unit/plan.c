@@ -17,12 +17,28 @@ typedef enum stage {
     STAGE_DELETE
 } stage;
 
+void rg__terms_free(rg__terms *t) {
+    if (!t) return;
+    rg_block_unref(t->expected);
+    rg_block_unref(t->current);
+    rg__free(t->expect);
+    rg__free(t->exprs);
+    rg__free(t->params);
+    rg__free(t->differs);
+    rg__buf_deinit(&t->bytes);
+    rg__free(t);
+}
+
+void rg__item_deinit(rg__item *it) {
+    rg_block_unref(it->before);
+    rg_block_unref(it->after);
+    rg__free(it->mask);
+    rg__terms_free(it->terms);
+    *it = (rg__item){0};
+}
+
 void rg__items_deinit(rg__items *items) {
-    for (size_t i = 0; i < items->n; i++) {
-        rg_block_unref(items->items[i].before);
-        rg_block_unref(items->items[i].after);
-        rg__free(items->items[i].mask);
-    }
+    for (size_t i = 0; i < items->n; i++) rg__item_deinit(&items->items[i]);
     rg__free(items->items);
     *items = (rg__items){0};
 }
@@ -146,11 +162,19 @@ static int compare_masks(const rg__item *a, const rg__item *b) {
     return a->mask && b->mask ? memcmp(a->mask, b->mask, a->type->n_columns) : 0;
 }
 
+/* Those with terms go apart from those without, and compare the same columns. */
+static int compare_terms(const rg__item *a, const rg__item *b) {
+    int d = sign(a->terms != NULL, b->terms != NULL);
+    if (d == 0 && a->terms) d = sign(a->terms->check, b->terms->check);
+    return d || !a->terms ? d : memcmp(a->terms->expect, b->terms->expect, a->type->n_columns);
+}
+
 static int compare(const rg__item *a, const rg__item *b) {
     int d = sign(stage_of(a), stage_of(b));
     if (d == 0) d = sign(a->level, b->level);
     if (d == 0) d = compare_types(a, b);
     if (d == 0) d = compare_masks(a, b);
+    if (d == 0) d = compare_terms(a, b);
     if (d == 0) d = (a->id > b->id) - (a->id < b->id);
     return d;
 }
@@ -171,7 +195,7 @@ static bool is_sorted(const rg__item *const *sorted, size_t n) {
 
 static bool same_step(const rg__item *a, const rg__item *b) {
     return stage_of(a) == stage_of(b) && a->level == b->level && a->type == b->type &&
-           compare_masks(a, b) == 0;
+           compare_masks(a, b) == 0 && compare_terms(a, b) == 0;
 }
 
 static int refuse_twins(const rg__item *const *sorted, size_t n, rg_err *err) {

@@ -41,25 +41,24 @@ static int expected_of(const run *r, uint64_t **expected) {
 
 /* ---- inserts ---- */
 
-static int with_id(const rg_type *t, rg_block **block, uint64_t id, rg_err *err) {
+rg_block *rg__row_with_id(const rg_type *t, const rg_block *row, uint64_t id, rg_err *err) {
     rg_builder *b = rg_builder_new(t, err);
-    if (!b) return RG_ENO_MEMORY;
-    int rc = rg_builder_load(b, rg_block_data(*block), rg_block_len(*block), err);
+    if (!b) return NULL;
+    int rc = rg_builder_load(b, rg_block_data(row), rg_block_len(row), err);
     if (rc >= 0) rc = rg_builder_u64(b, 0, id, err);
-    rg_block *row = rc >= 0 ? rg__builder_finish(b, false, 0, err) : NULL;
+    rg_block *with = rc >= 0 ? rg__builder_finish(b, false, 0, err) : NULL;
     rg_builder_free(b);
-    if (!row) return rc < 0 ? rc : RG_ENO_MEMORY;
-    rg_block_unref(*block);
-    *block = row;
-    return RG_OK;
+    return with;
 }
 
 static int adopt_ids(const run *r, const uint64_t *ids, rg_err *err) {
     for (size_t i = 0; i < r->step->n; i++) {
         rg__item *it = item_of(r, i);
         if (it->id) continue;
-        int rc = with_id(r->step->type, &it->after, ids[i], err);
-        if (rc < 0) return rc;
+        rg_block *row = rg__row_with_id(r->step->type, it->after, ids[i], err);
+        if (!row) return RG_ENO_MEMORY;
+        rg_block_unref(it->after);
+        it->after = row;
         it->id = ids[i];
     }
     return RG_OK;
@@ -166,7 +165,9 @@ static int run_delete(const run *r, rg_err *err) {
 int rg__step_run(const rg__items *items, const rg__ctx *ctx, rg__mysql *conn, const rg__step *step,
                  rg_err *err) {
     const run r = {items, ctx, conn, step};
-    int rc = step->write == RG_INSERT   ? run_insert(&r, err)
+    bool expecting = step->write != RG_INSERT && items->items[step->items[0]].terms;
+    int rc = expecting                  ? rg__step_run_expecting(items, ctx, conn, step, err)
+             : step->write == RG_INSERT ? run_insert(&r, err)
              : step->write == RG_UPDATE ? run_update(&r, err)
                                         : run_delete(&r, err);
     if (rc >= 0) return rc;
@@ -176,7 +177,9 @@ int rg__step_run(const rg__items *items, const rg__ctx *ctx, rg__mysql *conn, co
 }
 
 bool rg__step_is_atomic(const rg__items *items, const rg__mysql *conn, const rg__step *step) {
-    if (step->write == RG_UPDATE) return step->n == 1;
+    const rg__terms *terms = items->items[step->items[0]].terms;
+    if (terms && terms->check) return false;
+    if (step->write == RG_UPDATE || terms) return step->n == 1;
     if (step->write == RG_DELETE) return rg__sql_delete_statements(step->n) == 1;
     const run r = {.items = items, .step = step};
     const void **rows = step->n > 1 ? rows_of(&r) : NULL;

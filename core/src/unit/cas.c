@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/* Writes that stand and fall apart from each other: few statements, an outcome for each.
+ *
+ * Items are sorted into waves (the second write of a row is in the second wave), within a wave into
+ * groups of one statement's shape, and run in chunks, each in a transaction of its own where caches
+ * are to be told. A chunk that fails is cut in halves until only the bad item is left. */
+#include "unit/cas.h"
+
+#include <stdlib.h>
+
+#include "base/alloc.h"
+
+enum { TRIES = 5, RACES = 3, PENDING_WAIT_MS = 5 };
+
+/* ---- groups ---- */
+
+static int sign(int64_t a, int64_t b) { return (a > b) - (a < b); }
+
+/* What goes in one statement: column by column. */
+static int compare_shapes(const rg__item *a, const rg__item *b) {
+    size_t n = a->type->n_columns;
+    int d = sign(a->write, b->write);
+    if (d == 0) d = sign(a->terms->bump, b->terms->bump);
+    if (d == 0) d = sign(a->terms->check, b->terms->check);
+    if (d == 0) d = sign(a->terms->n_exprs != 0, b->terms->n_exprs != 0);
+    if (d == 0 && a->mask && b->mask) d = memcmp(a->mask, b->mask, n);
+    if (d == 0) d = sign(a->terms->expect != NULL, b->terms->expect != NULL);
+    if (d == 0 && a->terms->expect) d = memcmp(a->terms->expect, b->terms->expect, n);
+    return d;
+}
+
+static int compare_places(const rg__place *x, const rg__place *y, const rg__item *items) {
+    const rg__item *a = &items[x->item];
+    const rg__item *b = &items[y->item];
+    int d = sign(x->wave, y->wave);
+    if (d == 0) d = sign(a->type->mysql_pool, b->type->mysql_pool);
+    if (d == 0) d = sign(a->type->rank, b->type->rank);
+    if (d == 0) d = sign(a->type->number, b->type->number);
+    return d ? d : compare_shapes(a, b);
+}
+
+static int compare(const void *p, const void *q, void *arg) {
+    const rg__place *x = p, *y = q;
+    const rg__item *items = arg;
+    int d = compare_places(x, y, items);
+    if (d == 0) d = (items[x->item].id > items[y->item].id) - (items[x->item].id < items[y->item].id);
+    return d ? d : sign(x->item, y->item);
+}
+
+/* The wave of each item, and who wrote its row before. */
+static int number_waves(rg__each_run *e) {
+    rg__map *last = rg__map_new();
+    int rc = last ? RG_OK : RG_ENO_MEMORY;
+    for (uint32_t i = 0; rc >= 0 && i < e->items->n; i++) {
+        const rg__item *it = &e->items->items[i];
+        const uint64_t key[2] = {it->type->number, it->id};
+        void *old = NULL;
+        e->places[i] = (rg__place){.item = i, .earlier = RG__NOBODY};
+        if (it->id) rc = rg__map_put(last, key, sizeof key, &e->places[i], &old);
+        if (!old) continue;
+        const rg__place *before = old;
+        e->places[i].wave = before->wave + 1;
+        e->places[i].earlier = before->item;
+    }
+    rg__map_free(last);
+    return rc;
+}
+
+/* ---- a row that an earlier item of the same call has written ---- */
+
+/* The version that an earlier item left is what this one finds; it is the server that counts on. */
+static void follow_version(rg__item *it) {
+    uint32_t v = it->type->version_column;
+    if (!v || !it->terms->own_version) return;
+    it->terms->expect[v] = 0;
+    it->terms->bump = it->write == RG_UPDATE && !it->terms->check;
+    if (it->mask) it->mask[v] = 0;
+}
+
+static int rebase(rg__each_run *e, const rg__place *p, rg_err *err) {
+    rg__item *it = &e->items->items[p->item];
+    const rg__item *earlier = p->earlier == RG__NOBODY ? NULL : &e->items->items[p->earlier];
+    if (!earlier || earlier->terms->outcome != RG_OUTCOME_APPLIED || !earlier->after) return RG_OK;
+    if (it->before) {
+        rg_block_unref(it->before);
+        it->before = rg_block_ref(earlier->after);
+    }
+    if (it->write == RG_UPDATE) {
+        rg_block *merged = rg__row_merge(it->type, rg_block_data(earlier->after),
+                                         rg_block_data(it->after), it->mask, err);
+        if (!merged) return RG_ENO_MEMORY;
+        rg_block_unref(it->after);
+        it->after = merged;
+    }
+    follow_version(it);
+    return RG_OK;
+}
+
+/* ---- chunks until all have an outcome ---- */
+
+static void all_fail(rg__each_run *e, const uint32_t *items, size_t n, int outcome,
+                     const rg_err *fault) {
+    for (size_t i = 0; i < n; i++) {
+        rg__terms *t = e->items->items[items[i]].terms;
+        t->outcome = outcome;
+        t->fault = *fault;
+        rg__err_set_entity(&t->fault, e->items->items[items[i]].type->name);
+    }
+}
+
+/* Those without an outcome move to the front. */
+static size_t keep_open(const rg__each_run *e, uint32_t *items, size_t n) {
+    size_t left = 0;
+    for (size_t i = 0; i < n; i++)
+        if (e->items->items[items[i]].terms->outcome == RG_OUTCOME_NONE) items[left++] = items[i];
+    return left;
+}
+
+static bool wait_a_little(const rg__ctx *ctx, int64_t ms) {
+    if (rg__left_ms(ctx->deadline_ms) <= ms) return false;
+    rg__sleep_ms(ms);
+    return true;
+}
+
+/* May the same statements run once more? */
+static bool again(const rg__ctx *ctx, int rc, const rg_err *fault, int *tries) {
+    uint32_t jitter = 0;
+    if (rc == RG_EPENDING) return wait_a_little(ctx, PENDING_WAIT_MS);
+    bool lost = fault->cls == RG_CLASS_RECONNECT && rc != RG_ETIMEOUT;
+    if ((!lost && fault->cls != RG_CLASS_RETRY) || ++*tries >= TRIES) return false;
+    rg__random(&jitter, sizeof jitter);
+    return wait_a_little(ctx, jitter % (2U << *tries));
+}
+
+/* One chunk to its end: 1 when it failed for what is in it and is to be cut. */
+static int run_chunk(rg__each_run *e, uint32_t *items, size_t n) {
+    rg_err fault;
+    int tries = 0;
+    int races = 0;
+    while ((n = keep_open(e, items, n)) > 0) {
+        rg__err_clear(&fault);
+        int rc = rg__chunk_run(e, items, n, races >= RACES, &fault);
+        if (rc >= 0) {
+            races++;
+            continue;
+        }
+        if (fault.cls == RG_CLASS_AMBIGUOUS && rg__chunk_settle(e, items, n, &fault)) continue;
+        if (fault.cls != RG_CLASS_AMBIGUOUS && again(e->ctx, rc, &fault, &tries)) continue;
+        if (fault.cls == RG_CLASS_PERMANENT && n > 1) return 1;
+        n = keep_open(e, items, n);
+        all_fail(e, items, n,
+                 fault.cls == RG_CLASS_AMBIGUOUS ? RG_OUTCOME_UNKNOWN : RG_OUTCOME_FAILED, &fault);
+    }
+    return RG_OK;
+}
+
+static void run_some(rg__each_run *e, uint32_t *items, size_t n) {
+    if (run_chunk(e, items, n) == 0) return;
+    n = keep_open(e, items, n);
+    run_some(e, items, n / 2);
+    run_some(e, items + n / 2, n - n / 2);
+}
+
+static void run_group(rg__each_run *e, const rg__place *places, size_t n, uint32_t *scratch) {
+    for (size_t i = 0; i < n; i++) scratch[i] = places[i].item;
+    for (size_t at = 0; at < n;) {
+        size_t k = rg__chunk_fits(e, scratch + at, n - at);
+        run_some(e, scratch + at, k);
+        at += k;
+    }
+}
+
+static int run_waves(rg__each_run *e, uint32_t *scratch, rg_err *err) {
+    const rg__item *items = e->items->items;
+    size_t n = e->items->n;
+    for (size_t i = 0, k; i < n; i = k) {
+        for (k = i + 1; k < n && compare_places(&e->places[i], &e->places[k], items) == 0;) k++;
+        if (items[e->places[i].item].terms->n_exprs) k = i + 1;
+        for (size_t j = i; j < k; j++)
+            if (rebase(e, &e->places[j], err) < 0) return RG_ENO_MEMORY;
+        /* what was rebased may have another shape now */
+        if (e->places[i].wave > 0 && items[e->places[i].item].type->version_column) k = i + 1;
+        run_group(e, &e->places[i], k - i, scratch);
+    }
+    return RG_OK;
+}
+
+int rg__each(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
+    int64_t started = rg__now_us();
+    rg__each_run e = {.store = s, .ctx = ctx, .items = items, .pool = -1};
+    e.places = rg__reallocarray(NULL, items->n + 1, sizeof *e.places);
+    uint32_t *scratch = rg__reallocarray(NULL, items->n + 1, sizeof *scratch);
+    int rc = e.places && scratch ? number_waves(&e) : RG_ENO_MEMORY;
+    if (rc >= 0 && items->n > 1)
+        qsort_r(e.places, items->n, sizeof *e.places, compare, items->items);
+    if (rc >= 0) rc = run_waves(&e, scratch, err);
+    if (e.conn) rg__mysql_release(e.conn);
+    rg__free(e.places);
+    rg__free(scratch);
+    rg__observe(ctx->metrics, RG__H_FLUSH_SECONDS, rg__now_us() - started);
+    rg__count(ctx->metrics, RG__C_FLUSHED_OPS, items->n);
+    return rc < 0 ? rg__fail_memory(err) : RG_OK;
+}

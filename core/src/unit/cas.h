@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two halves of writes with outcomes of their own share: order and retries (cas.c), and one
+ * chunk's statement, caches and answers (chunk.c). */
+#ifndef RG_UNIT_CAS_H
+#define RG_UNIT_CAS_H
+
+#include "base/map.h"
+#include "unit/flush.h"
+
+#define RG__NOBODY UINT32_MAX
+
+/* Where an item comes in the order. */
+typedef struct rg__place {
+    uint32_t item;
+    uint32_t wave;    /* how many items before it write the same row */
+    uint32_t earlier; /* the last of them, or RG__NOBODY */
+} rg__place;
+
+/* A call under way. */
+typedef struct rg__each_run {
+    rg__store *store;
+    const rg__ctx *ctx;
+    rg__items *items;
+    rg__place *places;
+    rg__mysql *conn;  /* NULL: none acquired */
+    int pool;         /* whose connection it is */
+} rg__each_run;
+
+/* How many of the items, all of one shape, go into one statement. */
+size_t rg__chunk_fits(const rg__each_run *e, const uint32_t *items, size_t n);
+/* Runs the items once. RG_OK: each has an outcome, but those for which it is worth to try again (not
+ * when `last`). Else nothing was done, unless the fault is AMBIGUOUS. */
+int rg__chunk_run(rg__each_run *e, const uint32_t *items, size_t n, bool last, rg_err *err);
+/* After a loss of the connection that leaves the outcome open: finds out by the versions what was
+ * certainly not done. True when something is to be tried again; *err becomes the fault of the rest,
+ * which are UNKNOWN. */
+bool rg__chunk_settle(rg__each_run *e, const uint32_t *items, size_t n, const rg_err *err);
+
+#endif

@@ -1,0 +1,452 @@
+-- SPDX-License-Identifier: MIT
+-- Writes on condition, each with an outcome of its own: compare-and-set updates and deletes, alone and
+-- many at once. What is repeated until it works is in retry.
+
+local assign = require "regolith.assign"
+local errors = require "regolith.err"
+local flush = require "regolith.flush"
+local hooks = require "regolith.hooks"
+local literal = require "regolith.literal"
+local native = require "regolith.native"
+local options = require "regolith.options"
+local record = require "regolith.record"
+local sql = require "regolith.sql"
+local suggest = require "regolith.suggest"
+local write = require "regolith.codec.write"
+
+local C, ffi, err, null = native.C, native.ffi, native.err, native.null
+local UPDATE, DELETE = tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
+local EACH, CHANGES = tonumber(C.RG_FLUSH_EACH), tonumber(C.RG_EXPECT_CHANGES)
+local UNCHANGED = -1000
+local OUTCOMES = {
+  [tonumber(C.RG_OUTCOME_APPLIED)] = "applied", [tonumber(C.RG_OUTCOME_UNCHANGED)] = "unchanged",
+  [tonumber(C.RG_OUTCOME_CONFLICT)] = "conflict", [tonumber(C.RG_OUTCOME_MISSING)] = "missing",
+  [tonumber(C.RG_OUTCOME_UNKNOWN)] = "unknown", [tonumber(C.RG_OUTCOME_FAILED)] = "failed",
+}
+local MAX_COLUMNS = 4096
+local numbers = ffi.new("uint32_t[?]", MAX_COLUMNS)
+
+---@class regolith.Answer
+---@field outcome "applied"|"unchanged"|"conflict"|"missing"|"unknown"|"failed"
+---@field applied boolean? the row was written
+---@field unchanged boolean? all was as expected, and there was nothing to change
+---@field conflict boolean? the row is not as expected; nothing was written
+---@field missing boolean? there is no such row
+---@field unknown boolean? the connection was lost and it may have been done; `err` says more
+---@field failed boolean? (of many at once) `err` says why
+---@field changed boolean something was written
+---@field row table? conflict: the values of the row as it is now
+---@field differs string[]? conflict: the fields that are not as expected
+---@field err regolith.Err? unknown, failed
+---@field failures regolith.Err[]? of the hooks that ran afterwards
+
+---@class regolith.CasJob one write on its way
+---@field S regolith.SessionType
+---@field e table
+---@field place integer
+---@field write integer
+---@field shadow table? an update's new values
+---@field given string[] names that are changed
+---@field exprs table<regolith.Column, regolith.Expression>
+---@field expect table? what has to hold
+---@field item integer? its number in the operation
+---@field answer regolith.Answer?
+
+local M = {}
+
+-- ---- what has to hold ---------------------------------------------------------------------------
+
+local function add_columns(list, seen, columns)
+  for _, column in ipairs(columns) do
+    if not seen[column] then list[#list + 1] = column end
+    seen[column] = true
+  end
+end
+
+local function names_to_columns(T, names, level)
+  local list, seen = {}, {}
+  for _, name in ipairs(names) do add_columns(list, seen, assign.columns(T, name, level + 1)) end
+  return list
+end
+
+local function version_of(T, level)
+  for _, column in ipairs(T.entity.columns) do
+    if column.args.version then return column end
+  end
+  error(string.format("cas = \"version\": %s has no field with version = true", T.name), level + 1)
+end
+
+--- The value of one column in what is expected of a field; NULL stands as null.
+local function inner_value(column, v)
+  for i = 2, #column.access do
+    if type(v) ~= "table" then return null end
+    v = v[column.access[i]]
+  end
+  if v == nil then return null end
+  return v
+end
+
+local function may_be_null(column)
+  return column.args.nullable or column.kind.group == "json" or column.kind.name == "ref"
+end
+
+local EITHER = "cas is either a list of fields or a table of expected values by field"
+local FORMS = "is \"changes\", \"version\", a list of fields or a table of expected values"
+
+local function take_map(T, map, level)
+  local columns, values = {}, {}
+  for name, v in pairs(map) do
+    if type(name) ~= "string" then error(EITHER, level + 1) end
+    if literal.is(v) then error(string.format("cas: what is expected of '%s' is a value", name), level + 1) end
+    if T.entity.refs[name] then v = v == null and v or record.reference(T.target[name], v, level + 1) end
+    for _, column in ipairs(assign.columns(T, name, level + 1)) do
+      local whole = column.path == name or column.column == name
+      columns[#columns + 1], values[#values + 1] = column, whole and v or inner_value(column, v)
+      if values[#values] == null and not may_be_null(column) then
+        error(string.format("cas: %s.%s is never NULL", T.name, column.path), level + 1)
+      end
+    end
+  end
+  return { columns = columns, values = values }
+end
+
+--- Turns the option into columns and values; raises unless something is left to compare.
+---@param given string[] names of the fields that are changed
+local function resolve(T, cas, given, level)
+  if cas == "version" then return { columns = { version_of(T, level + 1) } } end
+  if cas == "changes" then
+    if #given == 0 then error("cas = \"changes\": nothing is changed, so nothing would be compared", level + 1) end
+    return { columns = names_to_columns(T, given, level + 1), flags = CHANGES }
+  end
+  if type(cas) == "string" then
+    error(string.format("cas = \"%s\": it %s%s", cas, FORMS, suggest.hint(cas, { "changes", "version" })), level + 1)
+  end
+  if type(cas) ~= "table" then error("cas " .. FORMS, level + 1) end
+  if next(cas) == nil then error("cas is empty: nothing would be compared", level + 1) end
+  if cas[1] == nil then
+    local map = take_map(T, cas, level + 1) -- no tail call: an error blames the caller
+    return map
+  end
+  for name in pairs(cas) do
+    if type(name) ~= "number" or type(cas[name]) ~= "string" then
+      error(EITHER, level + 1)
+    end
+  end
+  return { columns = names_to_columns(T, cas, level + 1) }
+end
+M.resolve = resolve
+
+local function fill_numbers(columns)
+  for i, column in ipairs(columns) do numbers[i - 1] = column.number end
+  return #columns
+end
+
+--- Tells the operation what has to hold for the item that comes next; row: as it was read.
+---@return integer rc
+function M.expect(op, S, expect, row)
+  local T = S.T
+  if not expect.values then
+    local n = fill_numbers(expect.columns)
+    return C.rg_op_flush_expect(op, S.number, nil, numbers, n, expect.flags or 0, err)
+  end
+  local builder = T.builder
+  C.rg_builder_reset(builder)
+  for i, column in ipairs(expect.columns) do
+    local rc = write.put(builder, column, expect.values[i], T, row)
+    if rc < 0 then return rc end
+  end
+  return C.rg_op_flush_expect(op, S.number, builder, numbers, 0, 0, err)
+end
+
+-- ---- jobs ---------------------------------------------------------------------------------------
+
+--- Does a table of changes hold an expression?
+function M.has_expression(changes)
+  if type(changes) ~= "table" then return false end
+  for _, v in pairs(changes) do
+    if type(v) == "table" and literal.is(v) then return true end
+  end
+  return false
+end
+
+local function take_expression(T, exprs, name, v, level)
+  local columns = assign.columns(T, name, level + 1)
+  if #columns ~= 1 then error(string.format("'%s' is several columns; an expression is for one", name), level + 1) end
+  local made, why = literal.sql(v, columns[1])
+  if not made then error(why, level + 1) end
+  exprs[columns[1]] = v
+end
+
+local CAS = { cas = options.any }
+
+--- An update to be: its new values, and what has to hold.
+---@return regolith.CasJob
+local function new_update(self, S, e, place, changes, cas, level)
+  if type(changes) ~= "table" then error("the values are a table by field", level + 1) end
+  local T, plain, exprs, given = S.T, {}, {}, {}
+  for name, v in pairs(changes) do
+    given[#given + 1] = name
+    if literal.is(v) then take_expression(T, exprs, name, v, level + 1) else plain[name] = v end
+  end
+  C.rg_session_row(self._c, place - 1, self._view)
+  local shadow = setmetatable(S.decode(self._view.data), S.mt)
+  assign.all(T, shadow, plain, level + 1)
+  return {
+    S = S, e = e, place = place, write = UPDATE, shadow = shadow, given = given, exprs = exprs,
+    expect = cas ~= nil and resolve(T, cas, given, level + 1) or nil,
+  }
+end
+
+local function new_delete(_, S, e, place, cas, level)
+  if cas == "changes" then error("cas = \"changes\" is for updates: a delete changes no field", level + 1) end
+  return {
+    S = S, e = e, place = place, write = DELETE, given = {}, exprs = {},
+    expect = cas ~= nil and resolve(S.T, cas, {}, level + 1) or nil,
+  }
+end
+
+local function ask_hooks(self, job)
+  return hooks.before(job.S.T, job.write == DELETE and "delete" or "update", job.shadow or job.e, self)
+end
+
+-- ---- the operation ------------------------------------------------------------------------------
+
+local function entity_error(job)
+  local fault = errors.from_c(err)
+  fault.entity, fault.row = job.S.T.name, job.e
+  return fault
+end
+
+local function add_expressions(op, job)
+  for column, v in pairs(job.exprs) do
+    local text, params, guard, guard_params = literal.sql(v, column)
+    local rc = sql.bind(op, params, params.n or #params)
+    if rc >= 0 then rc = sql.bind(op, guard_params, #guard_params) end
+    if rc >= 0 then
+      rc = C.rg_op_flush_express(op, job.S.number, column.number, text, #text, guard, #guard, err)
+    end
+    if rc < 0 then return rc end
+  end
+  return 0
+end
+
+--- Adds a job to the operation: true, or nil and why it cannot be.
+local function add(self, op, job)
+  local S = job.S
+  C.rg_session_row(self._c, job.place - 1, self._view)
+  local row, rc = self._view.data, 0
+  if job.expect then rc = M.expect(op, S, job.expect, row) end
+  if rc >= 0 then rc = add_expressions(op, job) end
+  if rc >= 0 and job.again then
+    rc = C.rg_op_flush_assign(op, S.number, numbers, fill_numbers(names_to_columns(S.T, job.plain, 1)), err)
+  end
+  local builder
+  if rc >= 0 and job.write == UPDATE then
+    builder = S.T.builder
+    C.rg_builder_reset(builder)
+    rc = S.T.encode(builder, job.shadow, row)
+  end
+  if rc >= 0 then rc = C.rg_op_flush_add(op, job.write, S.number, builder, job.place - 1, err) end
+  if rc < 0 and rc ~= UNCHANGED then return nil, entity_error(job) end
+  job.item = rc >= 0 and rc or nil
+  return true
+end
+
+-- ---- answers ------------------------------------------------------------------------------------
+
+local function new_answer(outcome)
+  return { outcome = outcome, [outcome] = true, changed = outcome == "applied" }
+end
+
+local function names_of(T, n)
+  local names = {}
+  for i = 0, math.min(n, MAX_COLUMNS) - 1 do names[i + 1] = T.columns[numbers[i]].path end
+  return names
+end
+
+--- Brings the entity up to date with its row, but for what it holds of its own.
+local function settle_update(self, op, job)
+  local S, e, view = job.S, job.e, self._view
+  C.rg_session_row(self._c, job.place - 1, view)
+  local old, written = S.decode(view.data), {}
+  for i = 0, math.min(C.rg_op_flush_changed(op, job.item, numbers, MAX_COLUMNS), MAX_COLUMNS) - 1 do
+    written[numbers[i]] = true
+  end
+  for column in pairs(job.exprs) do written[column.number] = true end
+  C.rg_op_flush_row(op, job.item, self._c, view)
+  local now = S.decode(view.data)
+  for _, column in ipairs(S.T.entity.columns) do
+    local before, after = record.read(old, column.access), record.read(now, column.access)
+    local own = not written[column.number] and not record.same(record.read(e, column.access), before)
+    if written[column.number] or (not own and not record.same(before, after)) then
+      record.write(e, column.access, after)
+    end
+  end
+end
+
+--- The names that an entity's own tables go by, of a row that nobody manages.
+local function plain_row(S, data)
+  local row = S.decode(data)
+  return setmetatable(row, nil)
+end
+
+local function take_answer(self, op, job)
+  local S = job.S
+  local answer = new_answer(OUTCOMES[C.rg_op_outcome(op, job.item)])
+  job.answer = answer
+  if answer.applied and job.write == UPDATE then settle_update(self, op, job) end
+  if answer.applied and job.write == DELETE then
+    flush.forget(self, S, job.e, job.place)
+    self._doomed[job.e] = nil
+  end
+  if answer.conflict then
+    if C.rg_op_item_current(op, job.item, self._view) == 1 then answer.row = plain_row(S, self._view.data) end
+    answer.differs = names_of(S.T, C.rg_op_item_differs(op, job.item, numbers, MAX_COLUMNS))
+  end
+  local fault = C.rg_op_item_error(op, job.item)
+  if fault ~= nil then
+    answer.err = errors.from_c(fault)
+    answer.err.entity, answer.err.row = S.T.name, job.e
+  end
+end
+
+local function tell_hooks(self, job)
+  local T, answer = job.S.T, job.answer
+  local name = answer.applied and (job.write == DELETE and "after_delete" or "after_update")
+    or (answer.conflict or answer.missing) and "on_conflict"
+  if not name then return end
+  local ok, fault = hooks.run(T, name, job.e, self, answer)
+  if ok then return end
+  answer.failures = { fault }
+  if self._orm._on_error then self._orm._on_error(fault) end
+end
+
+local function failed(fault)
+  local answer = new_answer("failed")
+  answer.err = fault
+  return answer
+end
+
+--- Runs jobs in one operation: each gets its answer. nil and the error when nothing could be tried.
+---@param jobs regolith.CasJob[]
+function M.run(self, jobs)
+  for _, job in ipairs(jobs) do
+    local ok, fault = ask_hooks(self, job)
+    if not ok then job.answer = failed(fault) end
+  end
+  local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, EACH, err))
+  if not op then return nil, fault end
+  local any = false
+  for _, job in ipairs(jobs) do
+    local ok
+    if not job.answer then
+      ok, fault = add(self, op, job)
+      if not ok then job.answer = failed(fault) end
+      any = any or job.item ~= nil
+      if ok and not job.item then job.answer = new_answer "unchanged" end
+    end
+  end
+  if any then
+    local ok
+    ok, fault = self:_run(op, 5)
+    if not ok then return nil, fault end
+  end
+  for _, job in ipairs(jobs) do
+    if job.item then take_answer(self, op, job) end
+  end
+  native.done(op)
+  for _, job in ipairs(jobs) do tell_hooks(self, job) end
+  return true
+end
+
+local function run_one(self, job)
+  local ok, fault = M.run(self, { job })
+  if not ok then return errors.results(fault) end
+  if job.answer.failed then return errors.results(job.answer.err) end
+  return job.answer
+end
+
+function M.update(self, S, e, place, changes, opts, level)
+  opts = options.require("update", opts, CAS, level + 2)
+  return run_one(self, new_update(self, S, e, place, changes, opts.cas, level + 1))
+end
+
+function M.delete(self, S, e, place, opts, level)
+  opts = options.require("delete", opts, CAS, level + 2)
+  return run_one(self, new_delete(self, S, e, place, opts.cas, level + 1))
+end
+
+-- ---- many at once -------------------------------------------------------------------------------
+
+local JOB = { cas = options.any, delete = options.boolean }
+
+local function new_job(self, given, i, level)
+  if type(given) ~= "table" or record.type_of(given) then
+    error(string.format("update_all: entry %d is a table as in { user, { visits = 1 } }", i), level + 1)
+  end
+  options.check(given, JOB, function(text)
+    error(string.format("update_all: entry %d: %s", i, text), level + 3)
+  end, true)
+  local S, place = self:_need(given[1], level + 1)
+  if place < 0 then error(string.format("update_all: entry %d: a new entity is flushed first", i), level + 1) end
+  if given.delete then return new_delete(self, S, given[1], place, given.cas, level + 1) end
+  return new_update(self, S, given[1], place, given[2], given.cas, level + 1)
+end
+
+--- A later update of the same row writes all that it is given: what it would be compared with is what
+--- an earlier one leaves.
+local function note_repeats(jobs)
+  local seen = {}
+  for _, job in ipairs(jobs) do
+    if seen[job.e] and job.write == UPDATE then
+      job.again, job.plain = true, {}
+      for _, name in ipairs(job.given) do job.plain[#job.plain + 1] = name end
+    end
+    seen[job.e] = true
+  end
+end
+
+---@param Session table
+function M.install(Session)
+  --- Updates and deletes of many entities in few statements, apart from each other: a list of
+  --- { entity, changes, cas = ... } or { entity, delete = true, cas = ... }. An answer for each, in
+  --- order; what fails does not touch the others. Writes of one row keep their order.
+  ---@param list table[]
+  ---@return regolith.Answer[]? answers
+  ---@return regolith.Err? err when nothing could be tried
+  ---@return integer? errno
+  ---@return string? sqlstate
+  function Session:update_all(list)
+    if type(list) ~= "table" then error("update_all takes a list of { entity, changes }", 2) end
+    local jobs, answers = {}, {}
+    for i = 1, #list do jobs[i] = new_job(self, list[i], i, 2) end
+    note_repeats(jobs)
+    local ok, fault = M.run(self, jobs)
+    if not ok then return errors.results(fault) end
+    for i, job in ipairs(jobs) do answers[i] = job.answer end
+    return answers
+  end
+
+  --- An update on condition as a question: true when it was made (or nothing was to be changed and all
+  --- is as expected), false when the row is not as expected or gone.
+  ---@param e table
+  ---@param changes table
+  ---@param cas table|string
+  ---@return boolean? made
+  ---@return regolith.Answer|regolith.Err|nil
+  function Session:compare_and_set(e, changes, cas)
+    local S, place = self:_need(e, 2)
+    if place < 0 then error("a new entity is flushed before it is updated", 2) end
+    if cas == nil then error("compare_and_set takes what is expected", 2) end
+    local job = new_update(self, S, e, place, changes, cas, 2)
+    local ok, fault = M.run(self, { job })
+    if not ok then return errors.results(fault) end
+    local answer = job.answer
+    if answer.err then return errors.results(answer.err) end
+    return answer.applied or answer.unchanged or false, answer
+  end
+end
+
+M.new_update = new_update
+
+return M
