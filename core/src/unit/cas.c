@@ -55,12 +55,13 @@ static int number_waves(rg__each_run *e) {
         const rg__item *it = &e->items->items[i];
         const uint64_t key[2] = {it->type->number, it->id};
         void *old = NULL;
-        e->places[i] = (rg__place){.item = i, .earlier = RG__NOBODY};
+        e->places[i] = (rg__place){.item = i};
+        e->earlier[i] = RG__NOBODY;
         if (it->id) rc = rg__map_put(last, key, sizeof key, &e->places[i], &old);
         if (!old) continue;
         const rg__place *before = old;
         e->places[i].wave = before->wave + 1;
-        e->places[i].earlier = before->item;
+        e->earlier[i] = before->item;
     }
     rg__map_free(last);
     return rc;
@@ -77,10 +78,16 @@ static void follow_version(rg__item *it) {
     if (it->mask) it->mask[v] = 0;
 }
 
+static const rg__item *find_earlier(const rg__each_run *e, uint32_t item) {
+    for (uint32_t i = e->earlier[item]; i != RG__NOBODY; i = e->earlier[i])
+        if (e->items->items[i].terms->outcome == RG_OUTCOME_APPLIED) return &e->items->items[i];
+    return NULL;
+}
+
 static int rebase(rg__each_run *e, const rg__place *p, rg_err *err) {
     rg__item *it = &e->items->items[p->item];
-    const rg__item *earlier = p->earlier == RG__NOBODY ? NULL : &e->items->items[p->earlier];
-    if (!earlier || earlier->terms->outcome != RG_OUTCOME_APPLIED || !earlier->after) return RG_OK;
+    const rg__item *earlier = find_earlier(e, p->item);
+    if (!earlier || !earlier->after) return RG_OK;
     if (it->before) {
         rg_block_unref(it->before);
         it->before = rg_block_ref(earlier->after);
@@ -135,6 +142,7 @@ static bool again(const rg__ctx *ctx, int rc, const rg_err *fault, int *tries) {
 /* One chunk to its end: 1 when it failed for what is in it and is to be cut. */
 static int run_chunk(rg__each_run *e, uint32_t *items, size_t n) {
     rg_err fault;
+    rg_err pending = {0}; /* what the time went by with */
     int tries = 0;
     int races = 0;
     while ((n = keep_open(e, items, n)) > 0) {
@@ -144,9 +152,11 @@ static int run_chunk(rg__each_run *e, uint32_t *items, size_t n) {
             races++;
             continue;
         }
+        if (rc == RG_EPENDING) pending = fault;
         if (fault.cls == RG_CLASS_AMBIGUOUS && rg__chunk_settle(e, items, n, &fault)) continue;
         if (fault.cls != RG_CLASS_AMBIGUOUS && again(e->ctx, rc, &fault, &tries)) continue;
         if (fault.cls == RG_CLASS_PERMANENT && n > 1) return 1;
+        if (rc == RG_ETIMEOUT && pending.code) fault = pending;
         n = keep_open(e, items, n);
         all_fail(e, items, n,
                  fault.cls == RG_CLASS_AMBIGUOUS ? RG_OUTCOME_UNKNOWN : RG_OUTCOME_FAILED, &fault);
@@ -189,13 +199,15 @@ int rg__each(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     int64_t started = rg__now_us();
     rg__each_run e = {.store = s, .ctx = ctx, .items = items, .pool = -1};
     e.places = rg__reallocarray(NULL, items->n + 1, sizeof *e.places);
+    e.earlier = rg__reallocarray(NULL, items->n + 1, sizeof *e.earlier);
     uint32_t *scratch = rg__reallocarray(NULL, items->n + 1, sizeof *scratch);
-    int rc = e.places && scratch ? number_waves(&e) : RG_ENO_MEMORY;
+    int rc = e.places && e.earlier && scratch ? number_waves(&e) : RG_ENO_MEMORY;
     if (rc >= 0 && items->n > 1)
         qsort_r(e.places, items->n, sizeof *e.places, compare, items->items);
     if (rc >= 0) rc = run_waves(&e, scratch, err);
     if (e.conn) rg__mysql_release(e.conn);
     rg__free(e.places);
+    rg__free(e.earlier);
     rg__free(scratch);
     rg__observe(ctx->metrics, RG__H_FLUSH_SECONDS, rg__now_us() - started);
     rg__count(ctx->metrics, RG__C_FLUSHED_OPS, items->n);

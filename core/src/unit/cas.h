@@ -12,8 +12,7 @@
 /* Where an item comes in the order. */
 typedef struct rg__place {
     uint32_t item;
-    uint32_t wave;    /* how many items before it write the same row */
-    uint32_t earlier; /* the last of them, or RG__NOBODY */
+    uint32_t wave; /* how many items before it write the same row */
 } rg__place;
 
 /* A call under way. */
@@ -22,6 +21,7 @@ typedef struct rg__each_run {
     const rg__ctx *ctx;
     rg__items *items;
     rg__place *places;
+    uint32_t *earlier; /* by item: the last one before it that writes the same row, or RG__NOBODY */
     rg__mysql *conn;  /* NULL: none acquired */
     int pool;         /* whose connection it is */
 } rg__each_run;
