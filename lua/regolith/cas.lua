@@ -4,6 +4,7 @@
 
 local assign = require "regolith.assign"
 local errors = require "regolith.err"
+local expect = require "regolith.expect"
 local flush = require "regolith.flush"
 local hooks = require "regolith.hooks"
 local literal = require "regolith.literal"
@@ -11,12 +12,10 @@ local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
 local sql = require "regolith.sql"
-local suggest = require "regolith.suggest"
-local write = require "regolith.codec.write"
 
-local C, ffi, err, null = native.C, native.ffi, native.err, native.null
+local C, ffi, err = native.C, native.ffi, native.err
 local UPDATE, DELETE = tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
-local EACH, CHANGES = tonumber(C.RG_FLUSH_EACH), tonumber(C.RG_EXPECT_CHANGES)
+local EACH = tonumber(C.RG_FLUSH_EACH)
 local UNCHANGED = -1000
 local OUTCOMES = {
   [tonumber(C.RG_OUTCOME_APPLIED)] = "applied", [tonumber(C.RG_OUTCOME_UNCHANGED)] = "unchanged",
@@ -50,113 +49,10 @@ local numbers = ffi.new("uint32_t[?]", MAX_COLUMNS)
 ---@field exprs table<regolith.Column, regolith.Expression>
 ---@field expect table? what has to hold
 ---@field item integer? its number in the operation
+---@field adopt boolean? the entity takes over the row that a conflict meets
 ---@field answer regolith.Answer?
 
 local M = {}
-
--- ---- what has to hold ---------------------------------------------------------------------------
-
-local function add_columns(list, seen, columns)
-  for _, column in ipairs(columns) do
-    if not seen[column] then list[#list + 1] = column end
-    seen[column] = true
-  end
-end
-
-local function names_to_columns(T, names, level)
-  local list, seen = {}, {}
-  for _, name in ipairs(names) do add_columns(list, seen, assign.columns(T, name, level + 1)) end
-  return list
-end
-
-local function version_of(T, level)
-  for _, column in ipairs(T.entity.columns) do
-    if column.args.version then return column end
-  end
-  error(string.format("cas = \"version\": %s has no field with version = true", T.name), level + 1)
-end
-
---- The value of one column in what is expected of a field; NULL stands as null.
-local function inner_value(column, v)
-  for i = 2, #column.access do
-    if type(v) ~= "table" then return null end
-    v = v[column.access[i]]
-  end
-  if v == nil then return null end
-  return v
-end
-
-local function may_be_null(column)
-  return column.args.nullable or column.kind.group == "json" or column.kind.name == "ref"
-end
-
-local EITHER = "cas is either a list of fields or a table of expected values by field"
-local FORMS = "is \"changes\", \"version\", a list of fields or a table of expected values"
-
-local function take_map(T, map, level)
-  local columns, values = {}, {}
-  for name, v in pairs(map) do
-    if type(name) ~= "string" then error(EITHER, level + 1) end
-    if literal.is(v) then error(string.format("cas: what is expected of '%s' is a value", name), level + 1) end
-    if T.entity.refs[name] then v = v == null and v or record.reference(T.target[name], v, level + 1) end
-    for _, column in ipairs(assign.columns(T, name, level + 1)) do
-      local whole = column.path == name or column.column == name
-      columns[#columns + 1], values[#values + 1] = column, whole and v or inner_value(column, v)
-      if values[#values] == null and not may_be_null(column) then
-        error(string.format("cas: %s.%s is never NULL", T.name, column.path), level + 1)
-      end
-    end
-  end
-  return { columns = columns, values = values }
-end
-
---- Turns the option into columns and values; raises unless something is left to compare.
----@param given string[] names of the fields that are changed
-local function resolve(T, cas, given, level)
-  if cas == "version" then return { columns = { version_of(T, level + 1) } } end
-  if cas == "changes" then
-    if #given == 0 then error("cas = \"changes\": nothing is changed, so nothing would be compared", level + 1) end
-    return { columns = names_to_columns(T, given, level + 1), flags = CHANGES }
-  end
-  if type(cas) == "string" then
-    error(string.format("cas = \"%s\": it %s%s", cas, FORMS, suggest.hint(cas, { "changes", "version" })), level + 1)
-  end
-  if type(cas) ~= "table" then error("cas " .. FORMS, level + 1) end
-  if next(cas) == nil then error("cas is empty: nothing would be compared", level + 1) end
-  if cas[1] == nil then
-    local map = take_map(T, cas, level + 1) -- no tail call: an error blames the caller
-    return map
-  end
-  for name in pairs(cas) do
-    if type(name) ~= "number" or type(cas[name]) ~= "string" then
-      error(EITHER, level + 1)
-    end
-  end
-  return { columns = names_to_columns(T, cas, level + 1) }
-end
-M.resolve = resolve
-
-local function fill_numbers(columns)
-  for i, column in ipairs(columns) do numbers[i - 1] = column.number end
-  return #columns
-end
-
---- Tells the operation what has to hold for the item that comes next; row: as it was read.
----@return integer rc
-function M.expect(op, S, expect, row)
-  local T = S.T
-  if not expect.values then
-    local n = fill_numbers(expect.columns)
-    return C.rg_op_flush_expect(op, S.number, nil, numbers, n, expect.flags or 0, err)
-  end
-  local builder = T.builder
-  C.rg_builder_reset(builder)
-  for i, column in ipairs(expect.columns) do
-    local rc = write.put(builder, column, expect.values[i], T, row)
-    if rc < 0 then return rc end
-  end
-  return C.rg_op_flush_expect(op, S.number, builder, numbers, 0, 0, err)
-end
 
 -- ---- jobs ---------------------------------------------------------------------------------------
 
@@ -193,7 +89,7 @@ local function new_update(self, S, e, place, changes, cas, level)
   assign.all(T, shadow, plain, level + 1)
   return {
     S = S, e = e, place = place, write = UPDATE, shadow = shadow, given = given, exprs = exprs,
-    expect = cas ~= nil and resolve(T, cas, given, level + 1) or nil,
+    expect = cas ~= nil and expect.resolve(T, cas, given, level + 1) or nil,
   }
 end
 
@@ -201,7 +97,7 @@ local function new_delete(_, S, e, place, cas, level)
   if cas == "changes" then error("cas = \"changes\" is for updates: a delete changes no field", level + 1) end
   return {
     S = S, e = e, place = place, write = DELETE, given = {}, exprs = {},
-    expect = cas ~= nil and resolve(S.T, cas, {}, level + 1) or nil,
+    expect = cas ~= nil and expect.resolve(S.T, cas, {}, level + 1) or nil,
   }
 end
 
@@ -235,10 +131,10 @@ local function add(self, op, job)
   local S = job.S
   C.rg_session_row(self._c, job.place - 1, self._view)
   local row, rc = self._view.data, 0
-  if job.expect then rc = M.expect(op, S, job.expect, row) end
+  if job.expect then rc = expect.stage(op, S, job.expect, row) end
   if rc >= 0 then rc = add_expressions(op, job) end
   if rc >= 0 and job.again then
-    rc = C.rg_op_flush_assign(op, S.number, numbers, fill_numbers(names_to_columns(S.T, job.plain, 1)), err)
+    rc = C.rg_op_flush_assign(op, S.number, numbers, expect.fill(numbers, expect.columns(S.T, job.plain, 1)), err)
   end
   local builder
   if rc >= 0 and job.write == UPDATE then
@@ -301,6 +197,7 @@ local function take_answer(self, op, job)
   end
   if answer.conflict then
     if C.rg_op_item_current(op, job.item, self._view) == 1 then answer.row = plain_row(S, self._view.data) end
+    if job.adopt and C.rg_op_item_adopt(op, job.item, self._c) == 1 then flush.reset(S, job.e, self._view.data) end
     answer.differs = names_of(S.T, C.rg_op_item_differs(op, job.item, numbers, MAX_COLUMNS))
   end
   local fault = C.rg_op_item_error(op, job.item)

@@ -2,12 +2,16 @@
 -- Flushing: hooks, rows for the engine, and bringing the entities up to date with what was written.
 
 local errors = require "regolith.err"
+local expect = require "regolith.expect"
 local hooks = require "regolith.hooks"
 local native = require "regolith.native"
+local options = require "regolith.options"
 local record = require "regolith.record"
 
 local C, ffi, err = native.C, native.ffi, native.err
 local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
+--- A row that is only compared.
+local COMPARE = 0
 local NAMES = { [INSERT] = "insert", [UPDATE] = "update", [DELETE] = "delete" }
 --- What rg_op_flush_add says of an update that changes nothing.
 local UNCHANGED = -1000
@@ -99,6 +103,15 @@ local function item_columns(op, item, T)
     columns[i + 1] = T.columns[columns_out[i]]
   end
   return columns
+end
+
+--- Tells the operation what has to hold of the row that comes next: what was asked for the entity, else
+--- for all.
+local function add_expectation(self, op, S, e, place)
+  local wanted = self._expected[e] or self._expected_of_all
+  if not wanted then return 0 end
+  C.rg_session_row(self._c, place - 1, self._view)
+  return expect.stage(op, S, wanted, self._view.data)
 end
 
 --- Adds an update to an operation: its number, UNCHANGED, or nil and the error.
@@ -217,9 +230,13 @@ local function add_updates(self, op, items)
     local e = self._at[place]
     if e and not self._doomed[e] then
       local S = type_of(self, e)
+      if self._expected and add_expectation(self, op, S, e, place) < 0 then return nil, entity_error(S, e) end
       local item, fault = add_update(self, op, S, e, place, e)
       if not item then return nil, fault end
-      if item ~= UNCHANGED then add_item(items, S, e, UPDATE, place) end
+      if item ~= UNCHANGED then
+        local write = self._expected and C.rg_op_flush_changed(op, item, columns_out, 0) == 0 and COMPARE or UPDATE
+        add_item(items, S, e, write, place)
+      end
     end
   end
   return true
@@ -228,6 +245,9 @@ end
 local function add_deletes(self, op, items)
   for _, e in ipairs(doomed_list(self)) do
     local S, place = self:_need(e, 4)
+    if self._expected and self._expected[e] and add_expectation(self, op, S, e, place) < 0 then
+      return nil, entity_error(S, e)
+    end
     if C.rg_op_flush_add(op, DELETE, S.number, nil, place - 1, err) < 0 then return nil, entity_error(S, e) end
     add_item(items, S, e, DELETE, place)
   end
@@ -269,7 +289,7 @@ local function settle(self, op, items)
     elseif write == UPDATE then
       C.rg_op_flush_row(op, i - 1, self._c, self._view)
       S.refresh(e, self._view.data)
-    else
+    elseif write == DELETE then
       M.forget(self, S, e, place)
       self._doomed[e] = nil
     end
@@ -284,7 +304,9 @@ local function tell_hooks(self, items)
   for i = 1, items.n do
     local T = items.S[i].T
     local ok, fault = true, nil
-    if next(T.hooks) then ok, fault = hooks.run(T, "after_" .. NAMES[items.write[i]], items.e[i], self) end
+    if next(T.hooks) and items.write[i] ~= COMPARE then
+      ok, fault = hooks.run(T, "after_" .. NAMES[items.write[i]], items.e[i], self)
+    end
     if not ok then
       failures = failures or {}
       failures[#failures + 1] = fault
@@ -294,14 +316,32 @@ local function tell_hooks(self, items)
   return failures
 end
 
+local view = ffi.new "rg_view"
+
+--- What an expectation has met: the row as it is, and where it differs.
+local function tell_conflict(op, fault, at, S)
+  if C.rg_op_item_current(op, at - 1, view) ~= 1 then return end
+  fault.current, fault.differs = setmetatable(S.decode(view.data), nil), {}
+  for i = 0, math.min(C.rg_op_item_differs(op, at - 1, columns_out, 4096), 4096) - 1 do
+    fault.differs[i + 1] = S.T.columns[columns_out[i]].path
+  end
+end
+
 --- The error of a failed flush, naming the entity of the item at fault.
 local function flush_error(op, fault, items)
   local at = C.rg_op_error(op).item + 1
   if items.e[at] then
     fault.row = items.e[at]
     fault.entity = fault.entity or items.S[at].T.name
+    tell_conflict(op, fault, at, items.S[at])
   end
   return fault
+end
+
+local function take_options(self, opts)
+  options.require("flush", opts, { cas = options.one_of "changes" }, 5)
+  if not opts.cas then return end
+  self._expected, self._expected_of_all = self._expected or {}, expect.changes
 end
 
 local function run_flush(self, async)
@@ -319,19 +359,45 @@ local function run_flush(self, async)
   settle(self, op, items)
   if async then self._stream_id = C.rg_op_stream_id(op) ~= nil and ffi.string(C.rg_op_stream_id(op)) or nil end
   native.done(op)
+  for i = 1, self._expected and n or 0 do
+    if items.write[i] == COMPARE then n = n - 1 end
+  end
   return true, n, items
 end
 
 --- db:flush() and db:flush_async().
-function M.run(self, async)
+function M.run(self, async, opts)
   if self._flushing then error("flush is called within a hook of a flush", 3) end
   if self._busy then error("the session is in use by another coroutine", 3) end
   self._flushing = true
+  if opts then take_options(self, opts) end
   local called, ok, n, items = pcall(run_flush, self, async)
-  self._flushing = false
+  self._flushing, self._expected_of_all = false, nil
   if not called then error(ok, 0) end
   if not ok then return errors.results(n) end
+  self._expected = nil
   return true, n, items and tell_hooks(self, items)
+end
+
+--- Writes one new entity by itself.
+---@return true? ok
+---@return regolith.Err? err
+function M.insert(self, S, e)
+  local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, 0, err))
+  if not op then return nil, fault end
+  local builder
+  builder, fault = encode(S, e, nil)
+  if not builder then return nil, fault end
+  if C.rg_op_flush_add(op, INSERT, S.number, builder, -1, err) < 0 then return nil, entity_error(S, e) end
+  local items, number = new_items(), self._fresh[e]
+  add_item(items, S, e, INSERT, -number)
+  local ok
+  ok, fault = self:_run(op, 4)
+  if not ok then return nil, flush_error(op, fault, items) end
+  settle_insert(self, op, 1, S, e, -number)
+  self._new[number] = false
+  tell_hooks(self, items)
+  return true
 end
 
 --- db:update(): writes one entity from a shadow that has the new values. true when something changed,

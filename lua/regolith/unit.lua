@@ -5,11 +5,14 @@
 local assign = require "regolith.assign"
 local cas = require "regolith.cas"
 local errors = require "regolith.err"
+local expect = require "regolith.expect"
 local flush = require "regolith.flush"
 local hooks = require "regolith.hooks"
 local native = require "regolith.native"
 local record = require "regolith.record"
+local retry = require "regolith.retry"
 local spare = require "regolith.spare"
+local upsert = require "regolith.upsert"
 
 local C, ffi, err = native.C, native.ffi, native.err
 
@@ -44,6 +47,8 @@ local M = {}
 ---@param Session table
 function M.install(Session)
   cas.install(Session)
+  retry.install(Session)
+  upsert.install(Session)
 
   --- A new entity, written by the next flush. Its id is allotted at once (unless ids are the
   --- database's or the application's).
@@ -188,8 +193,10 @@ function M.install(Session)
   function Session:discard(e)
     if e ~= nil then
       local S, place = self:_need(e, 2)
+      if self._expected then self._expected[e] = nil end
       return flush.discard(self, S, e, place)
     end
+    self._expected = nil
     for k = self._n_fresh, 1, -1 do
       local new = self._new[k]
       if new then flush.discard(self, self:_need(new, 2), new, -k) end
@@ -226,17 +233,38 @@ function M.install(Session)
   --- Writes all that is pending, in one transaction per MySQL pool. When it fails nothing has been
   --- written and the session is as before: try again, or discard.
   ---@return true? ok
+  ---@param opts? { cas: "changes"? } fails when a field that is changed was changed by others, too
   ---@return integer|regolith.Err changes number of rows written, or the error
   ---@return integer|regolith.Err[]|nil failures of after_* hooks (the flush stands), or errno
   ---@return string? sqlstate
-  function Session:flush() return flush.run(self, false) end
+  function Session:flush(opts)
+    local ok, n, failures, sqlstate, last = flush.run(self, false, opts)
+    return ok, n, failures, sqlstate, last
+  end
+
+  --- Has the next flush fail as a whole unless the entity's row is as expected, whether the flush changes
+  --- it or not. The error names the row, what is there now (`current`) and what is not as expected
+  --- (`differs`).
+  ---@param e table
+  ---@param what table|string as `cas` of update; for "changes" there is db:flush { cas = "changes" }
+  ---@return table e
+  function Session:expect(e, what)
+    local S, place = self:_need(e, 2)
+    if place < 0 then error("a new entity has no row to be expected", 2) end
+    self._expected = self._expected or {}
+    self._expected[e] = expect.resolve(S.T, what, {}, 2)
+    return e
+  end
 
   --- Queues all that is pending; a consumer writes it to MySQL. Cached reads see it at once.
   ---@return true? ok
   ---@return integer|regolith.Err changes
   ---@return integer|regolith.Err[]|nil failures
   ---@return string? sqlstate
-  function Session:flush_async() return flush.run(self, true) end
+  function Session:flush_async(opts)
+    local ok, n, failures, sqlstate, last = flush.run(self, true, opts)
+    return ok, n, failures, sqlstate, last
+  end
 
   --- Stream id of the last queued flush ("ms-seq"), or nil.
   ---@return string?

@@ -111,6 +111,8 @@ RG_API int rg_op_outcome(const rg_op *op, uint32_t item);
 /* CONFLICT: the row as it is (borrowed from the operation), 1, or 0 when it is not known; and where
  * it is not as expected. */
 RG_API int rg_op_item_current(const rg_op *op, uint32_t item, rg_view *out);
+/* Makes that row the one that the session holds for the item: 1, or 0 when there is none. */
+RG_API int rg_op_item_adopt(rg_op *op, uint32_t item, rg_session *s);
 RG_API int rg_op_item_differs(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t cap);
 RG_API const rg_err *rg_op_item_error(const rg_op *op, uint32_t item);
 /* After success: the row as it is now, pinned (inserts: a new slot, updates: the same slot). */
@@ -119,7 +121,8 @@ RG_API int rg_op_flush_row(rg_op *op, uint32_t item, rg_session *s, rg_view *out
 RG_API int rg_op_flush_changed(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t cap);
 /* The stream id given to the queued flush ("ms-seq"), NULL when none. */
 RG_API const char *rg_op_stream_id(const rg_op *op);
-/* Lets milliseconds pass. */
+/* A clock that only goes forward, and letting time pass. */
+RG_API double rg_monotonic_ms(void);
 RG_API rg_op *rg_op_pause(rg_engine *engine, double ms, rg_err *err);
 /* Reserves n ids (0: a block) so that rg_engine_next_id has some. */
 RG_API rg_op *rg_op_reserve(rg_engine *engine, uint32_t type, double n, rg_err *err);

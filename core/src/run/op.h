@@ -73,8 +73,6 @@ int rg__op_take_terms(rg_op *op, rg__item *it, const uint8_t *changed, rg_err *e
 /* Adds the columns that are written in any case; how many the mask then has. */
 uint32_t rg__op_take_assigned(rg_op *op, const rg_type *t, uint8_t *mask);
 /* Is there anything to do for an update that changes no column itself? */
-static inline bool rg__op_has_terms(const rg_op *op) {
-    return op->terms && (op->terms->n_exprs || op->terms->expect || op->expects_changes);
-}
+bool rg__op_has_terms(const rg_op *op, const rg_type *t);
 
 #endif

@@ -18,3 +18,5 @@ rg_op *rg_op_pause(rg_engine *engine, double ms, rg_err *err) {
     if (op) op->number_in = ms;
     return op;
 }
+
+double rg_monotonic_ms(void) { return (double)rg__now_ms(); }

@@ -160,6 +160,11 @@ static int add_version(const rg_op *op, rg__item *it, rg_err *err) {
     return RG_OK;
 }
 
+bool rg__op_has_terms(const rg_op *op, const rg_type *t) {
+    if (!op->terms) return false;
+    return op->terms->n_exprs || (op->terms->expect && memchr(op->terms->expect, 1, t->n_columns));
+}
+
 int rg__op_take_terms(rg_op *op, rg__item *it, const uint8_t *changed, rg_err *err) {
     if (!op->terms && op->flush_mode != RG_FLUSH_EACH) return RG_OK;
     if (!terms_of(op, err)) return RG_ENO_MEMORY;
@@ -191,6 +196,12 @@ int rg_op_item_current(const rg_op *op, uint32_t item, rg_view *out) {
     if (!t || !t->current) return 0;
     *out = (rg_view){rg_block_data(t->current), rg_block_len(t->current), 0};
     return 1;
+}
+
+int rg_op_item_adopt(rg_op *op, uint32_t item, rg_session *s) {
+    const rg__terms *t = terms_at(op, item);
+    if (!t || !t->current || op->slots[item] < 0) return 0;
+    return rg_session_repin(s, (uint32_t)op->slots[item], t->current) < 0 ? 0 : 1;
 }
 
 int rg_op_item_differs(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t cap) {

@@ -84,7 +84,7 @@ static int finish_update(rg_op *op, rg__item *it, rg_builder *b, rg_err *err) {
     if (!it->mask) return rg__fail_memory(err);
     uint32_t n = rg__row_diff(t, rg_block_data(it->before), rg_block_data(it->after), it->mask);
     if (op->assigned) n = rg__op_take_assigned(op, t, it->mask);
-    if (n == 0 && !rg__op_has_terms(op)) return UNCHANGED;
+    if (n == 0 && !rg__op_has_terms(op, t)) return UNCHANGED;
     it->id = rg__row_id(t, rg_block_data(it->before));
     if (it->mask[0]) return rg__fail_field(err, "id", "%s.id: an id does not change", t->name);
     int rc = rg__op_take_terms(op, it, it->mask, err);
