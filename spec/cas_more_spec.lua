@@ -168,7 +168,8 @@ describe("cas: on top of it", function()
       assert.is_true(must(db:update(e, { n = regolith.increment(5, { min = 0, max = 10 }) })).applied)
       assert.is_true(must(db:update(e, { n = regolith.increment(1, { max = 10 }) })).conflict)
       must(db:update(e, {
-        n = regolith.increment(100, { max = 50, clamp = true }), small = regolith.increment(-9, { min = 0, clamp = true }),
+        n = regolith.increment(100, { max = 50, clamp = true }),
+        small = regolith.increment(-9, { min = 0, clamp = true }),
       }))
       assert.same({ 50, 0 }, { e.n, e.small })
       assert.equal("CONSTRAINT", select(2, db:update(e, { small = regolith.increment(-1) })).code)
