@@ -5,7 +5,7 @@
  * key itself when it has at most 40 bytes ('r' + bytes), else 'h' + the first 16 bytes of its
  * SHA-256; P is the engine's prefix. In <table> and <index> ':' and '%' are written %3a and %25; a
  * table of another MySQL pool than "default" is "<pool>/<table>". Besides: "{P}:ep" the epoch (8
- * bytes: Redis' clock in us when it began), "{P}:mz" a sorted set of marked keys by deadline,
+ * bytes: Redis' clock in us when it began), "{P}:life" the server that it belongs to, "{P}:mz" a sorted set of marked keys by deadline,
  * "{P}:ps" a hash of what producers sent. One partition, one tag: a script over all of them is legal
  * in a cluster.
  *
@@ -16,13 +16,13 @@
  *   then by state, from byte 9 on
  *   V  valid:    the packed row, or a lookup's ids (u64 each, ascending)
  *   N  absent:   nothing (rows only; a lookup without ids is V with no ids)
- *   P  pending:  9 stream id of the entry that will write it; 41 '1' verified: may become V, or '0';
- *                42 as V
+ *   P  pending:  9 stream id of the entry that will write it; 41 '1' verified: may become V, '0' not,
+ *                '2' void: something was committed past it, only the database knows; 42 as V
  *   Q  pending delete: 9 and 41 as P
  *   D  pending changes of a lookup whose ids are not known: 9 '1' when it was X, else '0'; 10 changes
  *                of 41 bytes: '+' or '-', id (u64), stream id
- *   L  leased:   9 token (16 bytes); 25 deadline (u64, ms of Redis' clock); 33 '1' when only a
- *                locking read may fill, else '0'
+ *   L  leased:   9 token (16 bytes); 25 deadline (u64, ms of Redis' clock); 33 '0' any read may fill,
+ *                '1' only a locking one, as it was exposed, '2' only a locking one, as the epoch is young
  *   M  marked:   9 flags: 1 poison (a commit happened meanwhile), 2 a mark expired, 4 more than one
  *                transaction met here; 10 number of marks (u16); 12 marks of 24 bytes: txid (16),
  *                deadline (u64 ms); then the V or N entry that a rollback restores, whole, or nothing
@@ -32,8 +32,10 @@
  *                a writer that died; PUBLISH for a second
  *
  * V, N, P, Q answer a plain GET without a script; everything else is decided by a script, on Redis'
- * own clock. P, Q, D, M, X and an L that heals have no TTL; the rest have. X is dropped a day after
- * its mark expired: no COMMIT is under way for that long.
+ * own clock. P, Q, D, M, X and an L that was exposed have no TTL; the rest have. X is dropped a day after
+ * its mark expired: no COMMIT is under way for that long. P, Q and D of an earlier epoch may have been
+ * applied before Redis lost that: the ledger tells. What every command makes of every state is the table
+ * of cache/states.txt.
  */
 #ifndef RG_CACHE_CACHE_H
 #define RG_CACHE_CACHE_H
@@ -63,6 +65,7 @@ void rg__process_clear(rg__process *p);
 /* While off, get answers NULL and put refuses; switching clears. Starts on. Calls nest: each false
  * is taken back by one true, as several channels of coherence may serve one cache. */
 void rg__process_enable(rg__process *p, bool on);
+bool rg__process_is_on(rg__process *p);
 void rg__process_stats(rg__process *p, uint64_t *bytes, uint64_t *entries);
 /* In a forked child, before anything else: forgets the content and the locks of lost threads. */
 void rg__process_abandon(rg__process *p);
@@ -115,6 +118,7 @@ typedef struct rg__lease {
 typedef struct rg__entry {
     rg__found found;
     bool pending;      /* value comes from a queued write */
+    bool suspect;      /* of an earlier epoch: adopt it (rg__shared_adopt), then ask again */
     rg_block *block;   /* VALUE: one reference, the caller's */
     rg__delta *deltas; /* DELTAS: owned */
     uint32_t n_deltas;
@@ -148,6 +152,11 @@ int rg__shared_drop(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size
 /* Begins a new epoch: every entry but pending and marked ones counts as none. For failovers of
  * MySQL or Redis after which committed or acknowledged data may be gone. */
 int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err);
+/* For keys whose entries are suspect: ledger is the position ("ms-seq") that was read after the entries
+ * were. Queued writes up to it are forgotten, the others belong to this epoch from now on. */
+int rg__shared_adopt(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
+                     uint64_t epoch, const char *ledger, rg_err *err);
+uint64_t rg__shared_epoch(const rg__shared *s); /* as far as it is known */
 /* Housekeeping, from time to time by anybody: turns marks past their deadline to X even if nobody
  * reads them, drops X entries after a day and what producers silent for a day left. At most max
  * keys; how many marked entries expired, or negative. */
@@ -175,7 +184,8 @@ typedef struct rg__change {
 typedef struct rg__txid { uint8_t bytes[16]; } rg__txid;
 
 /* MARK: after the SQL, before COMMIT. Process-tier entries are dropped. EPENDING when a key has
- * queued writes (err->message tells; *pending gets the stream id as text "ms-seq", may be NULL). */
+ * queued writes (err->message tells; *pending gets the stream id as text "ms-seq", may be NULL, with a
+ * ? after it when one of them is suspect). */
 int rg__shared_mark(rg__shared *s, const rg__ctx *ctx, rg__txid tx, rg__change *changes, size_t n,
                     char pending[48], rg_err *err);
 /* After COMMIT; never fails the caller: what cannot be told is healed when the marks expire.

@@ -77,7 +77,7 @@ static int scan(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, const
     rg__args_buf(&a, pattern);
     rg__args_add(&a, "COUNT", 5);
     rg__args_u64(&a, SCANNED);
-    int rc = a.failed ? rg__fail_memory(err) : rg__redis_acquire(s->pool, ctx, &c, err);
+    int rc = a.failed ? rg__fail_memory(err) : rg__shared_acquire(s, ctx, &c, err);
     if (rc == RG_OK) rc = rg__redis_command(c, ctx, reply, err, a.n, a.argv, a.lens);
     rg__redis_release(c);
     rg__args_deinit(&a);

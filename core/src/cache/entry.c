@@ -120,12 +120,21 @@ static bool read_deltas(rg__slice e, rg__entry *out) {
     return true;
 }
 
-/* A pending entry that cannot be read hides what the queue holds: the database is all that is left.
- */
+static bool is_void(rg__slice e) {
+    return e.p[0] != 'D' && e.p[RG__AT_FLAG] == '2';
+}
+
+/* A pending entry that cannot be read, or is void, hides what the queue holds: the database is all that
+ * is left. */
 static bool read_pending(const rg_type *t, bool is_row, const rg__key *key, rg__slice e,
                          rg__entry *out) {
     char id[48];
     bool sound = e.p[0] == 'D' || (e.len >= RG__AT_PENDING && rg__id_from_hex(e.p + RG__AT_ID, id));
+    if (sound && is_void(e)) {
+        out->found = RG__BYPASS;
+        out->pending = true;
+        return true;
+    }
     if (sound && e.p[0] == 'P') sound = read_value(t, is_row, key, e, out);
     else if (sound && e.p[0] == 'D') sound = !is_row && read_deltas(e, out);
     else if (sound) out->found = RG__ABSENT;
@@ -141,7 +150,10 @@ bool rg__entry_read(const rg_type *t, bool is_row, const rg__key *key, rg__slice
     switch (e.p[0]) {
     case 'P':
     case 'Q':
-    case 'D': return read_pending(t, is_row, key, e, out);
+    case 'D':
+        if (!read_pending(t, is_row, key, e, out)) return false;
+        out->suspect = rg__epoch_of(e.p + RG__AT_EPOCH) != epoch;
+        return true;
     case 'V':
         if (rg__epoch_of(e.p + RG__AT_EPOCH) != epoch) return true;
         return read_value(t, is_row, key, e, out);

@@ -70,14 +70,16 @@ static int mark_call(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx,
 /* The last of the ids: hex digits compare as bytes. */
 static int fail_pending(const redisReply *r, char pending[48], rg_err *err) {
     const char *last = NULL;
+    bool suspect = false;
     for (size_t i = 0; i < r->elements; i++) {
         const redisReply *id = r->element[i];
-        bool sound = id->type == REDIS_REPLY_STRING && id->len == RG__ID_HEX;
+        bool sound = id->type == REDIS_REPLY_STRING && id->len >= RG__ID_HEX;
         if (sound && (!last || memcmp(id->str, last, RG__ID_HEX) > 0)) last = id->str;
+        suspect |= sound && id->len > RG__ID_HEX;
     }
     char text[48];
     if (!last || !rg__id_from_hex(last, text)) memcpy(text, "0-0", 4);
-    if (pending) memcpy(pending, text, sizeof text);
+    if (pending) snprintf(pending, 48, "%.46s%s", text, suspect ? "?" : "");
     rg__fail(err, RG_EPENDING, "queued writes of the same rows are not applied yet (up to %s)",
              text);
     if (err) err->retriable = 1;

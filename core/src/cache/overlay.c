@@ -243,7 +243,7 @@ static bool is_answer(const redisReply *r) {
 /* *sent: the script may have run although no answer came. */
 static int call(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sent, rg_err *err) {
     rg__redis *c = NULL;
-    int rc = rg__redis_acquire(e->s->pool, ctx, &c, err);
+    int rc = rg__shared_acquire(e->s, ctx, &c, err);
     if (rc < 0) return rc;
     rc = rg__script_call(c, ctx, &enqueue, e->nkeys, e->args.n, e->args.argv, e->args.lens, reply,
                          err);

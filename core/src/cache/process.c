@@ -185,6 +185,10 @@ void rg__process_clear(rg__process *p) {
     }
 }
 
+bool rg__process_is_on(rg__process *p) {
+    return is_on(p);
+}
+
 void rg__process_enable(rg__process *p, bool on) {
     if (!on) atomic_fetch_add_explicit(&p->holds, 1, memory_order_acq_rel);
     rg__process_clear(p);

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The Redis tier: its names, its epoch, and plain reads. */
+/* The Redis tier: its names, and plain reads. */
 #include "cache/shared.h"
 
 #include <stdio.h>
 
 #include "base/alloc.h"
 #include "base/err.h"
-
-RG__SCRIPT(renew, renew);
 
 /* ---- life ---- */
 
@@ -34,7 +32,7 @@ static bool make_name(rg__name *out, const char *prefix, const char *rest) {
 static bool make_names(rg__shared *s, const char *prefix) {
     s->prefix = rg__strdup(prefix);
     return s->prefix && make_name(&s->epoch_key, prefix, ":ep") &&
-           make_name(&s->marked_key, prefix, ":mz") &&
+           make_name(&s->life_key, prefix, ":life") && make_name(&s->marked_key, prefix, ":mz") &&
            make_name(&s->producers_key, prefix, ":ps") && make_name(&s->rows, prefix, ":e:") &&
            make_name(&s->lookups, prefix, ":l:");
 }
@@ -65,8 +63,9 @@ void rg__shared_free(rg__shared *s) {
     for (uint32_t i = 0; i < s->n_forget; i++) rg__free(s->forget[i].text);
     for (uint32_t i = 0; i < s->n_types; i++) rg__free(s->row_prefixes[i].text);
     rg__free(s->row_prefixes);
-    char *const names[] = {s->prefix, s->epoch_key.text, s->marked_key.text, s->producers_key.text,
-                           s->rows.text, s->lookups.text};
+    char *const names[] = {s->prefix,          s->epoch_key.text,     s->life_key.text,
+                           s->marked_key.text, s->producers_key.text, s->rows.text,
+                           s->lookups.text};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) rg__free(names[i]);
     pthread_mutex_destroy(&s->forget_lock);
     rg__free(s);
@@ -120,7 +119,7 @@ static bool worth_another(const rg_err *err, int rc, int tries, const rg__ctx *c
 static int run_once(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
                     const rg__args *a, redisReply **reply, rg_err *err) {
     rg__redis *c = NULL;
-    int rc = rg__redis_acquire(s->pool, ctx, &c, err);
+    int rc = rg__shared_acquire(s, ctx, &c, err);
     if (rc < 0) return rc;
     rc = rg__script_call(c, ctx, script, nkeys, a->n, a->argv, a->lens, reply, err);
     rg__redis_release(c);
@@ -151,41 +150,6 @@ int rg__shared_insist(rg__shared *s, const rg__ctx *ctx, rg__script *script, int
     }
 }
 
-/* ---- the epoch ---- */
-
-void rg__shared_learn(rg__shared *s, uint64_t epoch) {
-    atomic_store_explicit(&s->epoch, epoch, memory_order_relaxed);
-    atomic_store_explicit(&s->epoch_at_ms, rg__now_ms(), memory_order_relaxed);
-}
-
-/* A new connection may lead to another server than before. */
-static bool must_ask(rg__shared *s, const rg__redis *c) {
-    unsigned long long id = rg__redis_connection_id(c);
-    unsigned long long seen = atomic_load_explicit(&s->epoch_connection, memory_order_relaxed);
-    while (id > seen)
-        if (atomic_compare_exchange_weak(&s->epoch_connection, &seen, id)) return true;
-    int64_t at = atomic_load_explicit(&s->epoch_at_ms, memory_order_relaxed);
-    return at == 0 || rg__now_ms() - at > RG__EPOCH_AGE_MS;
-}
-
-static void learn_reply(rg__shared *s, const redisReply *r) {
-    bool known = r->type == REDIS_REPLY_STRING && r->len == 8;
-    rg__shared_learn(s, known ? rg__epoch_of(r->str) : 0);
-}
-
-int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err) {
-    rg__args a;
-    rg__args_init(&a);
-    rg__args_name(&a, &s->epoch_key);
-    redisReply *r = NULL;
-    int rc = rg__shared_run(s, ctx, &renew, 1, &a, &r, err);
-    if (rc == RG_OK) learn_reply(s, r);
-    freeReplyObject(r);
-    rg__args_deinit(&a);
-    if (s->process) rg__process_clear(s->process);
-    return rc;
-}
-
 /* ---- plain reads ---- */
 
 typedef struct reading {
@@ -206,33 +170,34 @@ static void take(const reading *g, size_t i, const redisReply *r) {
         rg__count(g->s->metrics, RG__C_CORRUPT_ENTRY, 1);
 }
 
-static int get_one(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
-    const char *argv[] = {"GET", g->keys[0].text};
-    const size_t lens[] = {3, g->keys[0].len};
-    redisReply *r = NULL;
-    int rc = rg__redis_append(c, 2, argv, lens, err);
-    if (rc == RG_OK) rc = rg__redis_reply(c, ctx, &r, err);
-    if (rc == RG_OK && r->type == REDIS_REPLY_ERROR && rg__redis_error(r, err) != RG_EREDIS)
-        rc = err->code;
-    if (rc == RG_OK) take(g, 0, r); /* WRONGTYPE: something else stands there, not well-formed */
-    freeReplyObject(r);
+static int append_read(const reading *g, rg__redis *c, rg_err *err) {
+    rg__args a;
+    rg__args_init(&a);
+    rg__args_add(&a, g->n == 1 ? "GET" : "MGET", g->n == 1 ? 3 : 4);
+    for (size_t i = 0; i < g->n; i++) add_key(&a, &g->keys[i]);
+    int rc = a.failed ? rg__fail_memory(err) : rg__redis_append(c, a.n, a.argv, a.lens, err);
+    rg__args_deinit(&a);
     return rc;
 }
 
-static int get_many(const reading *g, rg__redis *c, const rg__ctx *ctx, bool ask, rg_err *err) {
-    rg__args a;
-    rg__args_init(&a);
-    rg__args_add(&a, "MGET", 4);
-    for (size_t i = 0; i < g->n; i++) add_key(&a, &g->keys[i]);
-    if (ask) rg__args_name(&a, &g->s->epoch_key);
+/* WRONGTYPE: something else stands there, which is not well-formed. */
+static int check_reply(const reading *g, const redisReply *r, rg_err *err) {
+    if (r->type == REDIS_REPLY_ERROR) return rg__redis_error(r, err) == RG_EREDIS && g->n == 1 ? RG_OK : err->code;
+    if (g->n > 1 && (r->type != REDIS_REPLY_ARRAY || r->elements != g->n))
+        return rg__fail(err, RG_ECORRUPT, "MGET did not answer for each key");
+    return RG_OK;
+}
+
+/* One exchange. The epoch is known before anything is taken. */
+static int exchange(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
+    bool due = rg__life_due(g->s, c);
     redisReply *r = NULL;
-    int rc = a.failed ? rg__fail_memory(err)
-                      : rg__redis_command(c, ctx, &r, err, a.n, a.argv, a.lens);
-    rg__args_deinit(&a);
-    if (rc == RG_OK && (r->type != REDIS_REPLY_ARRAY || r->elements != g->n + ask))
-        rc = rg__fail(err, RG_ECORRUPT, "MGET did not answer for each key");
-    if (rc == RG_OK && ask) learn_reply(g->s, r->element[g->n]);
-    for (size_t i = 0; rc == RG_OK && i < g->n; i++) take(g, i, r->element[i]);
+    int rc = append_read(g, c, err);
+    if (rc == RG_OK && due) rc = rg__life_append(g->s, c, err);
+    if (rc == RG_OK) rc = rg__redis_reply(c, ctx, &r, err);
+    if (rc == RG_OK && due) rc = rg__life_take(g->s, c, ctx, err);
+    if (rc == RG_OK) rc = check_reply(g, r, err);
+    for (size_t i = 0; rc == RG_OK && i < g->n; i++) take(g, i, g->n == 1 ? r : r->element[i]);
     freeReplyObject(r);
     return rc;
 }
@@ -241,9 +206,7 @@ static int read_once(const reading *g, const rg__ctx *ctx, rg_err *err) {
     rg__redis *c = NULL;
     int rc = rg__redis_acquire(g->s->pool, ctx, &c, err);
     if (rc < 0) return rc;
-    bool ask = must_ask(g->s, c);
-    if (g->n == 1 && !ask && g->keys[0].text) rc = get_one(g, c, ctx, err);
-    else rc = get_many(g, c, ctx, ask, err);
+    rc = exchange(g, c, ctx, err);
     rg__redis_release(c);
     return rc;
 }

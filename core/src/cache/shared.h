@@ -15,7 +15,7 @@ enum {
     RG__WRITE_BOUND_MS = 1000, /* nor does who fills, publishes or restores */
     RG__FINISH_MS = 40,        /* which is tried for so long even past the deadline */
     RG__LEASE_WAIT_MS = 100,
-    RG__EPOCH_AGE_MS = 1000,   /* plain reads ask for the epoch again when it is known for longer */
+    RG__EPOCH_AGE_MS = 1000,   /* plain reads ask for the life again when it is known for longer */
     RG__READ_CHUNK = 512,      /* keys of one MGET or lease */
     RG__WRITE_CHUNK = 2000,    /* keys of one writing script */
     RG__CHUNK_BYTES = 4 * 1024 * 1024,
@@ -25,6 +25,7 @@ enum {
     RG__AT_EPOCH = 1,
     RG__AT_VALUE = 9,
     RG__AT_ID = 9,
+    RG__AT_FLAG = 41,
     RG__AT_PENDING = 42,
     RG__AT_DELTAS = 10,
     RG__DELTA_BYTES = 41,
@@ -43,15 +44,14 @@ struct rg__shared {
     const rg__schema *schema;  /* borrowed */
     rg__metrics *metrics;
     char *prefix;
-    rg__name epoch_key, marked_key, producers_key;
+    rg__name epoch_key, life_key, marked_key, producers_key;
     rg__name rows, lookups;    /* "{P}:e:", "{P}:l:" */
     rg__name *row_prefixes;    /* "{P}:e:<table>:" by number of the type */
     uint32_t n_types;
     uint64_t seed;             /* of the hash of lookups */
     uint32_t lease_ms, mark_ms;
     atomic_ullong epoch;       /* its 8 bytes; 0: none known */
-    atomic_llong epoch_at_ms;  /* when it was last asked for; 0: must be */
-    atomic_ullong epoch_connection; /* connections after this one have not asked */
+    atomic_llong epoch_at_ms;  /* when the server's life was last asked for; 0: must be */
     atomic_ullong sweep_cursor; /* where the scan of producers goes on */
     atomic_llong clock_offset_us; /* Redis' clock less ours (monotonic); 0: not known yet */
     atomic_ullong last_id_us;  /* stream ids, as us: the last one wished for or learnt */
@@ -98,9 +98,20 @@ rg_block *rg__entry_row(const rg_type *t, uint64_t id, rg__slice bytes);
 bool rg__id_to_hex(const char *id, char hex[RG__ID_HEX]);
 bool rg__id_from_hex(const char *hex, char id[48]);
 
+/* ---- life.c: does the data belong to the server that answers? ----
+ * Nothing of a connection is used before that is known, and plain reads ask again each second: a server
+ * that restarted, or took another's place, may hold older data than was read before. */
+/* From the pool; asks when the connection is new. */
+int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_err *err);
+/* Is the connection new, or was asked too long ago? Then what follows goes along with the read. */
+bool rg__life_due(rg__shared *s, rg__redis *c);
+int rg__life_append(rg__shared *s, rg__redis *c, rg_err *err);
+int rg__life_take(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err);
+/* What another script told of the epoch. */
+void rg__shared_learn(rg__shared *s, uint64_t epoch);
+
 /* ---- shared.c ---- */
 uint64_t rg__epoch_of(const char *bytes);
-void rg__shared_learn(rg__shared *s, uint64_t epoch);
 /* The context with an earlier deadline. */
 rg__ctx rg__ctx_within(const rg__ctx *ctx, int64_t ms);
 /* For what follows an outcome (fill, publish, restore): bounded, but tried in any case. */

@@ -104,7 +104,7 @@ int rg__shared_sweep(rg__shared *s, const rg__ctx *ctx, uint32_t max, rg_err *er
     redisReply *marked = NULL;
     int64_t now_ms = 0;
     if (max == 0 || max > RG__WRITE_CHUNK) max = RG__WRITE_CHUNK;
-    int rc = rg__redis_acquire(s->pool, ctx, &c, err);
+    int rc = rg__shared_acquire(s, ctx, &c, err);
     if (rc < 0) return rc;
     rc = ask(s, c, ctx, max, &marked, &now_ms, err);
     if (rc == RG_OK) rc = scan_producers(s, c, ctx, now_ms, err);

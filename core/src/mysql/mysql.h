@@ -157,7 +157,13 @@ typedef int (*rg__row_fn)(void *arg, rg_block *row);
 
 /* SELECT all columns WHERE id IN (ids), by prepared statement (n padded to powers of two with NULL,
  * chunks of 1024), in any order; lock: adds LOCK IN SHARE MODE (heal reads) or FOR UPDATE. */
-typedef enum rg__lock { RG__LOCK_NONE = 0, RG__LOCK_SHARE, RG__LOCK_UPDATE } rg__lock;
+/* TRY: shared, but fails at once (EDEADLOCK) when a transaction holds one of the rows. */
+typedef enum rg__lock {
+    RG__LOCK_NONE = 0,
+    RG__LOCK_SHARE,
+    RG__LOCK_UPDATE,
+    RG__LOCK_TRY
+} rg__lock;
 int rg__sql_select_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids,
                        size_t n, rg__lock lock, rg__row_fn fn, void *arg, rg_err *err);
 /* SELECT all columns (or only ids) WHERE the index's columns <=> those of the key row (a row or a

@@ -4,7 +4,16 @@
 
 enum { CHUNK = 1024 };
 
-static void add_lock(rg__buf *sql, rg__lock lock) {
+/* Servers older than the clause wait for the lock. */
+static void add_try(const rg__mysql *c, rg__buf *sql) {
+    bool maria = rg__mysql_flavour(c) == RG__MARIADB;
+    bool knows = rg__mysql_version(c) >= (maria ? 100300 : 80001);
+    rg__buf_str(sql, maria || !knows ? " LOCK IN SHARE MODE" : " FOR SHARE");
+    if (knows) rg__buf_str(sql, " NOWAIT");
+}
+
+static void add_lock(const rg__mysql *c, rg__buf *sql, rg__lock lock) {
+    if (lock == RG__LOCK_TRY) add_try(c, sql);
     if (lock == RG__LOCK_SHARE) rg__buf_str(sql, " LOCK IN SHARE MODE");
     if (lock == RG__LOCK_UPDATE) rg__buf_str(sql, " FOR UPDATE");
 }
@@ -27,7 +36,7 @@ static int prepare_ids(rg__mysql *c, const rg__call *call, const rg_type *t, uin
     for (uint32_t i = 1; i < n; i++)
         rg__buf_str(sql, ",?");
     if (n > 1) rg__buf_char(sql, ')');
-    add_lock(sql, lock);
+    add_lock(c, sql, lock);
     int code = rg__select_prepare(c, call, t, key, sql, out, err);
     if (code) return code;
     rg__selection *x = (*out)->extra;
@@ -78,7 +87,7 @@ static int prepare_index(rg__mysql *c, const rg__call *call, const rg_type *t, c
         rg__buf_fmt(sql, " %s %s<=>?", i ? "AND" : "WHERE", t->columns[x->columns[i]].quoted);
     rg__buf_fmt(sql, " ORDER BY %s", t->columns[0].quoted);
     if (limited) rg__buf_str(sql, " LIMIT ?");
-    add_lock(sql, lock);
+    add_lock(c, sql, lock);
     return rg__select_prepare(c, call, t, key, sql, out, err);
 }
 

@@ -17,6 +17,7 @@ int64_t rg__redis_deadline(const rg__redis_pool *pool, const rg__ctx *ctx) {
 
 int rg__redis_fd(const rg__redis *c) { return c->fd; }
 uint64_t rg__redis_connection_id(const rg__redis *c) { return c->id; }
+bool *rg__redis_note(rg__redis *c) { return &c->note; }
 
 /* ---- the reader, with bounds on what an array's header may claim and on how deep arrays nest ----
  */

@@ -32,6 +32,7 @@ struct rg__redis {
     bool more;              /* the last read filled the buffer: there may be more to read at once */
     pid_t pid;              /* who connected */
     uint64_t id;
+    bool note;              /* rg__redis_note */
     int64_t idle_since_ms;
     int64_t started_us;     /* monotonic: first byte of the current exchange */
     int64_t started_wall_us; /* only when traced */

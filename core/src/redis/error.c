@@ -26,6 +26,7 @@ static const reply_class classes[] = {
     {"OOM",        RG_EUNAVAILABLE, RG_CLASS_WAIT,      true},
     {"MISCONF",    RG_EUNAVAILABLE, RG_CLASS_WAIT,      true},
     {"NOREPLICAS", RG_EUNAVAILABLE, RG_CLASS_WAIT,      true},
+    {"EVICTS",     RG_ECONFIG,      RG_CLASS_PERMANENT, false}, /* a script's own: life.lua */
     {"NOAUTH",     RG_EACCESS,      RG_CLASS_WAIT,      false},
     {"WRONGPASS",  RG_EACCESS,      RG_CLASS_WAIT,      false},
     {"NOPERM",     RG_EACCESS,      RG_CLASS_WAIT,      false},

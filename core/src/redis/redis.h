@@ -55,6 +55,8 @@ int rg__redis_poll(rg__redis *c, int64_t deadline_ms, redisReply **reply, rg_err
 int rg__redis_error(const redisReply *reply, rg_err *err);
 int rg__redis_fd(const rg__redis *c);
 uint64_t rg__redis_connection_id(const rg__redis *c); /* counts connects of the process */
+/* A word of who uses the pool, false on a new connection. */
+bool *rg__redis_note(rg__redis *c);
 
 /* ---- scripts ---- */
 /* A script: text assembled once (prelude + body), called by digest, loaded again on NOSCRIPT. */

@@ -3,6 +3,7 @@
 #include "unit/flush.h"
 
 #include "base/alloc.h"
+#include "unit/load.h"
 
 enum { TRIES = 5, RECONNECTS = 2, PENDING_WAIT_MS = 5, ASK_MS = 100 };
 
@@ -81,6 +82,9 @@ static int mark(flush *f, rg_err *err) {
         if (rc < 0) return rc;
         f->marked[i] = true;
         rc = rg__shared_mark(f->store->shared[i], f->ctx, f->tx, c->items, c->n, pending, err);
+        if (rc == RG_EPENDING && strchr(pending, '?') &&
+            rg__adopt_changes(f->store, f->ctx, c, NULL) >= 0)
+            rc = rg__shared_mark(f->store->shared[i], f->ctx, f->tx, c->items, c->n, pending, err);
     }
     return rc;
 }

@@ -27,6 +27,7 @@ typedef struct load {
     rg__shared *shared;  /* NULL: no Redis tier */
     bool process;
     bool may_lag;        /* a replica may answer: nothing is filled, and nobody asked for the newest */
+    bool patient;        /* waits for locks rather than leave Redis unfilled */
     rg__key *keys;
     rg__entry *entries;
     rg_block **values;
@@ -98,21 +99,18 @@ static void ask_process(load *l) {
     }
 }
 
-/* Takes what Redis answered; how many still miss. */
-static size_t settle(load *l) {
-    size_t left = 0;
+/* Takes what Redis answered. */
+static void settle(load *l) {
     for (size_t i = 0; i < l->n; i++) {
         item *it = &l->items[i];
         if (it->done) continue;
         rg__entry *e = &l->entries[it->entry];
-        left += e->found == RG__MISS;
         if (e->found != RG__VALUE && e->found != RG__ABSENT) continue;
         it->row = e->block;
         e->block = NULL;
         it->done = true;
         keep(l, it);
     }
-    return left;
 }
 
 static int name_keys(load *l) {
@@ -132,10 +130,7 @@ static int ask_redis(load *l) {
     if (!l->shared) return RG_OK;
     int rc = name_keys(l);
     if (rc < 0 || l->n_keys == 0) return rc;
-    rg__shared_get(l->shared, l->ctx, l->type, true, l->keys, l->n_keys, l->entries);
-    if (settle(l) == 0) return RG_OK;
-    /* The lease call skips entries that are settled: only MISS ones are asked again. */
-    rg__shared_lease(l->shared, l->ctx, l->type, true, l->keys, l->n_keys, l->entries);
+    rg__load_entries(l->store, l->ctx, l->type, true, l->keys, l->n_keys, true, l->entries);
     settle(l);
     return RG_OK;
 }
@@ -182,26 +177,49 @@ static int take_row(void *arg, rg_block *row) {
 
 /* Who of those left this thread loads: leads its flight, or has none to join. */
 static void board(load *l) {
-    bool may_join = l->process || l->shared;
+    bool may_join = l->process && rg__process_is_on(l->store->process);
     for (size_t i = 0; i < l->n; i++) {
         item *it = &l->items[i];
         if (it->done) continue;
         it->leads = true;
         if (!may_join || leased(l, it)) continue;
-        uint64_t stamp =
-            l->process ? it->stamp : rg__process_stamp(l->store->process, l->type->space, it->id);
-        it->flight = rg__flight_join(l->store->flights, l->type->space, it->id, stamp, &it->leads);
+        it->flight =
+            rg__flight_join(l->store->flights, l->type->space, it->id, it->stamp, &it->leads);
     }
 }
 
-static int select_some(load *l, rg__mysql *c, bool healing, uint64_t *ids, rg_err *err) {
+static size_t pick(const load *l, bool healing, uint64_t *ids) {
     size_t n = 0;
     for (size_t i = 0; i < l->n; i++)
         if (!l->items[i].done && l->items[i].leads && heals(l, &l->items[i]) == healing)
             ids[n++] = l->items[i].id;
+    return n;
+}
+
+static void give_up_healing(load *l) {
+    for (size_t i = 0; i < l->n; i++) {
+        item *it = &l->items[i];
+        if (it->done || !it->leads || !heals(l, it)) continue;
+        rg__entry *e = &l->entries[it->entry];
+        rg__shared_unlease(l->shared, l->ctx, &l->keys[it->entry], 1, e);
+        e->found = RG__BYPASS;
+    }
+}
+
+/* Rows that only a locking read may fill. When a transaction holds one, what is committed answers at
+ * once, and fills nothing; who needs them filled waits. */
+static int select_healing(load *l, rg__mysql *c, uint64_t *ids, rg_err *err) {
+    size_t n = pick(l, true, ids);
     if (n == 0) return RG_OK;
-    return rg__sql_select_ids(c, l->ctx, l->type, ids, n, healing ? RG__LOCK_SHARE : RG__LOCK_NONE,
-                              take_row, l, err);
+    rg__lock lock = l->patient ? RG__LOCK_SHARE : RG__LOCK_TRY;
+    rg_err why = {0};
+    int rc = rg__sql_select_ids(c, l->ctx, l->type, ids, n, lock, take_row, l, &why);
+    if (rc == RG_EDEADLOCK && lock == RG__LOCK_TRY) {
+        give_up_healing(l);
+        return rg__sql_select_ids(c, l->ctx, l->type, ids, n, RG__LOCK_NONE, take_row, l, err);
+    }
+    if (rc < 0 && err) *err = why;
+    return rc;
 }
 
 /* On this connection; a replica may have failed before it had sent all. */
@@ -216,8 +234,9 @@ static int select_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err)
         l->items[i].row = NULL;
     }
     l->ctx = ctx;
-    int rc = select_some(l, c, false, ids, err);
-    if (rc >= 0) rc = select_some(l, c, true, ids, err);
+    size_t n = pick(l, false, ids);
+    int rc = n ? rg__sql_select_ids(c, ctx, l->type, ids, n, RG__LOCK_NONE, take_row, l, err) : RG_OK;
+    if (rc >= 0) rc = select_healing(l, c, ids, err);
     l->ctx = whole;
     rg__free(ids);
     return rc;
@@ -348,6 +367,7 @@ int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint
     bool fresh = (flags & RG__LOAD_FRESH) != 0;
     load l = {.store = s, .ctx = ctx, .type = t};
     l.process = t->cache_process && !flags;
+    l.patient = (flags & RG__LOAD_FILL_ONLY) != 0;
     l.shared = t->cache_redis && !fresh ? rg__store_shared(s, t) : NULL;
     l.may_lag = !flags && !l.process && !l.shared;
     int rc = sort_ids(&l, ids, n, err);

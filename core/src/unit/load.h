@@ -19,6 +19,13 @@ int rg__load_one(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id
 int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n,
                   int flags, rg_block **out, rg_err *err);
 
+/* What Redis knows of keys: a plain read; queued writes of an earlier epoch are adopted; with lease,
+ * those that miss ask for one (rg__shared_get, rg__shared_adopt, rg__shared_lease). */
+void rg__load_entries(rg__store *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
+                      const rg__key *keys, size_t n, bool lease, rg__entry *entries);
+/* The same for what a flush could not mark: such writes would be waited for in vain. */
+int rg__adopt_changes(rg__store *s, const rg__ctx *ctx, const rg__changes *c, rg_err *err);
+
 /* A growing list of rows (one reference each). */
 typedef struct rg__rows {
     rg_block **items;
@@ -34,7 +41,7 @@ int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t
 /* ---- loads in flight (unit/flight.c) ---- */
 /* One load of a row at a time in this process: the second asker waits for the first one's answer,
  * but only when the row was not written since the first one started (same stamp), so that nobody
- * reads what was replaced before he asked. */
+ * reads what was replaced before he asked. Only a process cache that hears of writes has such stamps. */
 rg__flights *rg__flights_new(void);
 void rg__flights_free(rg__flights *f);
 typedef struct rg__flight rg__flight;

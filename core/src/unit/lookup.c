@@ -65,9 +65,7 @@ static bool believable(const lookup *l) {
 
 static bool from_redis(lookup *l) {
     if (!l->shared) return false;
-    rg__shared_get(l->shared, l->ctx, l->type, false, &l->key, 1, &l->entry);
-    if (l->entry.found == RG__MISS)
-        rg__shared_lease(l->shared, l->ctx, l->type, false, &l->key, 1, &l->entry);
+    rg__load_entries(l->store, l->ctx, l->type, false, &l->key, 1, true, &l->entry);
     l->pending = l->entry.pending || l->entry.found == RG__DELTAS;
     if (l->entry.found != RG__VALUE || !believable(l)) return false;
     if (set_ids(l, rg_block_data(l->entry.block), rg_block_len(l->entry.block)) < 0) return false;
@@ -124,17 +122,32 @@ static void fill(lookup *l) {
 }
 
 typedef struct selection {
-    const lookup *lookup;
+    lookup *lookup;
     rg__rows *rows;
 } selection;
 
+static int select_with(rg__mysql *c, const rg__ctx *ctx, const selection *s, rg__lock lock,
+                       rg_err *err) {
+    const lookup *l = s->lookup;
+    rg__rows_deinit(s->rows);
+    return rg__sql_select_index(c, ctx, l->type, l->index, rg_block_data(l->key_row), lock, 0,
+                                rg__rows_add, s->rows, err);
+}
+
 static int select_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err) {
     selection *s = arg;
-    const lookup *l = s->lookup;
+    lookup *l = s->lookup;
     bool heal = l->entry.lease.held && l->entry.lease.heal;
-    rg__rows_deinit(s->rows);
-    return rg__sql_select_index(c, ctx, l->type, l->index, rg_block_data(l->key_row),
-                                heal ? RG__LOCK_SHARE : RG__LOCK_NONE, 0, rg__rows_add, s->rows, err);
+    rg_err why = {0};
+    int rc = select_with(c, ctx, s, heal ? RG__LOCK_TRY : RG__LOCK_NONE, &why);
+    if (rc == RG_EDEADLOCK && heal) { /* a transaction holds one: what is committed, for now */
+        rg__shared_unlease(l->shared, l->ctx, &l->key, 1, &l->entry);
+        l->entry.lease.held = false;
+        l->entry.found = RG__BYPASS;
+        return select_with(c, ctx, s, RG__LOCK_NONE, err);
+    }
+    if (rc < 0 && err) *err = why;
+    return rc;
 }
 
 /* What may fill a cache comes from the primary. */
@@ -151,9 +164,10 @@ static void overlay(lookup *l, rg__rows *rows) {
     rg__entry *entries = rg__calloc(rows->n + 1, sizeof *entries);
     if (keys && entries && rows->n > 0) {
         for (size_t i = 0; i < rows->n; i++) rg__key_row(shared, l->type, l->ids[i], &keys[i]);
-        rg__shared_get(shared, l->ctx, l->type, true, keys, rows->n, entries);
+        rg__load_entries(l->store, l->ctx, l->type, true, keys, rows->n, false, entries);
         for (size_t i = 0; i < rows->n; i++) {
-            if (entries[i].pending || (l->type->cache_redis && entries[i].found == RG__VALUE)) {
+            bool told = entries[i].found != RG__BYPASS; /* void: only MySQL knows */
+            if ((entries[i].pending && told) || (l->type->cache_redis && entries[i].found == RG__VALUE)) {
                 rg_block_unref(rows->items[i]);
                 rows->items[i] = entries[i].block;
                 entries[i].block = NULL;

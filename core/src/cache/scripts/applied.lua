@@ -4,16 +4,9 @@
 -- (ttl in s of a value and of an absence, u32 each). Returns how many entries are settled.
 local ids, kinds, ttls = ARGV[1], ARGV[2], ARGV[3]
 
-local function later(a, b)
-  if a == b then return false end
-  local x, y = tonumber(sub(a, 1, 16), 16) or 0, tonumber(sub(b, 1, 16), 16) or 0
-  if x ~= y then return x > y end
-  return (tonumber(sub(a, 17), 16) or 0) > (tonumber(sub(b, 17), 16) or 0)
-end
-
 -- A later write is queued: when the one it was built on died, its value is not what will be.
 local function keep(key, e, dead)
-  if dead and sub(e, 42, 42) == '1' then distrust(key, e) end
+  if dead then distrust(key, e, '0') end
   return 0
 end
 
@@ -28,25 +21,12 @@ local function written(key, e, s, dead, value_s, absent_s)
   return 1
 end
 
-local function changes(key, e, id)
-  local left = {}
-  for at = 11, #e, 41 do
-    if later(sub(e, at + 9, at + 40), id) then left[#left + 1] = sub(e, at, at + 40) end
-  end
-  if #left > 0 then
-    call('SET', key, sub(e, 1, 10) .. table.concat(left))
-    return 0
-  end
-  if sub(e, 10, 10) == '1' then expose(key) else call('DEL', key) end
-  return 1
-end
-
 local entries, n = read(3), 0
 for i = 1, #entries do
   local key, e, id = KEYS[i + 2], entries[i], sub(ids, i * 32 - 31, i * 32)
   local s, dead = state(e), byte(kinds, i) == 100
   if s == 'D' then
-    n = n + changes(key, e, id)
+    n = n + keep_later(key, e, id, sub(e, 2, 9))
   elseif s == 'P' or s == 'Q' then
     if later(sub(e, 10, 41), id) then
       n = n + keep(key, e, dead)

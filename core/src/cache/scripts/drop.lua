@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- DROP: forgets entries, so that every process does. KEYS: epoch, marked, entries. Well-formed
--- pending ones stay; open transactions keep their marks but not the value they would restore.
+-- DROP: forgets entries, so that every process does: the database was written past them. KEYS: epoch,
+-- marked, entries. Well-formed pending ones stay, though void: what the queue will do is known only by
+-- the database from now on. Open transactions keep their marks but not the value they would restore.
 -- Returns how many values went.
 local function pending(e, s)
-  return s == 'D' or ((s == 'P' or s == 'Q') and string.find(sub(e, 10, 41), '^%x+$') ~= nil)
+  return (s == 'P' or s == 'Q') and string.find(sub(e, 10, 41), '^%x+$') ~= nil
 end
 
 local function poison(key, e)
@@ -20,7 +21,12 @@ for i = 1, #entries do
     poison(key, e)
   elseif s == 'X' or (s == 'L' and heals(e)) then
     expose(key)
-  elseif not pending(e, s) then
+  elseif s == 'D' then
+    call('SET', key, e) -- changes of a list, which go on top of the database: only announced
+  elseif pending(e, s) then
+    if sub(e, 42, 42) ~= '2' then dropped = dropped + 1 end
+    distrust(key, e, '2')
+  else
     -- a key that was not there is announced as well: types without a Redis cache have none
     call('SET', key, 'T' .. epoch, 'PX', 1000)
     if s == 'V' or s == 'N' then dropped = dropped + 1 end

@@ -10,7 +10,8 @@
 -- Every byte of a string costs time here (it is hashed), so entries come ready made and are patched
 -- when they have to be.
 -- Returns 0, the id, the clock in us and the epoch; 1 when the stream is full; 2, a string of reasons
--- (0 none, 1 another row, 2 no entry, 3 marked), and for each 1 its entry.
+-- (0 none, 1 another row, 2 no entry or one to be adopted, 3 marked or void), and for each 1 its
+-- entry.
 local kinds, sums, forget = ARGV[6], ARGV[7], tonumber(ARGV[10])
 local LIST = 8192 -- bytes of a list that is kept up to date; longer ones become changes
 
@@ -39,6 +40,8 @@ end
 
 local function live_marks(e) return #expire(open_marks(e)) > 0 end
 
+local function void(e) return byte(e, 42) == 50 end
+
 -- Why an entry forbids the change; 0: it does not.
 local function judge(kind, i, e, s)
   if s == 'M' then
@@ -46,8 +49,12 @@ local function judge(kind, i, e, s)
     s = 'X'
     states[i] = s
   end
-  if kind == 105 then return (s == 'V' or s == 'P') and 1 or 0 end
+  if kind == 105 then return (s == 'V' or (s == 'P' and not suspect(e))) and 1 or 0 end
   if kind ~= 117 and kind ~= 120 then return 0 end
+  if s == 'P' or s == 'Q' then
+    if suspect(e) then return 2 end
+    if void(e) then return 3 end
+  end
   local at = s == 'V' and 26 or s == 'P' and 59
   if at then return sub(e, at, at + 7) == sub(sums, i * 8 - 7, i * 8) and 0 or 1 end
   return (s == 'Q' or s == 'N') and 1 or 2
@@ -64,7 +71,11 @@ for i = 1, n do
       if sub(e, 26, 33) ~= sub(sums, i * 8 - 7, i * 8) then why = 1 end
     elseif first == 80 and kind == 117 then
       states[i] = 'P'
-      if sub(e, 59, 66) ~= sub(sums, i * 8 - 7, i * 8) then why = 1 end
+      if byte(e, 42) ~= 49 or suspect(e) then
+        why = judge(kind, i, e, 'P')
+      elseif sub(e, 59, 66) ~= sub(sums, i * 8 - 7, i * 8) then
+        why = 1
+      end
     else
       local s = state(e)
       states[i] = s
@@ -167,6 +178,7 @@ end
 local function lookup(e, s, changes)
   if s == 'V' and #e <= LIST then return pending .. merge(sub(e, 10), changes) end
   if s == 'P' then
+    if void(e) or suspect(e) then return 'P' .. epoch .. hex .. '2' end
     local head = sub(e, 42, 42) == '1' and pending or unverified
     return head .. merge(sub(e, 43), changes)
   end
@@ -178,8 +190,11 @@ local patches = {}
 local function patch(i, kind)
   local first = (kind == 120 or kind == 88) and 'Q' or 'P'
   local flag = (kind == 85 or kind == 88) and '0' or '1'
-  if kind == 117 and states[i] == 'P' and sub(entries[i], 42, 42) == '0' then flag = '0' end
-  if not as_sent or flag == '0' then
+  if states[i] == 'P' or states[i] == 'Q' then
+    local before = sub(entries[i], 42, 42)
+    if before == '2' or (kind == 117 and before == '0') then flag = before end
+  end
+  if not as_sent or flag ~= '1' then
     patches[#patches + 1] = { KEYS[i + 3], first .. epoch .. hex .. flag }
   end
 end
@@ -192,7 +207,7 @@ for i = 1, n do
     out[k + 2] = lookup(entries[i], states[i], ARGV[at + i])
   else
     out[k + 2] = ARGV[at + i]
-    if not as_sent or states[i] == 'P' then patch(i, kind) end
+    if not as_sent or states[i] == 'P' or states[i] == 'Q' then patch(i, kind) end
   end
   k = k + 2
   if k == 2000 then

@@ -5,13 +5,9 @@
 local locking, ttl, absent = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
 local kinds, tokens = ARGV[4], ARGV[5]
 
--- An epoch begins when Redis has lost its data, and maybe marks of transactions that were open
--- then: what was read around that moment lives for a minute only.
-if now - from_bytes('<I8', epoch) / 1000 < 30000 then ttl = math.min(ttl, 60000) end
-
 local function held(e, token)
   return state(e) == 'L' and sub(e, 10, 25) == token and sub(e, 2, 9) == epoch
-    and (locking or not heals(e))
+    and (locking or sub(e, 34, 34) == '0')
 end
 
 local function fill(key, e, value)

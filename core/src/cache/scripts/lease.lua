@@ -3,17 +3,19 @@
 -- a character an entry: 1 = its value failed the reader's check and may be replaced.
 -- Returns the epoch, then for each entry: itself (V N P Q D), or g granted, h granted to a locking
 -- read, w leased by somebody else, b bypass.
+-- A lease that is lost where a mark was lost must expose the entry again, so it has no TTL ('1'); one of
+-- a young epoch is given again as such for as long as that is one ('2').
 local token, ms, replace = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
-local function grant(key, heal)
-  local e = 'L' .. epoch .. token .. to_bytes('<I8', now + ms) .. (heal and '1' or '0')
-  if heal then
-    call('SET', key, e)
+local function grant(key, exposed)
+  local e = 'L' .. epoch .. token .. to_bytes('<I8', now + ms)
+  if exposed then
+    call('SET', key, e .. '1')
     call('ZADD', KEYS[2], now + DAY, key)
     return 'h'
   end
-  call('SET', key, e, 'PX', ms)
-  return 'g'
+  call('SET', key, e .. (young and '2' or '0'), 'PX', ms)
+  return young and 'h' or 'g'
 end
 
 local function leased(key, e)

@@ -3,14 +3,15 @@
 -- ms until the marks expire, a character an entry, checksums (8 bytes each).
 --   u  a row that was as the checksum says     i  a row that was not there     l  a lookup
 --   t  a row that only processes cache         c  a row that nobody caches
--- Returns the pending ids that forbid it (nothing is written then), or a string of 1 (the entry
--- held what the transaction started from: what it leaves may be published) and 0.
+-- Returns the pending ids that forbid it (nothing is written then; a ? after one of an earlier epoch,
+-- which has to be adopted first), or a string of 1 (the entry held what the transaction started from:
+-- what it leaves may be published) and 0.
 local tx, ms, kinds, sums = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local entries, states, pending = read(3), {}, {}
 
 local function pending_id(e, s)
-  if s == 'D' then return sub(e, -32) end
-  return sub(e, 10, 41)
+  local id = s == 'D' and sub(e, -32) or sub(e, 10, 41)
+  return suspect(e) and id .. '?' or id
 end
 
 for i = 1, #entries do

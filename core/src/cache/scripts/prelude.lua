@@ -39,8 +39,17 @@ local function state(e)
   return (s == 'X' or s == 'T') and s or nil
 end
 
--- Whether a lease that stands in the entry must be filled by a locking read.
+-- An epoch begins when Redis has lost its data, and maybe marks of transactions that are open: until
+-- none of those can be, only locking reads fill.
+local YOUNG = 60000
+local young = now - from_bytes('<I8', epoch) / 1000 < YOUNG
+
+-- Whether a lease stands where a mark was lost: without it the entry is exposed again.
 local function heals(e) return sub(e, 34, 34) == '1' end
+
+-- A queued write that was written in an earlier epoch may have been applied since: Redis came back
+-- with older data. Who asks the ledger may adopt it.
+local function suspect(e) return sub(e, 2, 9) ~= epoch end
 
 -- A mark was lost here: only a locking read may fill.
 local function expose(key)
@@ -48,14 +57,38 @@ local function expose(key)
   call('ZADD', KEYS[2], now + DAY, key)
 end
 
--- Something of a committed transaction went past this entry: what a queued write made of it cannot
--- be trusted once it is applied.
-local function distrust(key, e)
-  call('SET', key, sub(e, 1, 41) .. '0' .. sub(e, 43))
+-- What a queued write made of this entry cannot become valid once it is applied ('0'); or is not even
+-- what it will leave ('2'), as something of a committed transaction went past it: void.
+local function distrust(key, e, flag)
+  if sub(e, 42, 42) == '2' then return end
+  call('SET', key, sub(e, 1, 41) .. flag .. sub(e, 43))
 end
 
 -- The last word on a key. Without memory for it, no entry is as right.
 local function settle(key, e, ms)
   local r = redis.pcall('SET', key, e, 'PX', ms)
   if type(r) == 'table' and r.err then call('DEL', key) end
+end
+
+-- Stream ids, as 32 hex digits: does a come after b?
+local function later(a, b)
+  if a == b then return false end
+  local x, y = tonumber(sub(a, 1, 16), 16) or 0, tonumber(sub(b, 1, 16), 16) or 0
+  if x ~= y then return x > y end
+  return (tonumber(sub(a, 17), 16) or 0) > (tonumber(sub(b, 17), 16) or 0)
+end
+
+-- Leaves those of a D entry's changes that come after id, as written in the epoch given; 1 when none
+-- is left.
+local function keep_later(key, e, id, written)
+  local left = {}
+  for at = 11, #e, 41 do
+    if later(sub(e, at + 9, at + 40), id) then left[#left + 1] = sub(e, at, at + 40) end
+  end
+  if #left > 0 then
+    call('SET', key, 'D' .. written .. sub(e, 10, 10) .. table.concat(left))
+    return 0
+  end
+  if sub(e, 10, 10) == '1' then expose(key) else call('DEL', key) end
+  return 1
 end

@@ -6,7 +6,7 @@ local tx, meta = ARGV[1], ARGV[2]
 
 -- The mark expired or was lost, or there was none: whatever stands there may be older.
 local function late(key, e, s)
-  if s == 'P' or s == 'Q' then return distrust(key, e) end
+  if s == 'P' or s == 'Q' then return distrust(key, e, '2') end
   if s == 'D' or s == 'X' or not e then return end
   if s == 'L' and heals(e) then return expose(key) end
   if s ~= 'M' then return call('DEL', key) end
