@@ -31,6 +31,7 @@ local OPTIONS = {
   timeout_ms = count, id_block = count, node = options.integer(0, 63),
   queue_max_len = count, backpressure_wait_ms = options.integer(0, 4294967295),
   workers = options.integer(1, 1024), max_queued = count,
+  outage = options.one_of("strict", "available"),
   lazy = options.boolean, log = options.table, on_error = options.func, callbacks = handlers,
 }
 

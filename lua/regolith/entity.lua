@@ -52,6 +52,7 @@ local CACHE = {
   all = options.boolean,
   ttl_s = options.integer(1, 4294967295),
   absent_ttl_s = options.integer(1, 4294967295),
+  outage = options.one_of("strict", "available"),
 }
 local function bool_or_table(v)
   if type(v) ~= "boolean" and type(v) ~= "table" then return "must be a table of options, true or false" end

@@ -29,7 +29,10 @@ local C, ffi, err = native.C, native.ffi, native.err
 ---@field hooks table<string, function>
 ---@field cached boolean the process cache may have it
 
-local M = {}
+local M = {
+  --- What a write does when Redis is away, as the engine has it.
+  OUTAGE = { strict = C.RG_OUTAGE_STRICT, available = C.RG_OUTAGE_AVAILABLE },
+}
 
 -- ---- towards the engine -------------------------------------------------------------------------
 
@@ -92,6 +95,7 @@ local function new_type(entity)
     ids = entities.ids(entity.ids),
     cache_process = cache.process and 1 or 0, cache_redis = cache.redis and 1 or 0,
     ttl_s = cache.ttl_s or 0, absent_ttl_s = cache.absent_ttl_s or 0,
+    outage = M.OUTAGE[cache.outage] or 0,
   })
   return C.rg_type_new(opts, err)
 end

@@ -104,6 +104,12 @@ typedef enum rg_ids {
     RG_IDS_SNOWFLAKE    /* 41 bits ms, 6 bits node, 6 bits sequence: below 2^53 */
 } rg_ids;
 
+/* What a write does when Redis cannot be told that it replaces what is cached. */
+typedef enum rg_outage {
+    RG_OUTAGE_STRICT = 1, /* it is refused, UNAVAILABLE */
+    RG_OUTAGE_AVAILABLE   /* it is done; no cache is believed until what it replaced is dropped */
+} rg_outage;
+
 typedef struct rg_type_opts {
     uint32_t size;
     const char *name;       /* entity name, unique per engine */
@@ -116,6 +122,7 @@ typedef struct rg_type_opts {
     int32_t cache_redis;    /* 1: rows are kept in Redis */
     uint32_t ttl_s;         /* life of a cached row or lookup in Redis; 0: 3600 */
     uint32_t absent_ttl_s;  /* life of a cached absence; 0: 10 */
+    int32_t outage;         /* rg_outage; 0: as the engine's */
 } rg_type_opts;
 
 typedef struct rg_type rg_type;

@@ -149,6 +149,13 @@ void rg__shared_unlease(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, 
 /* Drops entries whatever they hold, pending ones excepted (regolith invalidate; corrupt ones); how
  * many values went, or negative. */
 int rg__shared_drop(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n, rg_err *err);
+/* The same of keys of which only the text is known: process tiers hear of it from Redis. */
+int rg__shared_drop_names(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
+                          rg_err *err);
+/* One exchange, to see whether it is there. */
+int rg__shared_ping(rg__shared *s, const rg__ctx *ctx, rg_err *err);
+/* Did it keep a read waiting in vain a moment ago? Then reads go past it (cache/breaker.c). */
+bool rg__shared_away(const rg__shared *s);
 /* Begins a new epoch: every entry but pending and marked ones counts as none. For failovers of
  * MySQL or Redis after which committed or acknowledged data may be gone. */
 int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err);

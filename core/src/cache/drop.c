@@ -23,8 +23,13 @@ static int drop_chunk(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, si
 }
 
 int rg__shared_drop(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n, rg_err *err) {
-    int dropped = 0;
     for (size_t i = 0; i < n; i++) rg__shared_drop_process(s, &keys[i]);
+    return rg__shared_drop_names(s, ctx, keys, n, err);
+}
+
+int rg__shared_drop_names(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
+                          rg_err *err) {
+    int dropped = 0;
     for (size_t at = 0; at < n; at += RG__WRITE_CHUNK) {
         size_t some = n - at < RG__WRITE_CHUNK ? n - at : RG__WRITE_CHUNK;
         int rc = drop_chunk(s, ctx, keys + at, some, err);

@@ -100,12 +100,13 @@ static int mark_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx, rg_
 
 int rg__shared_mark(rg__shared *s, const rg__ctx *ctx, rg__txid tx, rg__change *changes, size_t n,
                     char pending[48], rg_err *err) {
+    rg__ctx within = rg__ctx_within(ctx, RG__WRITE_BOUND_MS); /* rows are locked meanwhile */
     for (size_t i = 0; i < n; i++) changes[i].verified = false;
     int rc = RG_OK;
     size_t at = 0;
     for (; rc == RG_OK && at < n; at += RG__WRITE_CHUNK) {
         size_t some = n - at < RG__WRITE_CHUNK ? n - at : RG__WRITE_CHUNK;
-        rc = mark_chunk(s, ctx, &tx, changes + at, some, pending, err);
+        rc = mark_chunk(s, &within, &tx, changes + at, some, pending, err);
     }
     /* a lost answer may have left marks as well: they go with those of earlier chunks */
     if (rc < 0 && (at > RG__WRITE_CHUNK || rc != RG_EPENDING))

@@ -213,8 +213,10 @@ static int read_once(const reading *g, const rg__ctx *ctx, rg_err *err) {
 
 static void read_chunk(const reading *g, const rg__ctx *ctx) {
     rg_err err = {0};
-    int rc = read_once(g, ctx, &err);
+    bool patient = rg__left_ms(ctx->deadline_ms) > RG__READ_BOUND_MS / 2;
+    int rc = rg__breaker_open(g->s) ? RG_EUNAVAILABLE : read_once(g, ctx, &err);
     for (int tries = 0; worth_another(&err, rc, tries, ctx); tries++) rc = read_once(g, ctx, &err);
+    if (rc >= 0 || (rc == RG_ETIMEOUT && patient)) rg__breaker_note(g->s, rc < 0);
     for (size_t i = 0; rc < 0 && i < g->n; i++) {
         rg__entry_deinit(&g->out[i]);
         g->out[i].found = RG__BYPASS;

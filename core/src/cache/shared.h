@@ -52,6 +52,8 @@ struct rg__shared {
     uint32_t lease_ms, mark_ms;
     atomic_ullong epoch;       /* its 8 bytes; 0: none known */
     atomic_llong epoch_at_ms;  /* when the server's life was last asked for; 0: must be */
+    atomic_llong away_until_ms; /* reads go past Redis until then; 0: it answers */
+    atomic_int away_ms;        /* how long they did last */
     atomic_ullong sweep_cursor; /* where the scan of producers goes on */
     atomic_llong clock_offset_us; /* Redis' clock less ours (monotonic); 0: not known yet */
     atomic_ullong last_id_us;  /* stream ids, as us: the last one wished for or learnt */
@@ -109,6 +111,11 @@ int rg__life_append(rg__shared *s, rg__redis *c, rg_err *err);
 int rg__life_take(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err);
 /* What another script told of the epoch. */
 void rg__shared_learn(rg__shared *s, uint64_t epoch);
+
+/* ---- breaker.c ---- */
+/* True: read past Redis. False: try, and tell how it went. */
+bool rg__breaker_open(rg__shared *s);
+void rg__breaker_note(rg__shared *s, bool timed_out);
 
 /* ---- shared.c ---- */
 uint64_t rg__epoch_of(const char *bytes);

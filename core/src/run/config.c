@@ -14,6 +14,7 @@ static const rg_engine_opts defaults = {
     .queue_max_len = 1000000,
     .workers = 4,
     .max_queued = 10000,
+    .outage = RG_OUTAGE_STRICT,
 };
 
 #define TAKE_DEFAULT(o, member) \
@@ -27,6 +28,7 @@ static void apply_defaults(rg_engine_opts *o) {
     TAKE_DEFAULT(o, queue_max_len);
     TAKE_DEFAULT(o, workers);
     TAKE_DEFAULT(o, max_queued);
+    TAKE_DEFAULT(o, outage);
 }
 
 static int check_prefix(const char *p, rg_err *err) {
@@ -40,6 +42,8 @@ static int check_prefix(const char *p, rg_err *err) {
 
 static int check_opts(const rg_engine_opts *o, rg_err *err) {
     if (o->node > 63) return rg__fail_field(err, "node", "node: %u is over 63", o->node);
+    if (o->outage < RG_OUTAGE_STRICT || o->outage > RG_OUTAGE_AVAILABLE)
+        return rg__fail_field(err, "outage", "outage: not a policy");
     if (o->workers > 64) return rg__fail_field(err, "workers", "workers: %u is over 64", o->workers);
     return check_prefix(o->prefix, err);
 }

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/thread.h"
 #include "unit/load.h"
+#include "unit/outage.h"
 
 /* Open engines; the exit handler closes them so that no thread outlives the libraries it uses. */
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -72,6 +73,7 @@ static void add_fault(rg__buf *faults, const char *fmt, const char *a, const cha
 static void resolve_pools(const rg_config *c, rg_type *t, rg__buf *faults) {
     t->mysql_pool = find_pool(c->n_mysql, t->mysql, mysql_name, c);
     t->redis_pool = find_pool(c->n_redis, t->redis, redis_name, c);
+    if (!t->outage) t->outage = c->opts.outage;
     if (t->mysql_pool < 0) add_fault(faults, "%s: there is no MySQL pool \"%s\"", t->name, t->mysql);
     if (t->redis_pool >= 0) return;
     if (t->cache_redis || t->cache_process)
@@ -166,6 +168,7 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     for (uint32_t i = 0; i < s->schema.n; i++) pthread_mutex_init(&s->ids[i].lock, NULL);
     name_producers(s);
     int rc = make_shared(e, c, err);
+    if (rc >= 0) rc = rg__outages_new(s, err);
     return rc < 0 ? rc : make_queues(e, c, err);
 }
 
@@ -180,6 +183,7 @@ static void destroy(rg_engine *e) {
     for (uint32_t i = 0; i < s->n_redis; i++) rg__redis_pool_free(e->redis[i]);
     rg__process_free(s->process);
     rg__flights_free(s->flights);
+    rg__outages_free(s);
     for (uint32_t i = 0; s->ids && i < s->schema.n; i++) pthread_mutex_destroy(&s->ids[i].lock);
     rg__schema_deinit(&s->schema);
     rg__free(s->shared);

@@ -65,6 +65,7 @@ static void copy_plain(rg_type *t, const rg_type_opts *o) {
     t->cache_redis = o->cache_redis != 0;
     t->ttl_s = o->ttl_s ? o->ttl_s : DEFAULT_TTL_S;
     t->absent_ttl_s = o->absent_ttl_s ? o->absent_ttl_s : DEFAULT_ABSENT_TTL_S;
+    t->outage = o->outage;
     t->mysql_pool = t->redis_pool = -1;
 }
 

@@ -43,6 +43,7 @@ struct rg_type {
     int32_t ids;
     bool cache_process, cache_redis;
     uint32_t ttl_s, absent_ttl_s;
+    int32_t outage;              /* rg_outage; the engine resolves 0 */
     rg__column *columns;
     uint32_t n_columns;
     rg__index *indexes;

@@ -7,6 +7,7 @@
 #include "mysql/timeline.h"
 #include "unit/flush.h"
 #include "unit/load.h"
+#include "unit/outage.h"
 
 enum { WAIT_MS = 2, MAX_REBASES = 100, PACKET_SLACK = 4096 };
 
@@ -260,11 +261,21 @@ static void tell_timeline(const batch *b, const char *stream_id) {
         rg__timeline_add(b->ctx->timeline, b->queue->mysql, b->items->items[b->numbers[i]].type, &need);
 }
 
+/* What was built on a cached row must not go over what was committed past the cache. */
+static int check_trust(const batch *b, rg_err *err) {
+    for (size_t i = 0; i < b->n; i++)
+        if (!rg__trust(b->store, b->ctx, b->items->items[b->numbers[i]].type))
+            return rg__fail(err, RG_EUNAVAILABLE, "writes went past Redis while it was away, and what they "
+                                                  "replaced is not dropped yet: nothing can be queued");
+    return RG_OK;
+}
+
 static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     int rc = rg__plan_make(b->items, pool, &b->plan, err);
     if (rc < 0 || b->plan.n == 0) return rc;
     if (number_items(b) < 0) return rg__fail_memory(err);
-    rc = check_types(b, err);
+    rc = check_trust(b, err);
+    if (rc >= 0) rc = check_types(b, err);
     if (rc >= 0) rc = check_sizes(b, err);
     if (rc >= 0) rc = take_producer(b, err);
     if (rc >= 0) rc = enqueue(b, stream_id, err);

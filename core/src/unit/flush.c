@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "unit/load.h"
+#include "unit/outage.h"
 
 enum { TRIES = 5, RECONNECTS = 2, PENDING_WAIT_MS = 5, ASK_MS = 100 };
 
@@ -23,6 +24,7 @@ typedef struct flush {
     rg__changes *changes; /* by Redis pool */
     bool *marked;         /* by Redis pool */
     rg__txid tx;
+    bool asking;          /* MARK only to learn what is pending */
 } flush;
 
 /* ---- parts: one transaction a pool ---- */
@@ -72,6 +74,23 @@ static int collect_changes(flush *f, rg_err *err) {
     return RG_OK;
 }
 
+/* Redis is away: the changes are told later, if their policy has it so. */
+static int cover(flush *f, uint32_t redis_pool, int rc, rg_err *err) {
+    const rg__changes *c = &f->changes[redis_pool];
+    const char *name = rg__redis_pool_name(rg__shared_pool(f->store->shared[redis_pool]));
+    if (f->asking || !rg__outage_may_cover(c, rc)) {
+        rg__err_prefix(err, "the caches in Redis pool %s cannot be told, so that nothing is written: ",
+                       name);
+        return rc;
+    }
+    rc = RG_OK;
+    for (uint32_t i = 0; rc >= 0 && i < f->store->n_mysql; i++)
+        if (f->parts[i].conn)
+            rc = rg__outage_cover(f->store, f->ctx, (int)i, (int)redis_pool, f->parts[i].conn, c, err);
+    f->marked[redis_pool] = false;
+    return rc;
+}
+
 static int mark(flush *f, rg_err *err) {
     int rc = collect_changes(f, err);
     for (uint32_t i = 0; rc >= 0 && i < f->store->n_redis; i++) {
@@ -80,11 +99,16 @@ static int mark(flush *f, rg_err *err) {
         char pending[48];
         rc = rg__changes_once(c, err);
         if (rc < 0) return rc;
+        if (!f->asking && rg__shared_away(f->store->shared[i]) && rg__outage_may_cover(c, RG_EUNAVAILABLE)) {
+            rc = cover(f, i, RG_EUNAVAILABLE, err);
+            continue;
+        }
         f->marked[i] = true;
         rc = rg__shared_mark(f->store->shared[i], f->ctx, f->tx, c->items, c->n, pending, err);
         if (rc == RG_EPENDING && strchr(pending, '?') &&
             rg__adopt_changes(f->store, f->ctx, c, NULL) >= 0)
             rc = rg__shared_mark(f->store->shared[i], f->ctx, f->tx, c->items, c->n, pending, err);
+        if (rc < 0 && rc != RG_EPENDING) rc = cover(f, i, rc, err);
     }
     return rc;
 }
@@ -139,6 +163,7 @@ static int or_pending(flush *f, int rc, rg_err *err) {
     rg__ctx within = *ctx; /* asked in any case, so that the last try tells what it was */
     if (rg__left_ms(within.deadline_ms) < ASK_MS) within.deadline_ms = rg__now_ms() + ASK_MS;
     f->ctx = &within;
+    f->asking = true;
     int marked = mark(f, &fault);
     f->ctx = ctx;
     if (marked != RG_EPENDING) return rc;

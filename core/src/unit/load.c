@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/thread.h"
+#include "unit/outage.h"
 
 /* One distinct id on its way down. `row` NULL with done: known absent. */
 typedef struct item {
@@ -62,7 +63,7 @@ void rg__store_cohere(rg__store *s, const rg_type *t) {
 }
 
 int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
-    if (!t->cache_process) return RG_GET_MISS;
+    if (!t->cache_process || !rg__trusted(s, t)) return RG_GET_MISS;
     int64_t started = rg__traced(ctx, RG__SOURCE_PROCESS) ? rg__wall_us() : 0;
     rg_block *b = rg__process_get(s->process, t->space, id);
     if (rg__traced(ctx, RG__SOURCE_PROCESS)) {
@@ -366,10 +367,11 @@ int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint
     if (n == 0) return RG_OK;
     bool fresh = (flags & RG__LOAD_FRESH) != 0;
     load l = {.store = s, .ctx = ctx, .type = t};
-    l.process = t->cache_process && !flags;
+    fresh = fresh || !rg__trust(s, ctx, t);
+    l.process = t->cache_process && !flags && !fresh;
     l.patient = (flags & RG__LOAD_FILL_ONLY) != 0;
     l.shared = t->cache_redis && !fresh ? rg__store_shared(s, t) : NULL;
-    l.may_lag = !flags && !l.process && !l.shared;
+    l.may_lag = !flags && !t->cache_process && !t->cache_redis;
     int rc = sort_ids(&l, ids, n, err);
     if (rc >= 0) ask_process(&l);
     if (rc >= 0) rc = ask_redis(&l);

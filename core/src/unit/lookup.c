@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "unit/outage.h"
 
 typedef struct lookup {
     rg__store *store;
@@ -22,6 +23,7 @@ typedef struct lookup {
     uint64_t *ids;
     size_t n;
     bool pending;        /* some ids come from queued writes */
+    bool may_lag;        /* not cached: a replica may answer */
 } lookup;
 
 static bool unique(const lookup *l) { return (l->index->flags & RG_INDEX_UNIQUE) != 0; }
@@ -153,7 +155,7 @@ static int select_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err)
 /* What may fill a cache comes from the primary. */
 static int select_rows(lookup *l, rg__rows *rows, rg_err *err) {
     selection s = {l, rows};
-    return rg__mysql_read(rg__store_mysql(l->store, l->type), l->ctx, l->type, !l->shared,
+    return rg__mysql_read(rg__store_mysql(l->store, l->type), l->ctx, l->type, l->may_lag,
                           select_here, &s, err);
 }
 
@@ -217,7 +219,8 @@ static int from_mysql(lookup *l, rg__rows *rows, rg_err *err) {
         if (apply_deltas(l) < 0) return rg__fail_memory(err);
         rc = load_ids(l, rows, err);
         if (rc >= 0) check(l, rows);
-    } else if (l->type->cache_redis && rg__store_shared(l->store, l->type)) {
+    } else if (l->type->cache_redis && rg__store_shared(l->store, l->type) &&
+               rg__trusted(l->store, l->type)) {
         overlay(l, rows);
         if (l->index->exact) check(l, rows);
     }
@@ -257,8 +260,10 @@ int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t
         rc = rg__fail(err, RG_EINVALID, "%s.%s: NULL is no unique value; search instead", t->name,
                       l.index->name);
     if (rc >= 0 && !(l.key_row = rg__builder_partial(key))) rc = rg__fail_memory(err);
-    if (rc >= 0 && rg__index_cached(l.index) && (l.index->exact || unique(&l)))
-        l.shared = rg__store_shared(s, t);
+    bool cached = rc >= 0 && rg__index_cached(l.index) && (l.index->exact || unique(&l)) &&
+                  rg__store_shared(s, t);
+    l.may_lag = !cached;
+    if (cached && rg__trust(s, ctx, t)) l.shared = rg__store_shared(s, t);
     if (l.shared)
         rg__key_lookup(l.shared, t, index, (rg__slice){l.encoded.p, l.encoded.len}, &l.key);
     if (rc >= 0) rc = answer(&l, out, err);

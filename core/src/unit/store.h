@@ -19,6 +19,7 @@ typedef struct rg__id_block {
 } rg__id_block;
 
 typedef struct rg__flights rg__flights; /* loads in flight (unit/flight.c) */
+typedef struct rg__outage rg__outage;   /* unit/outage.h */
 
 /* Producers of queued flushes. The enqueue script drops what has a sequence number at or below the
  * producer's last one (a retry), so a producer sends one at a time: concurrent flushes of a process
@@ -38,6 +39,7 @@ typedef struct rg__store {
     rg__shared **shared;    /* by type->redis_pool */
     rg__coherence **coherence;
     uint32_t n_redis;
+    rg__outage *outages;    /* by MySQL pool, then by Redis pool */
     rg__process *process;
     rg__flights *flights;
     rg__id_block *ids;      /* by type->number */

@@ -1,0 +1,190 @@
+-- SPDX-License-Identifier: MIT
+-- Redis cannot be reached: reads go past it after a bounded time, writes follow their policy, and nobody
+-- reads what was replaced meanwhile.
+
+local faults = require "support.faults"
+local regolith = require "regolith"
+local support = require "support.init"
+
+local must = support.must
+local field = regolith.field
+
+local function shelf(outage)
+  return regolith.entity("shelf", {
+    field.string "name" { unique = true }, field.uint32 "n", field.uint32 "place" { index = true, cached = true },
+    cache = { process = true, redis = true, ttl_s = 600, outage = outage },
+  })
+end
+
+describe("a Redis that one process cannot reach", function()
+  local world, link
+  local function socket() return must(os.getenv "REGOLITH_REDIS_SOCKET") end
+  local function cut() os.remove(link) end
+  local function mend() support.shell("ln -s " .. socket() .. " " .. link) end
+
+  setup(function()
+    world = support.world()
+    link = os.tmpname()
+    cut()
+  end)
+  teardown(function()
+    cut()
+    world:close()
+  end)
+
+  --- An orm that has never reached Redis, and one that always did.
+  local function two(outage)
+    local Shelf = shelf(outage)
+    local near = world:open { Shelf }
+    local far = world:open({ Shelf }, { redis = "redis+unix://" .. link, lazy = true, schema = false })
+    return Shelf, near, far
+  end
+
+  local function shut(near, far)
+    must(near:session():execute "DELETE FROM shelf")
+    must(near:invalidate "shelf")
+    world:shut(near)
+    world:shut(far)
+  end
+
+  it("refuses its writes when the policy is strict", function()
+    local Shelf, near, far = two "strict"
+    local db = near:session()
+    local a = db:new(Shelf, { name = "a", n = 1 })
+    must(db:flush())
+    local there = far:session()
+    local mine = must(there:get(Shelf, a.id))
+    assert.equal(1, mine.n)
+    mine.n = 2
+    local ok, err = there:flush()
+    assert.is_nil(ok)
+    assert.equal("UNAVAILABLE", err.code)
+    assert.matches("cannot be told, so that nothing is written", err.message)
+    assert.equal(1, db:query("SELECT n FROM shelf WHERE id = ?", a.id)[1].n)
+    there:discard()
+    shut(near, far)
+  end)
+
+  it("has its writes seen at once by a process that never noticed", function()
+    local Shelf, near, far = two "available"
+    local db = near:session()
+    local a = db:new(Shelf, { name = "a", n = 1, place = 1 })
+    local b = db:new(Shelf, { name = "b", n = 1, place = 1 })
+    must(db:flush())
+    local function warm(name)
+      faults.await("answers from the process cache", function()
+        local counts = support.count(near, function()
+          near:session():get(Shelf, a.id)
+          near:session():get(Shelf, b.id)
+        end)
+        return counts.redis + counts.mysql == 0
+      end)
+      local reader = near:session()
+      assert.equal(#name == 1 and 2 or 1, #must(reader:all_by(Shelf, "place", 1)))
+      assert.equal(a.id, must(reader:by(Shelf, "name", name)).id)
+    end
+    for round = 2, 3 do
+      warm "a"
+      local there = far:session()
+      local mine, other = must(there:get(Shelf, a.id)), must(there:get(Shelf, b.id))
+      mine.n, mine.place, mine.name = round, round, "a" .. round
+      must(there:flush())
+      local reader = near:session()
+      assert.equal(round, reader:get(Shelf, a.id).n)
+      assert.equal(1, #must(reader:all_by(Shelf, "place", 1)))
+      assert.equal(1, #must(reader:all_by(Shelf, "place", round)))
+      assert.equal(a.id, must(reader:by(Shelf, "name", "a" .. round)).id)
+      other.n = round
+      must(there:flush())
+      assert.equal(round, near:session():get(Shelf, b.id).n)
+      -- reads of the near one heal, as it reaches Redis
+      warm("a" .. round)
+      assert.equal(round, near:session():get(Shelf, a.id).n)
+      local row = must(db:query "SELECT open, number FROM _regolith_outage")[1]
+      assert.equal(0, row.open)
+      assert.is_true(row.number >= round - 1)
+      assert.equal(0, must(db:query "SELECT COUNT(*) AS n FROM _regolith_inval")[1].n)
+      mine.name, mine.place = "a", 1
+      must(there:flush())
+      faults.await("healing", function()
+        near:session():get(Shelf, a.id)
+        return must(db:query "SELECT open FROM _regolith_outage")[1].open == 0
+      end)
+    end
+    mend()
+    local there = far:session()
+    faults.await("Redis to be used again", function()
+      local mine = must(there:get(Shelf, a.id))
+      mine.n = mine.n + 1
+      must(there:flush())
+      return must(db:query "SELECT open FROM _regolith_outage")[1].open == 0 and there
+    end)
+    assert.equal(there:get(Shelf, a.id).n, near:session():get(Shelf, a.id).n)
+    cut()
+    shut(near, far)
+  end)
+
+  it("voids queued writes that a write went past", function()
+    local Shelf, near, far = two "available"
+    local db = near:session()
+    local a = db:new(Shelf, { name = "a", n = 1, place = 1 })
+    must(db:flush())
+    a.n = 5
+    must(db:flush_async())
+    assert.equal(5, near:session():get(Shelf, a.id).n)
+    local there = far:session()
+    local mine = must(there:get(Shelf, a.id))
+    mine.place = 9
+    must(there:flush())
+    faults.await("healing", function()
+      local now = near:session():get(Shelf, a.id)
+      return now.place == 9
+    end)
+    -- what is queued shows when it is applied, on top of what was committed past it
+    support.drain(near)
+    local now = near:session():get(Shelf, a.id)
+    assert.same({ 5, 9 }, { now.n, now.place })
+    shut(near, far)
+  end)
+end)
+
+describe("a Redis that hangs", function()
+  local servers, orm, Shelf
+
+  setup(function()
+    servers = faults.servers "hang"
+    Shelf = shelf "strict"
+    orm = servers:open { Shelf }
+  end)
+  teardown(function() servers:remove() end)
+
+  it("is read past after a bounded time, then at once, until it answers", function()
+    local db = orm:session()
+    local a = db:new(Shelf, { name = "a", n = 1 })
+    must(db:flush())
+    servers:stop "redis"
+    local began = faults.now()
+    assert.equal(1, must(orm:session():get(Shelf, a.id)).n)
+    local first = faults.now() - began
+    assert.is_true(first < 5, "the first read took " .. first)
+    local waits = 0
+    for _ = 1, 20 do
+      began = faults.now()
+      assert.equal(1, must(orm:session():get(Shelf, a.id)).n)
+      if faults.now() - began > 0.2 then waits = waits + 1 end
+    end
+    assert.is_true(waits <= 6, waits .. " of 20 reads waited")
+    a.n = 2
+    began = faults.now()
+    local ok, err = db:flush()
+    assert.is_nil(ok)
+    assert.is_true(err.code == "UNAVAILABLE" or err.code == "TIMEOUT", err.code)
+    assert.is_true(faults.now() - began < 8)
+    servers:continue "redis"
+    faults.await("Redis to be used again", function()
+      return support.count(orm, function() orm:session():get(Shelf, a.id) end).mysql == 0
+    end)
+    must(db:flush())
+    assert.equal(2, orm:session():get(Shelf, a.id).n)
+  end)
+end)
