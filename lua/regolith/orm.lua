@@ -3,6 +3,7 @@
 -- at module level and to share between requests.
 
 local admin = require "regolith.admin"
+local audit = require "regolith.audit"
 local blocking = require "regolith.hosts.blocking"
 local callbacks = require "regolith.callbacks"
 local config = require "regolith.config"
@@ -276,6 +277,7 @@ function Orm:close()
 end
 
 admin.install(Orm)
+audit.install(Orm)
 callbacks.install(Orm)
 
 return M

@@ -170,6 +170,14 @@ RG_API rg_op *rg_op_schema_apply(rg_engine *engine, const char *pool, const char
  * rg_op_number: keys dropped. */
 RG_API rg_op *rg_op_invalidate(rg_engine *engine, uint32_t type, rg_err *err);
 
+/* Compares what the process cache and Redis say of rows (rg_op_add_id, at most 256) and of the cached
+ * lists they are in with what MySQL holds. One row of result for each difference that stood for older_ms:
+ * entity, id, tier (process, redis), what (row, or an index), problem. rg_op_number: answers compared. */
+RG_API rg_op *rg_op_audit(rg_engine *engine, uint32_t type, uint32_t older_ms, rg_err *err);
+/* Ids of rows that Redis holds entries of, a page of a scan: rg_op_id, rg_op_number of them, and the next
+ * cursor as the only cell of the result; "0" begins and ends. */
+RG_API rg_op *rg_op_audit_scan(rg_engine *engine, uint32_t type, const char *cursor, rg_err *err);
+
 /* ---- query log ---- */
 typedef struct rg_log_event {
     int32_t source;      /* 1 mysql, 2 redis, 4 process cache */

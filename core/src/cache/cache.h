@@ -152,6 +152,10 @@ int rg__shared_drop(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size
 /* The same of keys of which only the text is known: process tiers hear of it from Redis. */
 int rg__shared_drop_names(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
                           rg_err *err);
+/* Ids of the rows of a type that there are entries of: a page of a SCAN (*ids: rg__free). cursor is "0"
+ * at first, and again when it is over. */
+int rg__shared_scan_rows(rg__shared *s, const rg__ctx *ctx, const rg_type *t, char cursor[24],
+                         uint64_t **ids, size_t *n, rg_err *err);
 /* One exchange, to see whether it is there. */
 int rg__shared_ping(rg__shared *s, const rg__ctx *ctx, rg_err *err);
 /* Did it keep a read waiting in vain a moment ago? Then reads go past it (cache/breaker.c). */

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Dropping entries on demand: by name, or all of a type. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
 #include "base/err.h"
 #include "cache/shared.h"
 
@@ -121,5 +125,41 @@ int rg__shared_drop_type(rg__shared *s, const rg__ctx *ctx, const rg_type *t, ui
         rg__buf_deinit(&pattern);
     }
     if (s->process) rg__process_clear(s->process);
+    return rc;
+}
+
+/* ---- what there is ---- */
+
+/* The number after a row's name; false for what is no row of ours. */
+static bool parse_id(const redisReply *r, size_t prefix_len, uint64_t *id) {
+    char *end = NULL;
+    if (r->type != REDIS_REPLY_STRING || (size_t)r->len <= prefix_len) return false;
+    *id = strtoull(r->str + prefix_len, &end, 10);
+    return *id > 0 && end == r->str + r->len;
+}
+
+static int take_rows(const rg__shared *s, const rg_type *t, const redisReply *found, uint64_t **ids,
+                     size_t *n, rg_err *err) {
+    *ids = rg__reallocarray(NULL, found->elements + 1, sizeof **ids);
+    if (!*ids) return rg__fail_memory(err);
+    size_t prefix_len = s->row_prefixes[t->number].len;
+    for (size_t i = 0; i < found->elements; i++)
+        *n += parse_id(found->element[i], prefix_len, &(*ids)[*n]);
+    return RG_OK;
+}
+
+int rg__shared_scan_rows(rg__shared *s, const rg__ctx *ctx, const rg_type *t, char cursor[24],
+                         uint64_t **ids, size_t *n, rg_err *err) {
+    rg__buf pattern = {0};
+    redisReply *r = NULL;
+    *ids = NULL;
+    *n = 0;
+    put_pattern(&pattern, &s->rows, t);
+    int rc = scan(s, ctx, &pattern, cursor, &r, err);
+    if (rc == RG_OK && !r) rc = rg__fail(err, RG_ECORRUPT, "SCAN was not answered");
+    if (rc == RG_OK) rc = take_rows(s, t, r->element[1], ids, n, err);
+    if (rc == RG_OK) snprintf(cursor, 24, "%s", r->element[0]->str);
+    freeReplyObject(r);
+    rg__buf_deinit(&pattern);
     return rc;
 }

@@ -88,6 +88,12 @@ local function build_parser()
   add_app(invalidate)
   invalidate:argument("entity", "name of the entity")
   invalidate:argument("ids", "ids; none: all of the entity"):args "*":convert(tonumber)
+  local audit = parser:command("audit", "compare what caches say with what MySQL holds")
+  add_app(audit)
+  audit:argument("entities", "names of entities; none: all"):args "*"
+  audit:flag("--all", "every row, instead of a sample")
+  audit:option("--sample", "about so many rows of each entity [1000]"):convert(tonumber)
+  audit:option("--older-than", "report what differs for so many ms [2000]"):target "older_than":convert(tonumber)
   local dev = parser:command("dev", "run a command with private MariaDB and Redis under .regolith/")
   dev:argument("words", "command and its arguments (after --); none: wait for Ctrl-C"):args "*"
   return parser
