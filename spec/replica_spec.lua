@@ -14,6 +14,7 @@ local Note = regolith.entity("note", {
   index = { by_n = { "n" } },
 })
 local Tag = regolith.entity("tag", { field.string "name" { required = true } })
+local Name = regolith.entity("name", { field.string "name" { length = 40, unique = true } })
 local Page = regolith.entity("page", {
   field.string "title" { required = true },
   field.uint32 "n",
@@ -26,7 +27,7 @@ describe("replica", function()
 
   setup(function()
     pair = replica.pair "replica"
-    orm = pair:open { Note, Tag }
+    orm = pair:open { Note, Tag, Name }
   end)
   teardown(function() pair:remove() end)
   after_each(function() pair:go_on() end)
@@ -182,9 +183,32 @@ describe("replica", function()
     db:close()
   end)
 
+  it("never decides a write: compare-and-set and upserts go by the primary", function()
+    local id = written { title = "cas", n = 41 }
+    pair:catch_up()
+    pair:hold()
+    local other = orm:session()
+    must(other:update(must(other:get(Note, id)), { n = 42 }))
+    must(other:insert_if_missing(Name, { name = "taken" }))
+    local db = orm:session()
+    local note = must(db:get(Note, id)) -- the replica's
+    assert.equal(41, note.n)
+    local answer = must(db:update(note, { n = 50 }, { cas = "changes" }))
+    assert.is_true(answer.conflict)
+    assert.equal(42, answer.row.n)
+    local made = must(db:read_modify_write(note, function(it) return { n = it.n + 1 } end))
+    assert.is_true(made.applied)
+    assert.equal(43, note.n)
+    local name, new = db:insert_if_missing(Name, { name = "taken" })
+    assert.equal("taken", must(name).name)
+    assert.is_false(new)
+    other:close()
+    db:close()
+  end)
+
   describe("token", function()
     it("carries what was written to the next request, and to other processes", function()
-      local other = pair:open({ Note, Tag }, nil, { lazy = true })
+      local other = pair:open({ Note, Tag, Name }, nil, { lazy = true })
       must(other:session():search(Tag, "1 = 1"):count()) -- it looks how far the replica is
       pair:hold()
       local db = orm:session()
@@ -271,7 +295,7 @@ describe("replica", function()
 
   it("is cut short when it hangs: the primary answers in time", function()
     local id = written { title = "hung", n = 80 }
-    local hurried = pair:open({ Note, Tag }, nil, { timeout_ms = 3000 })
+    local hurried = pair:open({ Note, Tag, Name }, nil, { timeout_ms = 3000 })
     local db = hurried:session()
     must(db:get(Note, id))
     db:clear()
@@ -286,7 +310,7 @@ describe("replica", function()
   end)
 
   it("is passed over while it lags too far behind the primary", function()
-    local strict = pair:open({ Note, Tag }, { max_replica_lag_ms = 200 })
+    local strict = pair:open({ Note, Tag, Name }, { max_replica_lag_ms = 200 })
     local id = written { title = "lag", n = 90 }
     pair:hold()
     local function east()

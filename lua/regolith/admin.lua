@@ -3,8 +3,10 @@
 
 local entities = require "regolith.entity"
 local errors = require "regolith.err"
+local inverse = require "regolith.inverse"
 local native = require "regolith.native"
 local options = require "regolith.options"
+local shards = require "regolith.shards"
 local sql = require "regolith.sql"
 
 local C, err = native.C, native.err
@@ -40,13 +42,27 @@ local function is_made(self, change)
 end
 
 --- Applies one change; tells progress.
-local function apply(self, change, progress)
+local function apply(self, change, progress, i, n)
   local op, fault = self:_do(C.rg_op_schema_apply(self._engine, change.pool, change.sql, #change.sql, err))
   if not op and is_made(self, change) then fault = nil end
-  if progress then progress(change, fault) end
+  if progress then progress(change, fault, i, n) end
   return fault == nil, fault
 end
 
+local function invalidate(self, number, ids)
+  if ids and #ids == 0 then return 0 end
+  local op = C.rg_op_invalidate(self._engine, number, err)
+  if op == nil then return nil, errors.from_c(err) end
+  op = native.ffi.gc(op, C.rg_op_free)
+  for _, id in ipairs(ids or {}) do
+    if C.rg_op_add_id(op, id, err) < 0 then return nil, errors.from_c(err) end
+  end
+  local ok, fault = self:_run(op)
+  if not ok then return nil, fault end
+  return C.rg_op_number(op)
+end
+
+local DIFF = { progress = options.func }
 local APPLY = { destructive = options.boolean, progress = options.func }
 
 ---@param Orm table
@@ -55,34 +71,71 @@ function M.install(Orm)
 
   --- What the live databases lack, or have too much, to be as the entities say.
   ---@return { pool: string, table: string, kind: string, safe: boolean, sql: string, reason: string }[]? changes
+  --- With `progress` pool by pool, telling it which comes next.
+  ---@param opts? { progress: fun(pool: string, i: integer, n: integer)? }
   ---@return regolith.Err? err
-  function Orm:schema_diff()
-    local changes, fault = rows_of(self, C.rg_op_schema_diff(self._engine, err))
-    if not changes then return errors.results(fault) end
-    for _, change in ipairs(changes) do change.safe = change.safe == 1 end
-    return changes
+  function Orm:schema_diff(opts)
+    local progress, all = options.require("schema_diff", opts, DIFF).progress, {}
+    for i, pool in ipairs(progress and self._pools or { false }) do
+      if progress then progress(pool, i, #self._pools) end
+      local op = pool and C.rg_op_schema_diff_of(self._engine, pool, err) or C.rg_op_schema_diff(self._engine, err)
+      local changes, fault = rows_of(self, op)
+      if not changes then return errors.results(fault) end
+      for _, change in ipairs(changes) do
+        change.safe = change.safe == 1
+        all[#all + 1] = change
+      end
+    end
+    return all
   end
 
   --- Applies the differences, the destructive ones only when asked to. Stops at the first failure.
-  ---@param opts? { destructive: boolean?, progress: fun(change: table, err: regolith.Err?)? }
+  ---@param opts? { destructive: boolean?, progress: fun(change: table, err: regolith.Err?, i: integer, n: integer)? }
   ---@return { applied: table[], skipped: table[] }? result
   ---@return regolith.Err? err
   function Orm:schema_apply(opts)
     opts = options.require("schema_apply", opts, APPLY)
     local changes, fault = self:schema_diff()
     if not changes then return errors.results(fault) end
-    local result = { applied = {}, skipped = {} }
+    local result, chosen = { applied = {}, skipped = {} }, {}
     for _, change in ipairs(changes) do
-      if not change.safe and not opts.destructive then
-        result.skipped[#result.skipped + 1] = change
-      else
-        local ok
-        ok, fault = apply(self, change, opts.progress)
-        if not ok then return errors.results(fault) end
-        result.applied[#result.applied + 1] = change
-      end
+      local list = (change.safe or opts.destructive) and chosen or result.skipped
+      list[#list + 1] = change
+    end
+    for i, change in ipairs(chosen) do
+      local ok
+      ok, fault = apply(self, change, opts.progress, i, #chosen)
+      if not ok then return errors.results(fault) end
+      result.applied[i] = change
     end
     return result
+  end
+
+  -- ---- shards ----
+
+  --- Which shard a row with this id is on: its number and its pool, or nil when on none.
+  ---@param entity regolith.Entity
+  ---@param id number
+  ---@return integer? shard
+  ---@return string? pool
+  function Orm:shard_of(entity, id)
+    local T = self._types[entity]
+    if not T or not T.shards then error("an entity of this orm that has shards is expected", 2) end
+    if type(id) ~= "number" then error("an id is a number", 2) end
+    local k = shards.of_id(T.shards, id)
+    if k then return k, T.shards.pools[k] end
+  end
+
+  --- Writes the inverses of rows down that are older than the option, or that other programs wrote. Safe
+  --- to run at any time, and again.
+  ---@param entity regolith.Entity
+  ---@param progress? fun(shard: integer, n: integer, looked_at: integer)
+  ---@return integer? looked_at
+  ---@return regolith.Err? err
+  function Orm:rebuild_inverses(entity, progress)
+    local T = self._types[entity]
+    if not T or not T.shards then error("an entity of this orm that has shards is expected", 2) end
+    return inverse.rebuild(self, entity, progress)
   end
 
   -- ---- caches and servers ----
@@ -98,16 +151,17 @@ function M.install(Orm)
     if not T then
       error(entities.is(entity) and "that entity is not among those of this orm" or "an entity is expected", 2)
     end
-    local op = C.rg_op_invalidate(self._engine, T.number, err)
-    if op == nil then return errors.fail(err) end
-    op = native.ffi.gc(op, C.rg_op_free)
     for _, id in ipairs(ids or {}) do
       if type(id) ~= "number" then error("ids are numbers", 2) end
-      if C.rg_op_add_id(op, id, err) < 0 then return errors.fail(err) end
     end
-    local ok, fault = self:_run(op)
-    if not ok then return errors.results(fault) end
-    return C.rg_op_number(op)
+    local dropped, groups = 0, ids and shards.group(T, ids)
+    for _, number in ipairs(shards.numbers(T)) do
+      local n, fault = 0, nil
+      if not groups or groups[number] then n, fault = invalidate(self, number, groups and groups[number]) end
+      if not n then return errors.results(fault) end
+      dropped = dropped + n
+    end
+    return dropped
   end
 
   --- Health of each pool.
@@ -175,14 +229,16 @@ function M.install(Orm)
     return number_of(self, C.rg_op_dead_drop(self._engine, queue or "default", number == "all" and 0 or number, err))
   end
 
-  --- Waits until everything queued before this call has been applied.
-  ---@param timeout_ms? integer
-  ---@param queue? string
+  --- Waits until everything queued before this call has been applied: in a queue, or in "all".
+  ---@param timeout_ms? integer for each
+  ---@param queue? string ["default"]
   ---@return true? ok
   ---@return regolith.Err? err TIMEOUT
   function Orm:drained(timeout_ms, queue)
-    local op, fault = self:_do(C.rg_op_drained(self._engine, queue or "default", err), timeout_ms)
-    if not op then return errors.results(fault) end
+    for _, name in ipairs(queue == "all" and self._pools or { queue or "default" }) do
+      local op, fault = self:_do(C.rg_op_drained(self._engine, name, err), timeout_ms)
+      if not op then return errors.results(fault) end
+    end
     return true
   end
 end

@@ -5,6 +5,7 @@ local entities = require "regolith.entity"
 local errors = require "regolith.err"
 local native = require "regolith.native"
 local options = require "regolith.options"
+local shards = require "regolith.shards"
 local sql = require "regolith.sql"
 
 local C, ffi, err = native.C, native.ffi, native.err
@@ -23,25 +24,34 @@ local OPTIONS = {
 local Run = {}
 Run.__index = Run
 
---- Compares the ids that were gathered.
-function Run:compare()
-  if #self.ids == 0 then return true end
-  local op = C.rg_op_audit(self.orm._engine, self.T.number, self.older_ms, err)
+--- Compares ids of one of the engine's types.
+function Run:compare_of(number, ids)
+  local op = C.rg_op_audit(self.orm._engine, number, self.older_ms, err)
   if op == nil then return nil, errors.from_c(err) end
   op = ffi.gc(op, C.rg_op_free)
-  for _, id in ipairs(self.ids) do
+  for _, id in ipairs(ids) do
     if C.rg_op_add_id(op, id, err) < 0 then return nil, errors.from_c(err) end
   end
   local ok, fault = self.orm:_run(op)
   if not ok then return nil, fault end
   local result = self.result
-  result.rows, result.compared = result.rows + #self.ids, result.compared + C.rg_op_number(op)
+  result.rows, result.compared = result.rows + #ids, result.compared + C.rg_op_number(op)
   for _, row in ipairs(sql.rows(op, 0)) do
     row.id = tonumber(row.id)
     result.mismatches[#result.mismatches + 1] = row
   end
+  return true
+end
+
+--- Compares the ids that were gathered.
+function Run:compare()
+  if #self.ids == 0 then return true end
+  for number, ids in pairs(shards.group(self.T, self.ids)) do
+    local ok, fault = self:compare_of(number, ids)
+    if not ok then return nil, fault end
+  end
   self.ids = {}
-  if self.progress then self.progress(result) end
+  if self.progress then self.progress(self.result) end
   return true
 end
 
@@ -63,9 +73,17 @@ end
 
 --- Rows that Redis has, those that MySQL lacks included; at most so many.
 function Run:cached(most)
+  for _, number in ipairs(shards.numbers(self.T)) do
+    local ok, fault = self:cached_of(number, most)
+    if not ok then return nil, fault end
+  end
+  return true
+end
+
+function Run:cached_of(number, most)
   local cursor = "0"
   repeat
-    local op, fault = self.orm:_do(C.rg_op_audit_scan(self.orm._engine, self.T.number, cursor, err))
+    local op, fault = self.orm:_do(C.rg_op_audit_scan(self.orm._engine, number, cursor, err))
     if not op then return nil, fault end
     local ids = {}
     for i = 0, C.rg_op_number(op) - 1 do ids[i + 1] = C.rg_op_id(op, i) end
@@ -114,7 +132,7 @@ end
 
 local function audit_one(orm, entity, opts, result)
   local self = setmetatable({
-    orm = orm, entity = entity, T = orm._types[entity], db = orm:session(), ids = {}, seen = {}, n = 0,
+    orm = orm, entity = entity, T = orm._types[entity], db = orm:session { primary = true }, ids = {}, seen = {}, n = 0,
     id = "`" .. (entity.id_column or "id"):gsub("`", "``") .. "`", older_ms = opts.older_than_ms or 2000,
     result = result, progress = opts.progress,
   }, Run)

@@ -7,10 +7,12 @@ local errors = require "regolith.err"
 local expect = require "regolith.expect"
 local flush = require "regolith.flush"
 local hooks = require "regolith.hooks"
+local inverse = require "regolith.inverse"
 local literal = require "regolith.literal"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
+local shards = require "regolith.shards"
 local sql = require "regolith.sql"
 
 local C, ffi, err = native.C, native.ffi, native.err
@@ -119,7 +121,7 @@ local function add_expressions(op, job)
     local rc = sql.bind(op, params, params.n or #params)
     if rc >= 0 then rc = sql.bind(op, guard_params, #guard_params) end
     if rc >= 0 then
-      rc = C.rg_op_flush_express(op, job.S.number, column.number, text, #text, guard, #guard, err)
+      rc = C.rg_op_flush_express(op, job.number, column.number, text, #text, guard, #guard, err)
     end
     if rc < 0 then return rc end
   end
@@ -128,13 +130,16 @@ end
 
 --- Adds a job to the operation: true, or nil and why it cannot be.
 local function add(self, op, job)
-  local S = job.S
+  local S, fault = job.S, nil
+  job.number = S.number
+  if not job.number then job.number, fault = shards.of_entity(S, job.e, job.shadow or job.e, job.exprs) end
+  if not job.number then return nil, fault end
   C.rg_session_row(self._c, job.place - 1, self._view)
   local row, rc = self._view.data, 0
   if job.expect then rc = expect.stage(op, S, job.expect, row) end
   if rc >= 0 then rc = add_expressions(op, job) end
   if rc >= 0 and job.again then
-    rc = C.rg_op_flush_assign(op, S.number, numbers, expect.fill(numbers, expect.columns(S.T, job.plain, 1)), err)
+    rc = C.rg_op_flush_assign(op, job.number, numbers, expect.fill(numbers, expect.columns(S.T, job.plain, 1)), err)
   end
   local builder
   if rc >= 0 and job.write == UPDATE then
@@ -142,7 +147,7 @@ local function add(self, op, job)
     C.rg_builder_reset(builder)
     rc = S.T.encode(builder, job.shadow, row)
   end
-  if rc >= 0 then rc = C.rg_op_flush_add(op, job.write, S.number, builder, job.place - 1, err) end
+  if rc >= 0 then rc = C.rg_op_flush_add(op, job.write, job.number, builder, job.place - 1, err) end
   if rc < 0 and rc ~= UNCHANGED then return nil, entity_error(job) end
   job.item = rc >= 0 and rc or nil
   return true
@@ -224,6 +229,19 @@ local function failed(fault)
   return answer
 end
 
+--- The jobs as items of a flush.
+local function items_of(jobs)
+  local items = { n = 0, S = {}, e = {}, write = {}, values = {} }
+  for _, job in ipairs(jobs) do
+    if job.item then
+      local n = items.n + 1
+      items.n, items.S[n], items.e[n], items.write[n] = n, job.S, job.e, job.write
+      items.values[n] = job.shadow or job.e
+    end
+  end
+  return items
+end
+
 --- Runs jobs in one operation: each gets its answer. nil and the error when nothing could be tried.
 ---@param jobs regolith.CasJob[]
 function M.run(self, jobs)
@@ -245,7 +263,8 @@ function M.run(self, jobs)
   end
   if any then
     local ok
-    ok, fault = self:_run(op, 5)
+    ok, fault = inverse.note(self, items_of(jobs), DELETE)
+    if ok then ok, fault = self:_run(op, 5) end
     if not ok then return nil, fault end
   end
   for _, job in ipairs(jobs) do

@@ -221,7 +221,9 @@ end
 local function wanted_pools(list, member)
   local wanted = { default = true }
   for _, entity in ipairs(list) do
-    if entities.is(entity) then wanted[entity[member] or "default"] = true end
+    local spread = entities.is(entity) and member == "mysql" and entity.shards
+    for k = 0, spread and spread.n - 1 or -1 do wanted[spread.pools[k]] = true end
+    if entities.is(entity) and not spread then wanted[entity[member] or "default"] = true end
   end
   return wanted
 end
@@ -243,6 +245,25 @@ local function take_entities(given, complain)
     end
   end
   return list
+end
+
+--- Two shards in one database would be one table.
+local function check_shards(config, complain)
+  local at = {}
+  for _, pool in ipairs(config.mysql) do
+    at[pool.name] = string.format("%s:%s/%s", pool.socket or pool.host, pool.port or 3306, pool.db)
+  end
+  for _, entity in ipairs(config.entities) do
+    local seen = {}
+    for k = 0, entity.shards and entity.shards.n - 1 or -1 do
+      local name = entity.shards.pools[k]
+      local place = at[name]
+      if place and seen[place] then
+        complain(string.format("%s: shards: the pools '%s' and '%s' are one database", entity.name, seen[place], name))
+      end
+      if place then seen[place] = name end
+    end
+  end
 end
 
 local function take_log(given, complain)
@@ -285,6 +306,7 @@ function M.read(given, overrides)
   config.entities = take_entities(config.entities, complain)
   config.mysql = read_pools("mysql", config.mysql, wanted_pools(config.entities, "mysql"), complain)
   config.redis = read_pools("redis", config.redis, wanted_pools(config.entities, "redis"), complain)
+  check_shards(config, complain)
   if #config.mysql == 0 and #faults == 0 then
     complain "mysql: no server is given, as in mysql = \"mysql://app@localhost/app\""
   end

@@ -2,6 +2,7 @@
 -- The consumer of queued flushes: one batch a step, again and again. What is temporary is waited for,
 -- what is permanent becomes a dead letter; neither loses an operation.
 
+local consumers = require "regolith.consumers"
 local errors = require "regolith.err"
 local native = require "regolith.native"
 local options = require "regolith.options"
@@ -34,12 +35,24 @@ local FIRST_BACKOFF_S = 0.05
 
 local M = {}
 
+--- One of every MySQL pool's queue.
+local function new_of_all(orm, opts)
+  return consumers.new(function(queue)
+    local own = {}
+    for name, v in pairs(opts) do own[name] = v end
+    own.queue = queue
+    return M.new(orm, own)
+  end, orm._pools, opts, Consumer)
+end
+
+--- `queue` is a MySQL pool's name ["default"], or "all".
 ---@param orm regolith.Orm
 ---@param given table?
 ---@return regolith.Consumer? consumer
 ---@return regolith.Err? err
 function M.new(orm, given)
   local opts = options.require("consumer", given, OPTIONS)
+  if opts.queue == "all" then return new_of_all(orm, opts) end
   local stop = opts.on_error == "stop"
   local c = C.rg_consumer_new(orm._engine, ffi.new("rg_consumer_opts", {
     size = ffi.sizeof "rg_consumer_opts", queue = opts.queue,

@@ -5,6 +5,7 @@
 local native = require "regolith.native"
 local options = require "regolith.options"
 local shape = require "regolith.shape"
+local shards = require "regolith.shards"
 local suggest = require "regolith.suggest"
 
 local C = native.C
@@ -32,6 +33,7 @@ local C = native.C
 ---@field cache table
 ---@field mysql string pool
 ---@field redis string pool
+---@field shards regolith.Shards? when its rows are spread over pools
 ---@field ids string
 ---@field id_column string?
 ---@field faults string[]
@@ -61,7 +63,7 @@ local OPTIONS = {
   table = options.string, mysql = options.name, redis = options.name,
   ids = options.one_of("block", "application", "database", "snowflake"),
   id_column = options.string, unique = options.table, index = options.table,
-  cache = bool_or_table, hooks = options.table, methods = options.table,
+  shards = options.table, cache = bool_or_table, hooks = options.table, methods = options.table,
 }
 local RESERVED = { id = true }
 
@@ -235,6 +237,10 @@ local function entity(name, args)
   take_columns(self)
   self.cache = take_cache(self, args.cache)
   take_indexes(self, args)
+  if type(args.shards) == "table" then
+    self.shards = shards.define(self, args.shards, function(text) self:complain("shards", text) end)
+    if self.mysql then self:complain("mysql", "an entity with shards names its pools there") end
+  end
   self.hooks = take_functions(self, "hooks", args.hooks, HOOKS)
   self.methods = take_functions(self, "methods", args.methods)
   return self

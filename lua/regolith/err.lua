@@ -51,6 +51,9 @@ local function text(chars)
   return s ~= "" and s or nil
 end
 
+--- The engine's name of a shard's type ends in its number; the message keeps it.
+local function entity_name(name) return name and name:gsub("@%d+$", "") or nil end
+
 --- A Lua error object of what the engine reported.
 ---@param c ffi.cdata* rg_err, or pointer to one
 ---@return regolith.Err
@@ -63,7 +66,7 @@ function M.from_c(c)
     retriable = c.retriable ~= 0,
     field = text(c.field),
     index = text(c.index),
-    entity = text(c.entity),
+    entity = entity_name(text(c.entity)),
   }, Err)
 end
 

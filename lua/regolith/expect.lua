@@ -6,6 +6,7 @@ local assign = require "regolith.assign"
 local literal = require "regolith.literal"
 local native = require "regolith.native"
 local record = require "regolith.record"
+local shards = require "regolith.shards"
 local suggest = require "regolith.suggest"
 local write = require "regolith.codec.write"
 
@@ -104,9 +105,10 @@ end
 ---@return integer rc
 function M.stage(op, S, expect, row)
   local T = S.T
+  local number = shards.of_row(S, row)
   if not expect.values then
     local n = M.fill(numbers, expect.columns)
-    return C.rg_op_flush_expect(op, S.number, nil, numbers, n, expect.flags or 0, err)
+    return C.rg_op_flush_expect(op, number, nil, numbers, n, expect.flags or 0, err)
   end
   local builder = T.builder
   C.rg_builder_reset(builder)
@@ -114,7 +116,7 @@ function M.stage(op, S, expect, row)
     local rc = write.put(builder, column, expect.values[i], T, row)
     if rc < 0 then return rc end
   end
-  return C.rg_op_flush_expect(op, S.number, builder, numbers, 0, 0, err)
+  return C.rg_op_flush_expect(op, number, builder, numbers, 0, 0, err)
 end
 
 --- What a flush with cas = "changes" expects of each row that it changes.

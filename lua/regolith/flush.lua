@@ -4,9 +4,11 @@
 local errors = require "regolith.err"
 local expect = require "regolith.expect"
 local hooks = require "regolith.hooks"
+local inverse = require "regolith.inverse"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
+local shards = require "regolith.shards"
 
 local C, ffi, err = native.C, native.ffi, native.err
 local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
@@ -121,7 +123,10 @@ local function add_update(self, op, S, e, place, values)
     fault.row = e
     return nil, fault
   end
-  local item = C.rg_op_flush_add(op, UPDATE, S.number, builder, place - 1, err)
+  local number = S.number
+  if not number then number, fault = shards.of_entity(S, e, values) end
+  if not number then return nil, fault end
+  local item = C.rg_op_flush_add(op, UPDATE, number, builder, place - 1, err)
   if item < 0 and item ~= UNCHANGED then return nil, entity_error(S, e) end
   return item
 end
@@ -217,8 +222,10 @@ local function add_inserts(self, op, items)
     if e then
       local S = type_of(self, e)
       local builder, fault = encode(S, e, nil)
-      if not builder then return nil, fault end
-      if C.rg_op_flush_add(op, INSERT, S.number, builder, -1, err) < 0 then return nil, entity_error(S, e) end
+      local number = S.number
+      if builder and not number then number, fault = shards.of_entity(S, e, e) end
+      if not builder or not number then return nil, fault end
+      if C.rg_op_flush_add(op, INSERT, number, builder, -1, err) < 0 then return nil, entity_error(S, e) end
       add_item(items, S, e, INSERT, -k)
     end
   end
@@ -248,7 +255,8 @@ local function add_deletes(self, op, items)
     if self._expected and self._expected[e] and add_expectation(self, op, S, e, place) < 0 then
       return nil, entity_error(S, e)
     end
-    if C.rg_op_flush_add(op, DELETE, S.number, nil, place - 1, err) < 0 then return nil, entity_error(S, e) end
+    local number = S.number or shards.number(S.shards, e.id)
+    if C.rg_op_flush_add(op, DELETE, number, nil, place - 1, err) < 0 then return nil, entity_error(S, e) end
     add_item(items, S, e, DELETE, place)
   end
   return true
@@ -354,6 +362,8 @@ local function run_flush(self, async)
     self:_forget_new()
     return true, 0
   end
+  ok, fault = inverse.note(self, items, DELETE)
+  if not ok then return errors.results(fault) end
   ok, fault = self:_run(op, 4)
   if not ok then return errors.results(flush_error(op, fault, items)) end
   settle(self, op, items)
@@ -388,10 +398,15 @@ function M.insert(self, S, e)
   local builder
   builder, fault = encode(S, e, nil)
   if not builder then return nil, fault end
-  if C.rg_op_flush_add(op, INSERT, S.number, builder, -1, err) < 0 then return nil, entity_error(S, e) end
+  local to = S.number
+  if not to then to, fault = shards.of_entity(S, e, e) end
+  if not to then return nil, fault end
+  if C.rg_op_flush_add(op, INSERT, to, builder, -1, err) < 0 then return nil, entity_error(S, e) end
   local items, number = new_items(), self._fresh[e]
   add_item(items, S, e, INSERT, -number)
   local ok
+  ok, fault = inverse.note(self, items, DELETE)
+  if not ok then return nil, fault end
   ok, fault = self:_run(op, 4)
   if not ok then return nil, flush_error(op, fault, items) end
   settle_insert(self, op, 1, S, e, -number)
@@ -412,7 +427,10 @@ function M.update(self, S, e, place, shadow)
   local columns = item_columns(op, item, S.T)
   local items = new_items()
   add_item(items, S, e, UPDATE, place)
+  items.values = { shadow }
   local ok
+  ok, fault = inverse.note(self, items, DELETE)
+  if not ok then return nil, fault end
   ok, fault = self:_run(op, 4)
   if not ok then return nil, flush_error(op, fault, items) end
   C.rg_op_flush_row(op, item, self._c, self._view)

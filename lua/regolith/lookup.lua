@@ -6,6 +6,7 @@ local native = require "regolith.native"
 local options = require "regolith.options"
 local query = require "regolith.query"
 local record = require "regolith.record"
+local route = require "regolith.route"
 local suggest = require "regolith.suggest"
 local write = require "regolith.codec.write"
 
@@ -45,10 +46,10 @@ end
 --- Looks an index up: a DONE operation with the rows, or nil and the error.
 local function look_up(self, S, index, given, level)
   local T = S.T
-  local builder = T.builder
+  local builder, values = T.builder, {}
   C.rg_builder_reset(builder)
   if not index.virtual then
-    local values = key_values(index, given, level + 1)
+    values = key_values(index, given, level + 1)
     for i, column in ipairs(index.columns) do
       if write.put(builder, column, values[i], T, nil) < 0 then
         local e = errors.from_c(err)
@@ -57,8 +58,21 @@ local function look_up(self, S, index, given, level)
       end
     end
   end
-  local op, fault = self:_own(C.rg_op_lookup(self._orm._engine, S.number, index.number, builder, err))
+  local fault
+  local number, numbers = S.number, nil
+  if not number then
+    numbers, fault = route.numbers(self._orm, S, route.index_plan(S, index, values))
+    if not numbers then return nil, fault end
+    number = numbers[1]
+    C.rg_builder_reset(builder) -- the question for the shards may have let another coroutine in
+    for i, column in ipairs(index.columns) do write.put(builder, column, values[i], T, nil) end
+  end
+  local op
+  op, fault = self:_own(C.rg_op_lookup(self._orm._engine, number, index.number, builder, err))
   if not op then return nil, fault end
+  for i = 2, numbers and #numbers or 1 do
+    if C.rg_op_also(op, numbers[i], err) < 0 then return nil, errors.from_c(err) end
+  end
   local ok
   ok, fault = self:_run(op, level + 1)
   if not ok then return nil, fault end
@@ -89,6 +103,15 @@ function M.install(Session)
     local e = C.rg_op_rows(op) > 0 and self:_row(S, op, 0) or nil
     native.done(op)
     return e
+  end
+
+  --- The same, never from a replica: for who writes by what is found.
+  function Session:_by_primary(entity, index, value)
+    self._from_primary = true
+    local called, e, fault = pcall(self.by, self, entity, index, value)
+    self._from_primary = nil
+    if not called then error(e, 0) end
+    return e, fault
   end
 
   --- The entities with those values of an index, ordered by id.

@@ -13,6 +13,7 @@ local log = require "regolith.log"
 local native = require "regolith.native"
 local nginx = require "regolith.hosts.nginx"
 local session = require "regolith.session"
+local shards = require "regolith.shards"
 local types = require "regolith.type"
 
 local C, ffi, err = native.C, native.ffi, native.err
@@ -93,10 +94,15 @@ local function configure(settings, faults)
       end
     end
   end
+  local by_name = {}
+  for _, entity in ipairs(settings.entities) do by_name[entity.name] = entity end
   for _, entity in ipairs(settings.entities) do
-    local described = #entity.faults == 0
-      and types.describe(entity, function(text) faults[#faults + 1] = text end)
-    if described then add(faults, C.rg_config_type(c, described, err), "") end
+    local spread = entity.shards
+    for k = 0, spread and spread.n - 1 or 0 do
+      local described = #entity.faults == 0 and types.describe(entity, function(text) faults[#faults + 1] = text end,
+        by_name, spread and k)
+      if described then add(faults, C.rg_config_type(c, described, err), "") end
+    end
   end
   return c
 end
@@ -123,13 +129,36 @@ local function new_engine(settings)
   return nil, config_error(faults)
 end
 
+--- What this orm knows of an entity's shards.
+local function take_shards(self, T, entity)
+  local numbers = {}
+  for k = 0, entity.shards.n - 1 do
+    numbers[k] = C.rg_engine_type_find(self._engine, shards.type_name(entity, k))
+  end
+  T.shards = setmetatable({ numbers = numbers }, { __index = entity.shards })
+  T.shard_start = tonumber(tostring({}):match "%x+$":sub(-6), 16) -- processes begin on different ones
+  T.number = nil -- whoever does not ask for the shard is told at once
+end
+
+--- A field that refers to an entity whose ids tell their shard puts its rows beside it.
+local function link_shards(self)
+  for _, T in pairs(self._types) do
+    local column = T.shards and T.shards.column
+    local target = column and T.target[column.path] and self._by_name[T.target[column.path]]
+    if target then T.shards.target = target.shards end
+  end
+end
+
 local function take_types(self, list)
   for _, entity in ipairs(list) do
-    local number = C.rg_engine_type_find(self._engine, entity.name)
+    local name = entity.shards and shards.type_name(entity, 0) or entity.name
+    local number = C.rg_engine_type_find(self._engine, name)
     local T, fault = types.new(entity, C.rg_engine_type(self._engine, number), number)
     if not T then return nil, errors.from_c(fault) end
+    if entity.shards then take_shards(self, T, entity) end
     self._types[entity], self._by_name[entity.name] = T, entity
   end
+  link_shards(self)
   return true
 end
 
@@ -155,8 +184,9 @@ function M.open(given, overrides)
     _types = {}, _by_name = {}, _on_error = settings.on_error,
     _spare_at = {}, _spare_places = {}, _spare_new = {},
     _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
-    _has_redis = #settings.redis > 0,
+    _has_redis = #settings.redis > 0, _inverses = {}, _n_inverses = 0, _pools = {},
   }, Orm)
+  for i, pool in ipairs(settings.mysql) do self._pools[i] = pool.name end
   self._host = nginx.here() and nginx.new(engine) or blocking.new()
   local ok
   ok, fault = take_types(self, settings.entities)

@@ -5,6 +5,8 @@
 local errors = require "regolith.err"
 local native = require "regolith.native"
 local options = require "regolith.options"
+local route = require "regolith.route"
+local shards = require "regolith.shards"
 local sql = require "regolith.sql"
 
 local C, err = native.C, native.err
@@ -18,15 +20,36 @@ local ROWS, IDS, COUNT = 0, 1, 2
 ---@field _n integer
 ---@field _offset integer
 ---@field _limit integer 0: all
+---@field _plan regolith.Plan? of an entity with shards
 local Query = { __name = "regolith.Query" }
 Query.__index = Query
+
+--- Has the operation ask further shards and put their rows in order.
+local function spread(op, numbers, plan)
+  for i = 2, #numbers do
+    if C.rg_op_also(op, numbers[i], err) < 0 then return false end
+  end
+  for _, by in ipairs(plan.order or {}) do
+    if C.rg_op_order(op, by[1], by[2] and 1 or 0, err) < 0 then return false end
+  end
+  return true
+end
 
 --- A DONE operation, or nil and the error.
 local function run(self, mode, offset, limit)
   local session, where = self._session, self._where
-  local op, fault = session:_own(
-    C.rg_op_search(session._orm._engine, self._type.number, where, #where, mode, offset, limit, err))
+  local fault
+  local number, numbers = self._type.number, nil
+  if not number then
+    numbers, fault = route.numbers(session._orm, self._type, self._plan)
+    if not numbers then return nil, fault end
+    number = numbers[1]
+  end
+  local op
+  op, fault = session:_own(
+    C.rg_op_search(session._orm._engine, number, where, #where, mode, offset, limit, err))
   if not op then return nil, fault end
+  if numbers and #numbers > 1 and not spread(op, numbers, self._plan) then return nil, errors.from_c(err) end
   if sql.bind(op, self._params, self._n) < 0 then return nil, errors.from_c(err) end
   local ok
   ok, fault = session:_run(op, 3)
@@ -40,6 +63,18 @@ local function fetch(self, offset, limit)
   local list = self._session:_rows(self._type, op, 0, C.rg_op_rows(op) - 1)
   native.done(op)
   return list
+end
+
+--- Asks only the shard of a value of the field that rows are spread by (an entity or its id, for a
+--- reference), when the condition does not tell it itself.
+---@param value any
+---@return regolith.Query self
+function Query:at(value)
+  local S = self._type
+  if not S.shards then error(string.format("%s has no shards", S.T.name), 2) end
+  if not shards.of_value(S.shards, value) then error(string.format("the value tells no shard of %s", S.T.name), 2) end
+  self._plan.values, self._plan.by_id = { value }, false
+  return self
 end
 
 --- At most n entities, after skipping some.
@@ -138,8 +173,12 @@ local M = {}
 ---@return regolith.Query
 function M.new(session, S, where, ...)
   local text, params, n = sql.expand(3, where, ...)
+  local plan = S.shards and route.plan(S, where, ...)
+  if plan and plan.wrong and not route.is_single(S, plan) then
+    error(string.format("a search of several shards of %s %s", S.T.name, plan.wrong), 3)
+  end
   return setmetatable({
-    _session = session, _type = S, _where = text, _params = params, _n = n, _offset = 0, _limit = 0,
+    _session = session, _type = S, _where = text, _params = params, _n = n, _offset = 0, _limit = 0, _plan = plan,
   }, Query)
 end
 

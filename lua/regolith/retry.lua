@@ -6,6 +6,7 @@ local entities = require "regolith.entity"
 local errors = require "regolith.err"
 local native = require "regolith.native"
 local options = require "regolith.options"
+local shards = require "regolith.shards"
 
 local C, ffi, err = native.C, native.ffi, native.err
 local UPDATE, EACH = tonumber(C.RG_UPDATE), tonumber(C.RG_FLUSH_EACH)
@@ -24,10 +25,10 @@ local function find_changes(self, job)
   local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, EACH, err))
   if not op then return nil, fault end
   C.rg_session_row(self._c, job.place - 1, self._view)
-  local builder = S.T.builder
+  local builder, number = S.T.builder, S.number or shards.number(S.shards, job.e.id)
   C.rg_builder_reset(builder)
   local item = S.T.encode(builder, job.shadow, self._view.data)
-  if item >= 0 then item = C.rg_op_flush_add(op, UPDATE, S.number, builder, job.place - 1, err) end
+  if item >= 0 then item = C.rg_op_flush_add(op, UPDATE, number, builder, job.place - 1, err) end
   local changed = {}
   if item < 0 and item ~= UNCHANGED then
     fault = errors.from_c(err)

@@ -12,6 +12,7 @@ local log = require "regolith.log"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
+local shards = require "regolith.shards"
 local spare = require "regolith.spare"
 
 local clear = require "table.clear"
@@ -24,7 +25,8 @@ local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 
 ---@class regolith.SessionType what a session knows of one type
 ---@field T regolith.Type
----@field number integer
+---@field number integer? nil: it has shards
+---@field shards regolith.Shards?
 ---@field decode fun(row: ffi.cdata*): table
 ---@field refresh fun(e: table, row: ffi.cdata*)
 ---@field make fun(values: table): table, boolean
@@ -71,7 +73,7 @@ function Session:_type(entity, level)
     error(string.format("the entity '%s' is not among those of this orm", entity.name), level + 1)
   end
   S = {
-    T = T, number = T.number, decode = T.decode, refresh = T.refresh, make = T.make,
+    T = T, number = T.number, shards = T.shards, decode = T.decode, refresh = T.refresh, make = T.make,
     mt = record.metatable(self, T),
     places = spare.take(self._orm._spare_places),
     id_at = T.info(0).offset, cached = T.cached, after_load = T.hooks.after_load,
@@ -106,7 +108,7 @@ end
 --- Takes an operation into care; nil and the error when it could not be made.
 function Session:_own(op)
   if op == nil then return nil, errors.from_c(err) end
-  if self._orm._replicas then C.rg_op_of_session(op, self._c) end
+  if self._orm._replicas and not self._from_primary then C.rg_op_of_session(op, self._c) end
   return ffi.gc(op, C.rg_op_free)
 end
 
@@ -182,16 +184,16 @@ local function id_number(id, level)
   return id
 end
 
-function Session:_get_slow(S, id)
+function Session:_get_slow(S, id, number)
   local view = self._view
   if self._orm._host.blocking and not self._timeout_ms then
-    local rc = C.rg_session_get(self._c, S.number, id, view, err)
+    local rc = C.rg_session_get(self._c, number, id, view, err)
     if self._orm._log then log.drain_session(self._orm, self._c) end
     if rc == HIT then return self:_adopt(S, id, view) end
     if rc < 0 then return errors.fail(err) end
     return nil
   end
-  local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 0, err))
+  local op, fault = self:_own(C.rg_op_get(self._orm._engine, number, 0, err))
   if not op then return errors.results(fault) end
   if C.rg_op_add_id(op, id, err) < 0 then return errors.fail(err) end
   local ok
@@ -214,15 +216,17 @@ function Session:get(entity, id)
   if type(id) ~= "number" or id % 1 ~= 0 then id = id_number(id, 2) end
   local place = S.places[id]
   if place then return alive(self, place) end
+  local number = S.number or shards.number(S.shards, id)
+  if not number then return nil end
   if S.cached then
     local view = self._view
-    local found = C.rg_session_peek(self._c, S.number, id, view)
+    local found = C.rg_session_peek(self._c, number, id, view)
     if self._orm._log then log.drain_session(self._orm, self._c) end
     if found == HIT then return self:_adopt(S, id, view) end
     if found == ABSENT then return nil end
   end
   if id < 1 or id > 9007199254740992 then return nil end
-  return self:_get_slow(S, id)
+  return self:_get_slow(S, id, number)
 end
 
 --- Fetches those of the ids that the session does not know, in one operation.
@@ -230,8 +234,9 @@ function Session:_fetch(S, ids, n)
   local view, places, missing, m = self._view, S.places, new_table(n, 0), 0
   for i = 1, n do
     local id = ids[i]
-    if not places[id] and id >= 1 and id <= 9007199254740992 then
-      local found = S.cached and C.rg_session_peek(self._c, S.number, id, view)
+    local number = S.number or shards.number(S.shards, id)
+    if not places[id] and id >= 1 and id <= 9007199254740992 and number then
+      local found = S.cached and C.rg_session_peek(self._c, number, id, view)
       if found == HIT then
         self:_adopt(S, id, view)
       elseif found ~= ABSENT then
@@ -242,10 +247,14 @@ function Session:_fetch(S, ids, n)
   end
   if self._orm._log then log.drain_session(self._orm, self._c) end
   if m == 0 then return true end
-  local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 0, err))
+  local first = S.number or shards.number(S.shards, missing[1])
+  local op, fault = self:_own(C.rg_op_get(self._orm._engine, first, 0, err))
   if not op then return nil, fault end
   for i = 1, m do
-    if C.rg_op_add_id(op, missing[i], err) < 0 then return nil, errors.from_c(err) end
+    local rc
+    if S.number then rc = C.rg_op_add_id(op, missing[i], err)
+    else rc = C.rg_op_add_id_of(op, shards.number(S.shards, missing[i]), missing[i], err) end
+    if rc < 0 then return nil, errors.from_c(err) end
   end
   local ok
   ok, fault = self:_run(op, 3)

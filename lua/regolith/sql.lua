@@ -32,6 +32,8 @@ local function skip(text, i)
   end
 end
 
+M.skip = skip
+
 --- Positions of the placeholders of a text.
 local function placeholders(text)
   local found, i = {}, 1

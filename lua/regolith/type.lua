@@ -5,6 +5,7 @@ local entities = require "regolith.entity"
 local fields = require "regolith.field"
 local native = require "regolith.native"
 local read = require "regolith.codec.read"
+local shards = require "regolith.shards"
 local record = require "regolith.record"
 local write = require "regolith.codec.write"
 
@@ -59,7 +60,17 @@ local function strings(list)
   return array
 end
 
-local function add_column(c, column)
+--- Name of the type that a reference's target has for the engine. A shard refers to the shard of the
+--- same number where that is on the same pool, so that foreign keys can be.
+local function target_name(column, by_name, entity, k)
+  local name = name_of(column.target)
+  local target = name and by_name[name]
+  if not target or not target.shards then return name end
+  local same = k and target.shards.pools[k] == entity.shards.pools[k] and column == entity.shards.column
+  return shards.type_name(target, same and k or 0)
+end
+
+local function add_column(c, column, target)
   local args, words = column.args, column.words or {}
   local values = strings(words)
   local opts = ffi.new("rg_column_opts", {
@@ -68,7 +79,7 @@ local function add_column(c, column)
     kind = C[column.kind.c], flags = flags_of(column),
     length = args.length or 0, precision = args.precision or 10, scale = args.scale or 2,
     values = #words > 0 and values or nil, n_values = #words,
-    target = name_of(column.target), collation = args.collation,
+    target = target, collation = args.collation,
     def = column.default, foreign_key = args.foreign_key and 1 or 0,
   })
   return C.rg_type_column(c, opts, err)
@@ -87,11 +98,13 @@ local function add_index(c, index)
   return C.rg_type_index(c, opts, err)
 end
 
-local function new_type(entity)
-  local cache = entity.cache
+local function new_type(entity, k)
+  local cache, spread = entity.cache, entity.shards
+  local name = k and shards.type_name(entity, k) or entity.name
   local opts = ffi.new("rg_type_opts", {
-    size = ffi.sizeof "rg_type_opts", name = entity.name, table = entity.table,
-    mysql = entity.mysql, redis = entity.redis, id_column = entity.id_column,
+    size = ffi.sizeof "rg_type_opts", name = name, table = entity.table or entity.name,
+    sharded = k and 1 or 0, shard_in_id = k and not spread.by_id and 1 or 0, shard = k or 0,
+    mysql = k and spread.pools[k] or entity.mysql, redis = entity.redis, id_column = entity.id_column,
     ids = entities.ids(entity.ids),
     cache_process = cache.process and 1 or 0, cache_redis = cache.redis and 1 or 0,
     ttl_s = cache.ttl_s or 0, absent_ttl_s = cache.absent_ttl_s or 0,
@@ -103,17 +116,19 @@ end
 --- The engine's description of an entity, or nil when it has faults (all told to complain).
 ---@param entity regolith.Entity
 ---@param complain fun(text: string)
+---@param by_name table<string, regolith.Entity> all entities
+---@param k? integer which shard of it
 ---@return ffi.cdata*? rg_type, the caller's
-function M.describe(entity, complain)
+function M.describe(entity, complain, by_name, k)
   local function fault()
     local text = ffi.string(err.message)
     complain(text:find(entity.name, 1, true) == 1 and text or entity.name .. ": " .. text)
   end
-  local c = new_type(entity)
+  local c = new_type(entity, k)
   if c == nil then return fault() end
   local faults = 0
   for _, column in ipairs(entity.columns) do
-    if add_column(c, column) < 0 then fault() faults = faults + 1 end
+    if add_column(c, column, target_name(column, by_name, entity, k)) < 0 then fault() faults = faults + 1 end
   end
   for _, index in ipairs(faults == 0 and entity.indexes or {}) do
     if add_index(c, index) < 0 then fault() faults = faults + 1 end

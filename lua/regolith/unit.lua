@@ -9,8 +9,10 @@ local expect = require "regolith.expect"
 local flush = require "regolith.flush"
 local hooks = require "regolith.hooks"
 local native = require "regolith.native"
+local options = require "regolith.options"
 local record = require "regolith.record"
 local retry = require "regolith.retry"
+local shards = require "regolith.shards"
 local spare = require "regolith.spare"
 local upsert = require "regolith.upsert"
 
@@ -25,13 +27,13 @@ local id_out = ffi.new "double[1]"
 --- The next id from the block in memory, reserving another block when it is used up.
 ---@return number? id
 ---@return regolith.Err? err
-local function next_id(self, S)
+local function next_id(self, number)
   local engine = self._orm._engine
   for _ = 1, 100 do
-    local rc = C.rg_engine_next_id(engine, S.number, id_out, err)
+    local rc = C.rg_engine_next_id(engine, number, id_out, err)
     if rc == 1 then return id_out[0] end
     if rc < 0 then return nil, errors.from_c(err) end
-    local op, fault = self:_own(C.rg_op_reserve(engine, S.number, 0, err))
+    local op, fault = self:_own(C.rg_op_reserve(engine, number, 0, err))
     if not op then return nil, fault end
     local ok
     ok, fault = self:_run(op, 4)
@@ -40,6 +42,7 @@ local function next_id(self, S)
   return nil, errors.new("LIMIT", "ids are used up faster than they are reserved; raise id_block")
 end
 
+local NEW = { shard = options.integer(0) }
 local ALLOTTED = { block = true, snowflake = true }
 
 local M = {}
@@ -54,12 +57,15 @@ function M.install(Session)
   --- database's or the application's).
   ---@param entity regolith.Entity
   ---@param values? table by field
+  ---@param opts? { shard: integer? } of an entity with shards: which one
   ---@return table? entity
   ---@return regolith.Err? err
   ---@return integer? errno
   ---@return string? sqlstate
-  function Session:new(entity, values)
+  function Session:new(entity, values, opts)
     local S = self:_type(entity, 2)
+    local shard = opts and options.require("new", opts, NEW).shard
+    if shard and not S.shards then error(string.format("%s has no shards", S.T.name), 2) end
     if values ~= nil and type(values) ~= "table" then error("the values are a table by field", 2) end
     local e, all = S.make(values or NONE)
     setmetatable(e, S.mt)
@@ -67,7 +73,8 @@ function M.install(Session)
     local id = rawget(e, "id")
     if id == nil and ALLOTTED[entity.ids] then
       local fault
-      id, fault = next_id(self, S)
+      local number = S.number or S.shards.numbers[S.shards.by_id and 0 or shards.choose(S, e, shard, 2)]
+      id, fault = next_id(self, number)
       if not id then return errors.results(fault) end
       rawset(e, "id", id)
     end
@@ -172,7 +179,8 @@ function M.install(Session)
   function Session:reload(e)
     local S, place = self:_need(e, 2)
     if place < 0 then error("a new entity is flushed before it is reloaded", 2) end
-    local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 1, err))
+    local number = S.number or shards.number(S.shards, e.id)
+    local op, fault = self:_own(C.rg_op_get(self._orm._engine, number, 1, err))
     if not op then return errors.results(fault) end
     if C.rg_op_add_id(op, e.id, err) < 0 then return errors.fail(err) end
     local ok

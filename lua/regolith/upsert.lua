@@ -98,7 +98,7 @@ local function find_or_make(self, entity, values, index, key, make)
   local distinct = has_null(key)
   for _ = 1, TRIES do
     local e, fault
-    if not distinct then e, fault = self:by(entity, index.name, key) end
+    if not distinct then e, fault = self:_by_primary(entity, index.name, key) end
     if fault then return nil, fault end
     if e then return e, false end
     e, fault = insert(self, entity, make or values)

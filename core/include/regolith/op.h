@@ -65,6 +65,13 @@ RG_API rg_op *rg_op_lookup(rg_engine *engine, uint32_t type, uint32_t index, rg_
  * limit 0: all. */
 RG_API rg_op *rg_op_search(rg_engine *engine, uint32_t type, const char *where, size_t len, int mode,
                            double offset, double limit, rg_err *err);
+/* Shards: the same operation also on another type of the same columns, side by side. A search's rows
+ * are put in order by rg_op_order; rows of a lookup are ordered by id. Before it runs. */
+RG_API int rg_op_also(rg_op *op, uint32_t type, rg_err *err);
+/* The next column that merged rows are ordered by; within it NULL comes first, or last with desc. */
+RG_API int rg_op_order(rg_op *op, uint32_t column, int desc, rg_err *err);
+/* rg_op_get: an id of one of the shards (type, or one that was added). */
+RG_API int rg_op_add_id_of(rg_op *op, uint32_t type, double id, rg_err *err);
 /* Results: number of rows; row i pinned in the session (RG_GET_HIT or RG_GET_ABSENT). */
 RG_API uint32_t rg_op_rows(const rg_op *op);
 RG_API int rg_op_row(rg_op *op, uint32_t i, rg_session *s, rg_view *out);
@@ -163,6 +170,8 @@ RG_API rg_op *rg_op_health(rg_engine *engine, rg_err *err);
 /* Differences between the types and the live databases, one row each: pool, table, kind, safe
  * (0/1), sql, reason. */
 RG_API rg_op *rg_op_schema_diff(rg_engine *engine, rg_err *err);
+/* The same of one pool. */
+RG_API rg_op *rg_op_schema_diff_of(rg_engine *engine, const char *pool, rg_err *err);
 /* Runs one statement of a diff on its pool. */
 RG_API rg_op *rg_op_schema_apply(rg_engine *engine, const char *pool, const char *sql, size_t len,
                                  rg_err *err);

@@ -123,6 +123,10 @@ typedef struct rg_type_opts {
     uint32_t ttl_s;         /* life of a cached row or lookup in Redis; 0: 3600 */
     uint32_t absent_ttl_s;  /* life of a cached absence; 0: 10 */
     int32_t outage;         /* rg_outage; 0: as the engine's */
+    /* A shard: one of several types with the same columns and table, each on a pool of its own. */
+    int32_t sharded;        /* 1: it is one */
+    int32_t shard_in_id;    /* 1: its ids are those from shard << 43 on, so that an id tells the shard */
+    uint32_t shard;         /* its number, 0 to 1023 */
 } rg_type_opts;
 
 typedef struct rg_type rg_type;

@@ -106,7 +106,7 @@ static bool take_last(void *arg, rg__slice source, uint64_t from, uint64_t to) {
         if (to > l->out[i].n) l->out[i].n = to;
         return true;
     }
-    if (l->n == l->cap || !source.p || source.len >= RG__GTID_SOURCE) return false;
+    if (!l->out || l->n == l->cap || !source.p || source.len >= RG__GTID_SOURCE) return false;
     rg__gtid *g = &l->out[l->n++];
     memcpy(g->source, source.p, source.len);
     g->source[source.len] = '\0';

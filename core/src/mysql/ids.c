@@ -34,7 +34,7 @@ static int take(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, uint64_t n, 
     rg__buf_str(sql, " WHERE `name`=");
     add_name(sql, t->table);
     rg__buf_str(sql, " AND `next`<=");
-    rg__buf_u64(sql, LAST_ID - n + 1);
+    rg__buf_u64(sql, (t->id_last ? t->id_last : LAST_ID) - n + 1);
     int code = run(c, ctx, sql, &r, err);
     *taken = code == 0 && r->affected == 1;
     if (*taken) *first = r->insert_id;
@@ -46,7 +46,8 @@ static int seed(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, rg_err *err)
     rg__buf *sql = rg__conn_text(c);
     rg__buf_str(sql, "INSERT IGNORE INTO `_regolith_ids` (`name`,`next`) SELECT ");
     add_name(sql, t->table);
-    rg__buf_fmt(sql, ",COALESCE(MAX(%s),0)+1 FROM %s", t->columns[0].quoted, t->quoted);
+    rg__buf_fmt(sql, ",GREATEST(COALESCE(MAX(%s),0),%llu)+1 FROM %s", t->columns[0].quoted,
+                (unsigned long long)t->id_base, t->quoted);
     return run(c, ctx, sql, NULL, err);
 }
 
@@ -83,5 +84,6 @@ int rg__sql_reserve_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, uint
     int code = settle(reserve(c, ctx, t, n, first, &taken, err), err);
     if (code && err && err->domain == RG_DOMAIN_MYSQL) rg__sql_fail_entity(err, t);
     if (code || taken) return code;
-    return rg__fail(err, RG_ELIMIT, "%s: ids beyond 2^53 would be needed", t->name);
+    return rg__fail(err, RG_ELIMIT, "%s: ids beyond %s would be needed", t->name,
+                    t->id_last ? "those of its shard" : "2^53");
 }

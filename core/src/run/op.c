@@ -32,6 +32,7 @@ static void destroy(rg_op *op) {
     rg__free(op->params);
     rg__free(op->ids);
     rg_builder_free(op->key);
+    rg__spread_free(op->spread);
     rg__rows_deinit(&op->rows);
     rg__result_free(op->result);
     rg__items_deinit(&op->items);

@@ -46,6 +46,7 @@ struct rg_op {
     uint64_t *ids;       /* input ids, or the ids found */
     size_t n_ids, ids_cap;
     rg_builder *key;     /* lookup */
+    struct rg__spread *spread; /* further shards to ask; NULL: only `type` (spread.c) */
 
     /* outputs */
     rg__rows rows;
@@ -63,6 +64,24 @@ struct rg_op {
 
 rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err);
 int rg__op_add_u64(rg_op *op, uint64_t v);
+/* ---- reads of one type, or of one of several shards (op_read.c) ---- */
+/* What one shard answers. */
+typedef struct rg__answer {
+    rg__rows rows;
+    uint64_t *ids;
+    size_t n_ids;
+    double number;
+} rg__answer;
+void rg__answer_deinit(rg__answer *a);
+int rg__read_search(const rg_op *op, const rg_type *t, const rg__ctx *ctx, uint64_t offset,
+                    uint64_t limit, int mode, rg__answer *out, rg_err *err);
+/* Over all shards that the operation was told of, side by side on the workers, merged. */
+int rg__spread_search(rg_op *op, const rg__ctx *ctx, rg_err *err);
+int rg__spread_lookup(rg_op *op, const rg__ctx *ctx, rg_err *err);
+int rg__spread_get(rg_op *op, const rg__ctx *ctx, rg_err *err);
+void rg__spread_free(struct rg__spread *s);
+rg_builder *rg__key_copy(const rg_type *t, uint32_t index, rg_builder *key, rg_err *err);
+
 /* Once, before the parameters are used: strings point into the buffer. */
 void rg__op_place_params(rg_op *op);
 

@@ -130,11 +130,22 @@ static int run_diff(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     op->result->kinds[3] = RG__CELL_I64;
     int rc = RG_OK;
     for (uint32_t i = 0; rc >= 0 && i < op->engine->store.n_mysql; i++)
-        rc = diff_pool(op, i, ctx, err);
+        if (op->pool < 0 || op->pool == (int)i) rc = diff_pool(op, i, ctx, err);
     return rc;
 }
 
-rg_op *rg_op_schema_diff(rg_engine *engine, rg_err *err) { return rg__op_new(engine, run_diff, err); }
+rg_op *rg_op_schema_diff(rg_engine *engine, rg_err *err) {
+    rg_op *op = rg__op_new(engine, run_diff, err);
+    if (op) op->pool = -1;
+    return op;
+}
+
+rg_op *rg_op_schema_diff_of(rg_engine *engine, const char *pool, rg_err *err) {
+    int number = rg__engine_mysql(engine, pool, err);
+    rg_op *op = number < 0 ? NULL : rg__op_new(engine, run_diff, err);
+    if (op) op->pool = number;
+    return op;
+}
 
 static int run_apply(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg__mysql *c = NULL;

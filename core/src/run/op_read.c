@@ -16,6 +16,7 @@ static int run_get(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     op->rows.items = rg__calloc(op->n_ids + 1, sizeof *op->rows.items);
     if (!op->rows.items) return rg__fail_memory(err);
     op->rows.n = op->rows.cap = op->n_ids;
+    if (op->spread) return rg__spread_get(op, ctx, err);
     return rg__load_rows(&op->engine->store, ctx, op->type, op->ids, op->n_ids,
                          op->mode ? RG__LOAD_FRESH : 0, op->rows.items, err);
 }
@@ -34,11 +35,12 @@ int rg_op_add_id(rg_op *op, double id, rg_err *err) {
 }
 
 static int run_lookup(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    if (op->spread) return rg__spread_lookup(op, ctx, err);
     return rg__load_lookup(&op->engine->store, ctx, op->type, op->index, op->key, &op->rows, err);
 }
 
 /* A builder of the operation's own: the caller's may be used again at once. */
-static rg_builder *copy_key(const rg_type *t, uint32_t index, rg_builder *key, rg_err *err) {
+rg_builder *rg__key_copy(const rg_type *t, uint32_t index, rg_builder *key, rg_err *err) {
     rg_block *partial = rg__builder_partial(key);
     rg_builder *own = partial ? rg_builder_new(t, err) : NULL;
     const rg__index *x = &t->indexes[index];
@@ -60,39 +62,54 @@ rg_op *rg_op_lookup(rg_engine *engine, uint32_t type, uint32_t index, rg_builder
     rg_op *op = t ? typed(engine, type, run_lookup, err) : NULL;
     if (!op) return NULL;
     op->index = index;
-    op->key = copy_key(t, index, key, err);
+    op->key = rg__key_copy(t, index, key, err);
     if (op->key) return op;
     rg_op_free(op);
     return NULL;
 }
 
-static int search_rows(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
-    rg__rows_deinit(&op->rows);
-    return rg__sql_search(c, ctx, op->type, op->text.p, op->text.len, op->params, op->n_params,
-                          op->offset, op->limit, rg__rows_add, &op->rows, err);
+/* One search of one shard. */
+typedef struct search {
+    const rg_op *op;
+    const rg_type *type;
+    uint64_t offset, limit;
+    int mode;
+    rg__answer *out;
+} search;
+
+void rg__answer_deinit(rg__answer *a) {
+    rg__rows_deinit(&a->rows);
+    rg__free(a->ids);
+    *a = (rg__answer){0};
 }
 
-static int search_ids(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
-    rg__free(op->ids);
-    op->ids = NULL;
-    op->n_ids = 0;
-    return rg__sql_search_ids(c, ctx, op->type, op->text.p, op->text.len, op->params, op->n_params,
-                              op->offset, op->limit, &op->ids, &op->n_ids, err);
+static int search_rows(const search *s, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
+    const rg_op *op = s->op;
+    return rg__sql_search(c, ctx, s->type, op->text.p, op->text.len, op->params, op->n_params,
+                          s->offset, s->limit, rg__rows_add, &s->out->rows, err);
 }
 
-static int search_count(rg_op *op, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
+static int search_ids(const search *s, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
+    const rg_op *op = s->op;
+    return rg__sql_search_ids(c, ctx, s->type, op->text.p, op->text.len, op->params, op->n_params,
+                              s->offset, s->limit, &s->out->ids, &s->out->n_ids, err);
+}
+
+static int search_count(const search *s, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
     uint64_t n = 0;
-    int rc = rg__sql_count(c, ctx, op->type, op->text.p, op->text.len, op->params, op->n_params, &n,
+    const rg_op *op = s->op;
+    int rc = rg__sql_count(c, ctx, s->type, op->text.p, op->text.len, op->params, op->n_params, &n,
                            err);
-    op->number = (double)n;
+    s->out->number = (double)n;
     return rc;
 }
 
 static int search_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err) {
-    rg_op *op = arg;
-    return op->mode == 0   ? search_rows(op, ctx, c, err)
-           : op->mode == 1 ? search_ids(op, ctx, c, err)
-                           : search_count(op, ctx, c, err);
+    const search *s = arg;
+    rg__answer_deinit(s->out);
+    return s->mode == 0   ? search_rows(s, ctx, c, err)
+           : s->mode == 1 ? search_ids(s, ctx, c, err)
+                          : search_count(s, ctx, c, err);
 }
 
 /* A condition with a SELECT in it reads other tables. */
@@ -103,11 +120,24 @@ static bool names_tables(const rg__buf *where) {
     return false;
 }
 
+int rg__read_search(const rg_op *op, const rg_type *t, const rg__ctx *ctx, uint64_t offset,
+                    uint64_t limit, int mode, rg__answer *out, rg_err *err) {
+    search s = {op, t, offset, limit, mode, out};
+    int rc = rg__mysql_read(rg__store_mysql(&op->engine->store, t), ctx,
+                            names_tables(&op->text) ? NULL : t, true, search_here, &s, err);
+    if (rc < 0) rg__err_about(err, "searching", t->name);
+    return rc;
+}
+
 static int run_search(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    rg__answer a = {0};
     rg__op_place_params(op);
-    int rc = rg__mysql_read(rg__store_mysql(&op->engine->store, op->type), ctx,
-                            names_tables(&op->text) ? NULL : op->type, true, search_here, op, err);
-    if (rc < 0) rg__err_about(err, "searching", op->type->name);
+    if (op->spread) return rg__spread_search(op, ctx, err);
+    int rc = rg__read_search(op, op->type, ctx, op->offset, op->limit, op->mode, &a, err);
+    op->rows = a.rows;
+    op->ids = a.ids;
+    op->n_ids = a.n_ids;
+    op->number = a.number;
     return rc;
 }
 

@@ -129,6 +129,9 @@ int rg_op_flush_add(rg_op *op, int write, uint32_t type, rg_builder *b, int64_t 
     rg_block *before = write == RG_INSERT ? NULL : rg__session_block(op->own, slot);
     if (before) it->before = rg_block_ref(before);
     int rc = finish_item(op, it, b, err);
+    if (rc >= 0 && it->id && !rg__type_has_id(t, it->id))
+        rc = rg__fail_field(err, "id", "%s: %llu is an id of another shard", t->name,
+                            (unsigned long long)it->id);
     if (rc >= 0) return (int)op->items.n - 1;
     remove_last(op);
     if (rc != UNCHANGED) rg__err_set_entity(err, t->name);

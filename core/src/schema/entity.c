@@ -42,6 +42,11 @@ static int check_opts(const rg_type *t, const rg_type_opts *o, rg_err *err) {
     if (rc < 0) return rc;
     if (o->ids < RG_IDS_BLOCK || o->ids > RG_IDS_SNOWFLAKE)
         return rg__type_fail(t, NULL, err, "unknown way to make ids: %d", o->ids);
+    if (o->shard >= RG__SHARDS)
+        return rg__type_fail(t, NULL, err, "shard %u is over %d", o->shard, RG__SHARDS - 1);
+    if (o->sharded && (o->ids == RG_IDS_DATABASE || (o->ids == RG_IDS_SNOWFLAKE && o->shard_in_id)))
+        return rg__type_fail(t, NULL, err, "ids that tell the shard are allotted in blocks, or the "
+                                           "application's");
     return RG_OK;
 }
 
@@ -67,6 +72,10 @@ static void copy_plain(rg_type *t, const rg_type_opts *o) {
     t->absent_ttl_s = o->absent_ttl_s ? o->absent_ttl_s : DEFAULT_ABSENT_TTL_S;
     t->outage = o->outage;
     t->mysql_pool = t->redis_pool = -1;
+    t->sharded = o->sharded != 0;
+    if (!o->shard_in_id) return;
+    t->id_base = (uint64_t)o->shard << RG__SHARD_BITS;
+    t->id_last = t->id_base + (UINT64_C(1) << RG__SHARD_BITS) - 1;
 }
 
 rg_type *rg_type_new(const rg_type_opts *opts, rg_err *err) {

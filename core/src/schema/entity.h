@@ -41,6 +41,8 @@ struct rg_type {
     char *mysql, *redis;         /* pool names */
     int mysql_pool, redis_pool;  /* resolved by the engine; redis_pool -1: none */
     int32_t ids;
+    bool sharded;                /* another type may have this table, on another pool */
+    uint64_t id_base, id_last;   /* its ids are within; id_last 0: any */
     bool cache_process, cache_redis;
     uint32_t ttl_s, absent_ttl_s;
     int32_t outage;              /* rg_outage; the engine resolves 0 */
@@ -57,6 +59,13 @@ struct rg_type {
     int rank;             /* referenced types have lower ranks; cycles share one */
     char *select_list;    /* "`id`,`a`,`b`": all columns in order, for SELECT */
 };
+
+enum { RG__SHARD_BITS = 43, RG__SHARDS = 1024 };
+
+/* May a row with this id be of the type? */
+static inline bool rg__type_has_id(const rg_type *t, uint64_t id) {
+    return t->id_last == 0 || (id >= t->id_base && id <= t->id_last);
+}
 
 /* All types of an engine. */
 typedef struct rg__schema {

@@ -20,12 +20,13 @@ rg_type *rg__schema_find_table(const rg__schema *s, const char *table, size_t le
     return NULL;
 }
 
-/* Tables are unique over all pools: cache keys and id blocks are named by table. */
+/* Tables are unique over all pools, but for shards: cache keys are named by pool and table, so an
+ * entity may move to another pool without meeting the keys of another one. */
 int rg__schema_add(rg__schema *s, rg_type *t, rg_err *err) {
     if (rg__schema_find(s, t->name, strlen(t->name)))
         return rg__type_fail(t, NULL, err, "there is an entity of that name already");
     const rg_type *twin = rg__schema_find_table(s, t->table, strlen(t->table));
-    if (twin)
+    if (twin && !(twin->sharded && t->sharded && strcmp(twin->mysql, t->mysql) != 0))
         return rg__type_fail(t, NULL, err, "its table \"%s\" is that of entity \"%s\"", t->table,
                              twin->name);
     rg_type **types = rg__array_grow(s->types, s->n, sizeof *types);

@@ -20,12 +20,11 @@ local function diff(orm, args)
 end
 
 local function apply(orm, args)
-  local n = 0
   local result, fault = orm:schema_apply {
     destructive = args.destructive or false,
-    progress = function(change, err)
-      n = n + 1
-      out.progress(string.format("%s %d: %s %s", err and "failed" or "applied", n, change.kind, change.table))
+    progress = function(change, err, i, n)
+      out.progress(string.format("%s %d of %d: %s %s on %s", err and "failed" or "applied", i, n, change.kind,
+        change.table, change.pool))
     end,
   }
   out.finish()
