@@ -81,6 +81,9 @@ typedef struct rg__key {
 typedef struct rg__shared rg__shared; /* the Redis tier of one pool; shared */
 
 void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *out);
+/* The same with its text in the caller's room, of so many bytes: not to be deinitialised. */
+size_t rg__key_row_room(const rg__shared *s, const rg_type *t);
+void rg__key_row_in(const rg__shared *s, const rg_type *t, uint64_t id, char *room, rg__key *out);
 /* encoded: from rg__key_encode. */
 void rg__key_lookup(const rg__shared *s, const rg_type *t, uint32_t index, rg__slice encoded,
                     rg__key *out);

@@ -64,22 +64,30 @@ int rg__key_prefixes(rg__shared *s) {
 }
 
 static size_t put_digits(char *to, uint64_t v) {
-    char reversed[20];
-    size_t n = 0;
-    do reversed[n++] = (char)('0' + v % 10);
+    char digits[20];
+    size_t at = sizeof digits;
+    do digits[--at] = (char)('0' + v % 10);
     while (v /= 10);
-    for (size_t i = 0; i < n; i++) to[i] = reversed[n - 1 - i];
-    to[n] = '\0';
-    return n;
+    memcpy(to, digits + at, sizeof digits - at);
+    to[sizeof digits - at] = '\0';
+    return sizeof digits - at;
+}
+
+size_t rg__key_row_room(const rg__shared *s, const rg_type *t) {
+    return s->row_prefixes[t->number].len + 21;
+}
+
+void rg__key_row_in(const rg__shared *s, const rg_type *t, uint64_t id, char *room, rg__key *out) {
+    const rg__name *prefix = &s->row_prefixes[t->number];
+    *out = (rg__key){.space = t->space, .hash = id, .text = room};
+    memcpy(room, prefix->text, prefix->len);
+    out->len = prefix->len + (uint32_t)put_digits(room + prefix->len, id);
 }
 
 void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *out) {
-    *out = (rg__key){.space = t->space, .hash = id};
-    const rg__name *prefix = &s->row_prefixes[t->number];
-    out->text = rg__malloc(prefix->len + 21);
-    if (!out->text) return;
-    memcpy(out->text, prefix->text, prefix->len);
-    out->len = prefix->len + (uint32_t)put_digits(out->text + prefix->len, id);
+    char *room = rg__malloc(rg__key_row_room(s, t));
+    if (room) rg__key_row_in(s, t, id, room, out);
+    else *out = (rg__key){.space = t->space, .hash = id};
 }
 
 /* ---- lookups ---- */

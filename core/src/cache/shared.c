@@ -161,13 +161,15 @@ typedef struct reading {
     rg__entry *out;
 } reading;
 
-static void take(const reading *g, size_t i, const redisReply *r) {
-    rg__entry *e = &g->out[i];
-    if (r->type == REDIS_REPLY_NIL) return;
-    rg__slice bytes = {r->str, r->type == REDIS_REPLY_STRING ? (size_t)r->len : 0};
+static void take(const reading *g, size_t i, rg__slice bytes) {
     uint64_t epoch = atomic_load_explicit(&g->s->epoch, memory_order_relaxed);
-    if (!rg__entry_read(g->type, g->is_row, &g->keys[i], bytes, epoch, e))
+    if (!rg__entry_read(g->type, g->is_row, &g->keys[i], bytes, epoch, &g->out[i]))
         rg__count(g->s->metrics, RG__C_CORRUPT_ENTRY, 1);
+}
+
+static void take_reply(const reading *g, size_t i, const redisReply *r) {
+    if (r->type == REDIS_REPLY_NIL) return;
+    take(g, i, (rg__slice){r->str, r->type == REDIS_REPLY_STRING ? (size_t)r->len : 0});
 }
 
 static int append_read(const reading *g, rg__redis *c, rg_err *err) {
@@ -188,16 +190,42 @@ static int check_reply(const reading *g, const redisReply *r, rg_err *err) {
     return RG_OK;
 }
 
+static void take_element(void *arg, size_t i, const char *p, size_t len) {
+    const reading *g = arg;
+    if (p && i < g->n) take(g, i, (rg__slice){p, len});
+}
+
+static void forget(const reading *g) {
+    for (size_t i = 0; i < g->n; i++) rg__entry_deinit(&g->out[i]);
+    memset(g->out, 0, g->n * sizeof *g->out);
+}
+
+/* An MGET whose elements are taken as they are parsed: the epoch is known. */
+static int gather(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
+    rg__args a;
+    rg__args_init(&a);
+    rg__args_add(&a, "MGET", 4);
+    for (size_t i = 0; i < g->n; i++) add_key(&a, &g->keys[i]);
+    reading to = *g;
+    const rg__redis_sink sink = {take_element, &to};
+    int rc = a.failed ? rg__fail_memory(err)
+                      : rg__redis_gather(c, ctx, &sink, g->n, err, a.n, a.argv, a.lens);
+    rg__args_deinit(&a);
+    if (rc < 0) forget(g);
+    return rc;
+}
+
 /* One exchange. The epoch is known before anything is taken. */
 static int exchange(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
     bool due = rg__life_due(g->s, c);
+    if (!due && g->n > 1) return gather(g, c, ctx, err);
     redisReply *r = NULL;
     int rc = append_read(g, c, err);
     if (rc == RG_OK && due) rc = rg__life_append(g->s, c, err);
     if (rc == RG_OK) rc = rg__redis_reply(c, ctx, &r, err);
     if (rc == RG_OK && due) rc = rg__life_take(g->s, c, ctx, err);
     if (rc == RG_OK) rc = check_reply(g, r, err);
-    for (size_t i = 0; rc == RG_OK && i < g->n; i++) take(g, i, g->n == 1 ? r : r->element[i]);
+    for (size_t i = 0; rc == RG_OK && i < g->n; i++) take_reply(g, i, g->n == 1 ? r : r->element[i]);
     freeReplyObject(r);
     return rc;
 }

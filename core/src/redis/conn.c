@@ -30,6 +30,9 @@ typedef int element_count;
 
 static redisReplyObjectFunctions functions;
 static void *(*create_any_array)(const redisReadTask *, element_count);
+static void *(*create_any_string)(const redisReadTask *, char *, size_t);
+static void *(*create_any_nil)(const redisReadTask *);
+static char told; /* what stands for an element that the sink was told: the reader wants an object */
 static pthread_once_t functions_once = PTHREAD_ONCE_INIT;
 
 /* hiredis 1 has no bound of its own, and frees replies by recursion. */
@@ -44,19 +47,46 @@ static void *create_array(const redisReadTask *task, element_count n) {
     return n <= RG__REDIS_MAX_ELEMENTS && !too_deep(task) ? create_any_array(task, n) : NULL;
 }
 
+/* The sink of an array's element; NULL: an object is to be made. */
+static const rg__redis_sink *sink_of(const redisReadTask *task) {
+    const rg__redis *c = task->privdata;
+    bool element = task->parent && !task->parent->parent;
+    return c && c->sink && element ? c->sink : NULL;
+}
+
+static void *create_string(const redisReadTask *task, char *p, size_t len) {
+    const rg__redis_sink *sink = task->type == REDIS_REPLY_STRING ? sink_of(task) : NULL;
+    if (!sink) return create_any_string(task, p, len);
+    sink->take(sink->arg, (size_t)task->idx, p, len);
+    return &told;
+}
+
+static void *create_nil(const redisReadTask *task) {
+    const rg__redis_sink *sink = sink_of(task);
+    if (!sink) return create_any_nil(task);
+    sink->take(sink->arg, (size_t)task->idx, NULL, 0);
+    return &told;
+}
+
 static void init_functions(void) {
     redisReader *r = redisReaderCreate();
     if (!r) return;
     functions = *r->fn;
     create_any_array = functions.createArray;
+    create_any_string = functions.createString;
+    create_any_nil = functions.createNil;
     functions.createArray = create_array;
+    functions.createString = create_string;
+    functions.createNil = create_nil;
     redisReaderFree(r);
 }
 
-static redisReader *new_reader(void) {
+static redisReader *new_reader(rg__redis *c) {
     pthread_once(&functions_once, init_functions);
     redisReader *r = create_any_array ? redisReaderCreateWithFunctions(&functions) : NULL;
-    if (r) r->maxbuf = RG__REDIS_CHUNK;
+    if (!r) return NULL;
+    r->maxbuf = RG__REDIS_CHUNK;
+    r->privdata = c;
     return r;
 }
 
@@ -124,7 +154,7 @@ static rg__redis *new_connection(rg__redis_pool *pool, const atomic_bool *stop) 
     c->dedicated = stop != NULL;
     c->pid = rg__redis_pid();
     c->id = atomic_fetch_add(&ids, 1) + 1;
-    c->reader = new_reader();
+    c->reader = new_reader(c);
     rg__list_init(&c->node);
     if (c->reader) return c;
     rg__free(c);

@@ -39,6 +39,7 @@ struct rg__redis {
     const char *op;         /* query log: what the current exchange is called, static */
     rg__buf label;          /* query log: its text */
     const atomic_bool *stop; /* borrowed; NULL: nothing interrupts */
+    const rg__redis_sink *sink; /* borrowed: who is told elements as they are parsed; mostly NULL */
 };
 
 struct rg__redis_pool {

@@ -147,6 +147,19 @@ int rg__redis_command(rg__redis *c, const rg__ctx *ctx, redisReply **reply, rg_e
     return rc;
 }
 
+int rg__redis_gather(rg__redis *c, const rg__ctx *ctx, const rg__redis_sink *sink, size_t n,
+                     rg_err *err, int argc, const char *const *argv, const size_t *lens) {
+    redisReply *r = NULL;
+    c->sink = sink;
+    int rc = rg__redis_command(c, ctx, &r, err, argc, argv, lens);
+    c->sink = NULL;
+    bool all = rc < 0 || (r->type == REDIS_REPLY_ARRAY && r->elements == n);
+    for (size_t i = 0; rc == RG_OK && all && i < n; i++) all = r->element[i] == NULL; /* told */
+    if (!all) rc = rg__fail(err, RG_ECORRUPT, "%s did not answer each key by a string", argv[0]);
+    freeReplyObject(r);
+    return rc;
+}
+
 int rg__redis_poll(rg__redis *c, int64_t deadline_ms, redisReply **reply, rg_err *err) {
     *reply = NULL;
     c->subscribed = true;

@@ -42,6 +42,15 @@ int rg__redis_dedicated_until(rg__redis_pool *pool, const rg__ctx *ctx, const at
  * *reply is the caller's (freeReplyObject). lens NULL: strings. */
 int rg__redis_command(rg__redis *c, const rg__ctx *ctx, redisReply **reply, rg_err *err, int argc,
                       const char *const *argv, const size_t *lens);
+/* Who is told the elements of an array of strings where they stand, before they are copied. */
+typedef struct rg__redis_sink {
+    void (*take)(void *arg, size_t i, const char *p, size_t len); /* p NULL: nil */
+    void *arg;
+} rg__redis_sink;
+/* One command that is answered by n strings or nils (MGET); each is told to the sink, in order, and is
+ * valid in that call only. When it fails some may have been told. */
+int rg__redis_gather(rg__redis *c, const rg__ctx *ctx, const rg__redis_sink *sink, size_t n,
+                     rg_err *err, int argc, const char *const *argv, const size_t *lens);
 /* Pipeline: append n commands, then read n replies (the first read sends). */
 int rg__redis_append(rg__redis *c, int argc, const char *const *argv, const size_t *lens,
                      rg_err *err);

@@ -163,9 +163,13 @@ static int64_t clamp(int64_t v, int64_t low, int64_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
+static const char two_digits[] =
+    "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546"
+    "47484950515253545556575859606162636465666768697071727374757677787980818283848586878889909192"
+    "93949596979899";
+
 static char *put_two(char *out, unsigned v) {
-    out[0] = (char)('0' + v / 10);
-    out[1] = (char)('0' + v % 10);
+    memcpy(out, two_digits + (size_t)2 * v, 2);
     return out + 2;
 }
 
@@ -178,17 +182,17 @@ size_t rg__date_format(int32_t days, char *out) {
     int y;
     unsigned m, d;
     rg__civil_from_days((int32_t)clamp(days, FIRST_DAY, LAST_DAY), &y, &m, &d);
-    char *p = put_digits(out, (unsigned)y, 4);
+    char *p = put_two(put_two(out, (unsigned)y / 100), (unsigned)y % 100);
     *p++ = '-';
-    p = put_digits(p, m, 2);
+    p = put_two(p, m);
     *p++ = '-';
-    put_digits(p, d, 2);
+    put_two(p, d);
     return 10;
 }
 
 /* HH:MM:SS, with .ffffff when asked for. */
 static char *put_clock(char *out, int64_t us, bool fraction) {
-    unsigned seconds = (unsigned)(us / SECOND), hours = seconds / 3600;
+    unsigned seconds = (unsigned)((uint64_t)us / SECOND), hours = seconds / 3600;
     char *p = hours > 99 ? put_digits(out, hours, 3) : put_two(out, hours);
     *p++ = ':';
     p = put_two(p, seconds / 60 % 60);
@@ -196,26 +200,27 @@ static char *put_clock(char *out, int64_t us, bool fraction) {
     p = put_two(p, seconds % 60);
     if (!fraction) return p;
     *p++ = '.';
-    return put_digits(p, (unsigned)(us % SECOND), 6);
+    unsigned below = (unsigned)((uint64_t)us % SECOND);
+    return put_two(put_two(put_two(p, below / 10000), below / 100 % 100), below % 100);
 }
 
 static size_t format_datetime(int64_t us, char *out, bool always) {
     us = clamp(us, FIRST_DAY * DAY, LAST_DAY * DAY + DAY - 1);
     int64_t days = us / DAY - (us % DAY < 0);
     int64_t clock = us - days * DAY;
-    /* moments of one table are often of one day */
+    /* moments of one table are often of a few days */
     static _Thread_local struct {
-        int64_t days;
-        bool known;
+        int32_t day; /* and one, so that 0 is none */
         char text[10];
-    } last;
-    if (!last.known || last.days != days) {
-        rg__date_format((int32_t)days, last.text);
-        last.days = days;
-        last.known = true;
+    } known[64];
+    int32_t day = (int32_t)days + 1 - FIRST_DAY;
+    unsigned at = (unsigned)day % 64;
+    if (known[at].day != day) {
+        rg__date_format((int32_t)days, known[at].text);
+        known[at].day = day;
     }
-    memcpy(out, last.text, sizeof last.text);
-    char *p = out + sizeof last.text;
+    memcpy(out, known[at].text, sizeof known[at].text);
+    char *p = out + sizeof known[at].text;
     *p++ = ' ';
     return (size_t)(put_clock(p, clock, always || clock % SECOND) - out);
 }

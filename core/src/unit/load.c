@@ -30,6 +30,7 @@ typedef struct load {
     bool may_lag;        /* a replica may answer: nothing is filled, and nobody asked for the newest */
     bool patient;        /* waits for locks rather than leave Redis unfilled */
     rg__key *keys;
+    char *texts;         /* of all keys */
     rg__entry *entries;
     rg_block **values;
     size_t n_keys;
@@ -118,11 +119,15 @@ static int name_keys(load *l) {
     l->keys = rg__calloc(l->n, sizeof *l->keys);
     l->entries = rg__calloc(l->n, sizeof *l->entries);
     l->values = rg__calloc(l->n, sizeof(rg_block *));
-    if (!l->keys || !l->entries || !l->values) return RG_ENO_MEMORY;
+    size_t room = rg__key_row_room(l->shared, l->type);
+    l->texts = rg__malloc(l->n * room);
+    if (!l->keys || !l->entries || !l->values || !l->texts) return RG_ENO_MEMORY;
     for (size_t i = 0; i < l->n; i++) {
         if (l->items[i].done) continue;
         l->items[i].entry = (uint32_t)l->n_keys;
-        rg__key_row(l->shared, l->type, l->items[i].id, &l->keys[l->n_keys++]);
+        rg__key_row_in(l->shared, l->type, l->items[i].id, l->texts + l->n_keys * room,
+                       &l->keys[l->n_keys]);
+        l->n_keys++;
     }
     return RG_OK;
 }
@@ -344,12 +349,10 @@ static int sort_ids(load *l, const uint64_t *ids, size_t n, rg_err *err) {
 }
 
 static void load_deinit(load *l) {
-    for (size_t i = 0; i < l->n_keys; i++) {
-        rg__key_deinit(&l->keys[i]);
-        rg__entry_deinit(&l->entries[i]);
-    }
+    for (size_t i = 0; i < l->n_keys; i++) rg__entry_deinit(&l->entries[i]);
     for (size_t i = 0; i < l->n; i++) rg_block_unref(l->items[i].row);
     rg__free(l->keys);
+    rg__free(l->texts);
     rg__free(l->entries);
     rg__free(l->values);
     rg__free(l->items);
