@@ -3,8 +3,10 @@
 #include "redis/conn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -90,6 +92,14 @@ static redisReader *new_reader(rg__redis *c) {
     return r;
 }
 
+/* Blocking, for reads that wait without a poll before. */
+static bool make_patient(int fd) {
+    const struct timeval bound = {.tv_usec = RG__REDIS_PATIENCE_MS * 1000};
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound) == 0 &&
+           fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0;
+}
+
 /* ---- introduction: AUTH, SELECT, CLIENT SETNAME in one exchange ---- */
 
 static int say(rg__redis *c, rg_err *err, int n, const char *const *argv) {
@@ -172,6 +182,7 @@ static bool enlist(rg__redis *c) {
 
 static int establish(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
     int rc = rg__redis_dial(c, ctx->deadline_ms, err);
+    if (rc == RG_OK && !c->pool->opts.tls) c->patient = make_patient(c->fd);
     if (rc == RG_OK && c->pool->opts.tls) rc = rg__redis_tls_start(c, ctx->deadline_ms, err);
     if (rc == RG_OK) rc = introduce(c, ctx, err);
     return rc;

@@ -11,6 +11,7 @@
 
 enum {
     RG__REDIS_CHUNK = 64 * 1024,               /* bytes asked of the socket at a time */
+    RG__REDIS_PATIENCE_MS = 100,               /* a blocking read returns after so long */
     RG__REDIS_MAX_REPLY = 512 * 1024 * 1024,   /* bytes of one reply */
     RG__REDIS_MAX_ELEMENTS = 4 * 1024 * 1024,  /* elements of one array */
     RG__REDIS_MAX_DEPTH = 8,                   /* arrays in one another */
@@ -29,6 +30,7 @@ struct rg__redis {
     bool broken;            /* never used again */
     bool dedicated;
     bool subscribed;        /* messages come unasked */
+    bool patient;           /* the socket is made for blocking reads; all else says MSG_DONTWAIT */
     bool more;              /* the last read filled the buffer: there may be more to read at once */
     pid_t pid;              /* who connected */
     uint64_t id;

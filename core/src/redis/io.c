@@ -76,29 +76,39 @@ static int digest(rg__redis *c, const char *p, size_t n, rg_err *err) {
     return rg__fail_memory(err);
 }
 
-/* 1 got bytes, 0 none there now, negative. */
-static int read_some(rg__redis *c, short *events, rg_err *err) {
-    char chunk[RG__REDIS_CHUNK];
-    ssize_t n = receive(c, chunk, sizeof chunk, events);
-    c->more = n == (ssize_t)sizeof chunk || (n > 0 && c->tls);
+/* What a read of a whole chunk has said: 1 got bytes, 0 none there now, negative. */
+static int took(rg__redis *c, const char *chunk, ssize_t n, rg_err *err) {
+    c->more = n == RG__REDIS_CHUNK || (n > 0 && c->tls);
     if (n > 0) return digest(c, chunk, (size_t)n, err) < 0 ? RG_ENO_MEMORY : 1;
     if (n == 0) return rg__redis_lost(c, err, "Redis closed the connection", 0);
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return 0;
     return rg__redis_lost(c, err, "reading from Redis", errno);
 }
 
+static int read_some(rg__redis *c, short *events, rg_err *err) {
+    char chunk[RG__REDIS_CHUNK];
+    return took(c, chunk, receive(c, chunk, sizeof chunk, events), err);
+}
+
+/* Waits in recv itself, one call instead of two: 1 got bytes, 0 not within RG__REDIS_PATIENCE_MS or
+ * the deadline is too near for that, negative. */
+static int read_patiently(rg__redis *c, int64_t deadline_ms, rg_err *err) {
+    if (!c->patient || c->stop || c->more || rg__left_ms(deadline_ms) <= RG__REDIS_PATIENCE_MS)
+        return 0;
+    char chunk[RG__REDIS_CHUNK];
+    return took(c, chunk, recv(c->fd, chunk, sizeof chunk, 0), err);
+}
+
 /* Waiting first is as fast as reading first where the answer is not there yet, and costs one call
  * less than finding nothing. */
 int rg__redis_feed(rg__redis *c, int64_t deadline_ms, rg_err *err) {
     short events = POLLIN;
-    for (;;) {
-        if (!c->more) {
-            int rc = rg__redis_wait(c, events, deadline_ms, err);
-            if (rc <= 0) return rc;
-        }
-        int rc = read_some(c, &events, err);
-        if (rc != 0) return rc;
+    int rc = read_patiently(c, deadline_ms, err);
+    while (rc == 0) {
+        if (!c->more && (rc = rg__redis_wait(c, events, deadline_ms, err)) <= 0) return rc;
+        rc = read_some(c, &events, err);
     }
+    return rc;
 }
 
 /* The peer takes no more for now. It may be waiting for us to read. */

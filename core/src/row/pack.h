@@ -32,12 +32,24 @@ static inline bool rg__cell_null(const rg__column *c, const uint8_t *row) {
 /* The bits of a fixed value, zero-extended. */
 static inline uint64_t rg__cell_bits(const rg__column *c, const uint8_t *row) {
     uint64_t v = 0;
-    memcpy(&v, row + c->offset, rg__widths[c->store]);
+    const uint8_t *from = row + c->offset;
+    switch (rg__widths[c->store]) { /* lengths that are known make no calls */
+    case 1: v = *from; break;
+    case 2: memcpy(&v, from, 2); break;
+    case 4: memcpy(&v, from, 4); break;
+    default: memcpy(&v, from, 8);
+    }
     return v;
 }
 /* Writes a value that is not NULL, truncated to the column's width. */
 static inline void rg__cell_put(const rg__column *c, uint8_t *row, uint64_t bits) {
-    memcpy(row + c->offset, &bits, rg__widths[c->store]);
+    uint8_t *to = row + c->offset;
+    switch (rg__widths[c->store]) {
+    case 1: *to = (uint8_t)bits; break;
+    case 2: memcpy(to, &bits, 2); break;
+    case 4: memcpy(to, &bits, 4); break;
+    default: memcpy(to, &bits, 8);
+    }
     row[c->null_at] &= (uint8_t)~c->null_bit;
 }
 static inline void rg__cell_put_null(const rg__column *c, uint8_t *row) {
