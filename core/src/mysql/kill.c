@@ -3,6 +3,7 @@
 #include "mysql/pool.h"
 
 #include <stdio.h>
+#include "base/thread.h"
 
 enum {
     STOP_BUDGET_MS = 40,  /* to stop a statement whose caller is late already */
@@ -75,6 +76,41 @@ static void stop_later(rg__mysql_pool *pool, unsigned long thread_id) {
     pthread_mutex_unlock(&pool->lock);
 }
 
+/* Stops what was left until there is nothing more. */
+static void *stop_apart(void *arg) {
+    rg__mysql_pool *pool = arg;
+    rg__mysql_thread_begin();
+    for (;;) {
+        pthread_mutex_lock(&pool->lock);
+        unsigned long id = !pool->closed && rg__now_ms() < pool->stop_until_ms ? pool->stop_id : 0;
+        pool->stop_id = 0;
+        pool->stopping = id != 0;
+        if (!id) pthread_cond_broadcast(&pool->stopped);
+        pthread_mutex_unlock(&pool->lock);
+        if (!id) break;
+        rg__ctx ctx = {.deadline_ms = rg__now_ms() + STOP_WITHIN_MS};
+        rg__mysql_kill(pool, &ctx, id, NULL);
+    }
+    rg__mysql_thread_end();
+    return NULL;
+}
+
+/* On a thread of its own, one a pool, that may take its time to connect. */
+static void stop_by_thread(rg__mysql_pool *pool) {
+    pthread_t thread;
+    pthread_mutex_lock(&pool->lock);
+    bool mine = !pool->stopping && !pool->closed;
+    if (mine) pool->stopping = rg__thread_start(&thread, "rg-stop", stop_apart, pool) == RG_OK;
+    if (mine && pool->stopping) pthread_detach(thread);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void rg__pool_stop_wait(rg__mysql_pool *pool) {
+    pthread_mutex_lock(&pool->lock);
+    while (pool->stopping) rg__cond_wait(&pool->stopped, &pool->lock, RG__NO_DEADLINE);
+    pthread_mutex_unlock(&pool->lock);
+}
+
 void rg__pool_stop_statement(rg__mysql_pool *pool, unsigned long thread_id) {
     static __thread bool stopping; /* the kill may be late, too; it is not killed in turn */
     if (stopping) return;
@@ -84,5 +120,6 @@ void rg__pool_stop_statement(rg__mysql_pool *pool, unsigned long thread_id) {
     bool stopped = c && kill_by(c, &ctx, thread_id, NULL) == 0;
     if (c) rg__mysql_release(c);
     if (!stopped) stop_later(pool, thread_id);
+    if (!stopped && !RG__WAIT_HOOK) stop_by_thread(pool);
     stopping = false;
 }

@@ -52,6 +52,8 @@ static void init_lists(rg__mysql_pool *pool) {
     rg__list_init(&pool->busy);
     rg__list_init(&pool->waiters);
     pool->n_idle = pool->n_busy = 0;
+    rg__cond_init(&pool->stopped);
+    pool->stopping = false;
 }
 
 rg__mysql_pool *rg__mysql_pool_new(const rg_pool_opts *opts, rg_err *err) {
@@ -158,8 +160,10 @@ void rg__mysql_pool_shutdown(rg__mysql_pool *pool) {
 void rg__mysql_pool_free(rg__mysql_pool *pool) {
     if (!pool) return;
     rg__pool_take_over(pool);
+    rg__pool_stop_wait(pool);
     close_idle(pool);
     rg__replicas_free(pool->replicas);
+    pthread_cond_destroy(&pool->stopped);
     pthread_mutex_destroy(&pool->lock);
     free_opts(&pool->opts);
     rg__free(pool);

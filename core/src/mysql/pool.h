@@ -22,6 +22,8 @@ struct rg__mysql_pool {
     int64_t retry_at_ms, backoff_ms; /* circuit breaker; 0: closed */
     atomic_ulong stop_id;            /* a late statement that nobody could stop yet; 0: none */
     int64_t stop_until_ms;
+    bool stopping;                   /* a thread is about it; only where connecting cannot be bounded */
+    pthread_cond_t stopped;
     struct rg__replicas *replicas;   /* owned; NULL: none (replica.c) */
     atomic_size_t max_packet;        /* as the last connection was told; 0: there was none */
 };
@@ -46,6 +48,8 @@ void rg__pool_take_over(rg__mysql_pool *pool);
 /* The pools of replicas go with their primary's. NULL is fine. */
 void rg__replicas_shutdown(struct rg__replicas *rs);
 void rg__replicas_free(struct rg__replicas *rs);
+/* Until no thread of rg__pool_stop_statement has to do with the pool. */
+void rg__pool_stop_wait(rg__mysql_pool *pool);
 /* Puts the pool and its address in front of a message. */
 void rg__pool_say_where(const rg__mysql_pool *pool, rg_err *err);
 /* A connection that has just served stops what another one left running (kill.c). */
