@@ -69,6 +69,65 @@ function pages.borrow(db)
     return conn:query("SELECT @x AS x")[1].x
   end)
 end
+-- Waits within a transaction, and fails on demand.
+function pages.transaction(db)
+  local ran = {}
+  local ok, answer = pcall(db.transaction, db, function(tx)
+    tx:commit(function() ran[#ran + 1] = "commit" end)
+    tx:compensate(function() ran[#ran + 1] = "compensate" end)
+    local item = assert(db:new(Item, { name = "outer " .. ngx.var.arg_name }))
+    assert(db:flush())
+    ngx.sleep(0.02)
+    db:transaction({ propagation = "REQUIRES_NEW" }, function()
+      assert(db:new(Item, { name = "inner " .. ngx.var.arg_name }))
+    end)
+    assert(db:get(Item, item.id, { lock = "update" }) == item)
+    if ngx.var.arg_fail then error("on demand", 0) end
+    return item.name
+  end)
+  return string.format("%s %s %s", tostring(ok), tostring(answer), table.concat(ran, ","))
+end
+-- Two light threads, each with a transaction of its own; one session for both is refused.
+function pages.two(db)
+  local function body(session, name, fails)
+    return pcall(session.transaction, session, function()
+      assert(session:new(Item, { name = name }))
+      assert(session:flush())
+      ngx.sleep(0.02)
+      if fails then error("fails", 0) end
+      return name
+    end)
+  end
+  local other = orm:session()
+  local a = ngx.thread.spawn(body, db, "two a", true)
+  local b = ngx.thread.spawn(body, other, "two b")
+  local same = ngx.thread.spawn(function() return pcall(db.get, db, Item, 1) end)
+  local _, _, a_says = ngx.thread.wait(a)
+  local _, _, b_says = ngx.thread.wait(b)
+  local _, _, same_says = ngx.thread.wait(same)
+  other:close()
+  return string.format("%s|%s|%s", tostring(a_says), tostring(b_says), tostring(same_says))
+end
+-- Its client goes away while it waits.
+function pages.abandoned(db)
+  db:transaction(function()
+    assert(db:new(Item, { name = "abandoned" }))
+    assert(db:flush())
+    ngx.sleep(5)
+  end)
+end
+function pages.count(db)
+  return assert(db:query("SELECT COUNT(*) AS n FROM item WHERE name = ?", ngx.unescape_uri(ngx.var.arg_name)))[1].n
+end
+function pages.collect()
+  collectgarbage()
+  collectgarbage()
+  local busy = 0
+  for _, pool in ipairs(assert(orm:health())) do
+    if pool.kind == "mysql" then busy = busy + pool.busy end
+  end
+  return busy
+end
 -- Two light threads on one session.
 function pages.shared(db)
   local thread = ngx.thread.spawn(function() return db:query "SELECT SLEEP(0.1)" end)
@@ -236,6 +295,29 @@ run("nginx", function()
 
   it("raises when two coroutines use one session", function()
     assert.matches("^false .*in use by another coroutine", (get "shared"))
+  end)
+
+  it("runs transactions that wait", function()
+    assert.equal("true outer one commit", (get "transaction?name=one"))
+    assert.equal("false on demand compensate", (get "transaction?name=two&fail=1"))
+    for name, n in pairs {
+      ["outer%20one"] = "1", ["inner%20one"] = "1", ["outer%20two"] = "0", ["inner%20two"] = "1",
+    } do
+      assert.equal(n, (get("count?name=" .. name)), name)
+    end
+  end)
+
+  it("gives each light thread a transaction of its own", function()
+    assert.matches("^fails|two b|.*transaction of another coroutine", (get "two"))
+    assert.equal("0", (get "count?name=two%20a"))
+    assert.equal("1", (get "count?name=two%20b"))
+  end)
+
+  it("rolls back what a killed request has left open", function()
+    support.shell(string.format("curl -s -m 0.4 --unix-socket %s/web.sock 'http://x/abandoned'", folder))
+    must(support.eventually(function() return get "collect" == "0" end, 15))
+    support.no_transactions(world)
+    assert.equal("0", (get "count?name=abandoned"))
   end)
 
   it("says what to do in phases that cannot wait", function()

@@ -9,11 +9,13 @@ local fields = require "regolith.field"
 local literal = require "regolith.literal"
 local native = require "regolith.native"
 local orm = require "regolith.orm"
+local transaction = require "regolith.transaction"
 
 ---@class regolith
 ---@field field regolith.FieldModule constructors of fields
 ---@field entity fun(name: string, definition: table): regolith.Entity
 ---@field open fun(config?: table|string, overrides?: table): regolith.Orm?, regolith.Err?, integer?, string?
+---@field transactional fun(options: table|function, fn?: function): function runs fn in a transaction
 ---@field null lightuserdata stands for NULL where a table needs a value; equals ngx.null and cjson.null
 ---@field _VERSION string
 local M = {
@@ -21,6 +23,7 @@ local M = {
   field = fields.field,
   entity = entities.entity,
   open = orm.open,
+  transactional = transaction.transactional,
   null = native.null,
   literal = literal.literal,
   increment = literal.increment,

@@ -2,6 +2,7 @@
 -- Reading by the values of an index, reading all, and searching.
 
 local errors = require "regolith.err"
+local lock = require "regolith.lock"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local query = require "regolith.query"
@@ -44,7 +45,7 @@ local function key_values(index, given, level)
 end
 
 --- Looks an index up: a DONE operation with the rows, or nil and the error.
-local function look_up(self, S, index, given, level)
+local function look_up(self, S, index, given, level, locks)
   local T = S.T
   local builder, values = T.builder, {}
   C.rg_builder_reset(builder)
@@ -74,12 +75,15 @@ local function look_up(self, S, index, given, level)
     if C.rg_op_also(op, numbers[i], err) < 0 then return nil, errors.from_c(err) end
   end
   local ok
-  ok, fault = self:_run(op, level + 1)
+  ok, fault = lock.apply(op, locks)
+  if ok then ok, fault = self:_run(op, level + 1) end
   if not ok then return nil, fault end
   return op
 end
 
 local PAGE = { page = options.integer(1), size = options.integer(1) }
+local ALL_BY = { page = PAGE.page, size = PAGE.size }
+for name, check in pairs(lock.OPTIONS) do ALL_BY[name] = check end
 
 local M = {}
 
@@ -90,18 +94,25 @@ function M.install(Session)
   ---@param entity regolith.Entity
   ---@param index string name of a unique index
   ---@param value any its value, or a table of its values
+  ---@param opts? { lock: "share"|"update"?, nowait: boolean?, skip_locked: boolean? } inside a transaction
   ---@return table? entity
   ---@return regolith.Err? err
   ---@return integer? errno
   ---@return string? sqlstate
-  function Session:by(entity, index, value)
+  function Session:by(entity, index, value, opts)
     local S = self:_type(entity, 2)
     local def = index_of(S, index, 2)
     if not def.unique then error(string.format("the index '%s' is not unique; use all_by", index), 2) end
-    local op, fault = look_up(self, S, def, value, 2)
+    opts = options.require("by", opts, lock.OPTIONS)
+    local locks = lock.number(self, S.T, opts, "by", 2)
+    local op, fault = look_up(self, S, def, value, 2, locks)
     if not op then return errors.results(fault) end
-    local e = C.rg_op_rows(op) > 0 and self:_row(S, op, 0) or nil
+    local e
+    if C.rg_op_rows(op) > 0 then
+      if locks > 0 then e, fault = lock.row(self, S, op, 0) else e = self:_row(S, op, 0) end
+    end
     native.done(op)
+    if fault then return errors.results(fault) end
     return e
   end
 
@@ -118,21 +129,28 @@ function M.install(Session)
   ---@param entity regolith.Entity
   ---@param index string
   ---@param value any
-  ---@param opts? { page: integer?, size: integer? }
+  ---@param opts? { page: integer?, size: integer?, lock: string?, nowait: boolean?, skip_locked: boolean? }
   ---@return table[]? list
   ---@return integer|regolith.Err total number of all of them, or the error
   function Session:all_by(entity, index, value, opts)
     local S = self:_type(entity, 2)
     local def = index_of(S, index, 2)
-    opts = options.require("all_by", opts, PAGE)
+    opts = options.require("all_by", opts, ALL_BY)
+    local locks = lock.number(self, S.T, opts, "all_by", 2)
     if opts.page and not opts.size then error("all_by: 'page' needs 'size'", 2) end
-    local op, fault = look_up(self, S, def, value, 2)
+    local op, fault = look_up(self, S, def, value, 2, locks)
     if not op then return errors.results(fault) end
     local total = C.rg_op_rows(op)
     local first = opts.size and ((opts.page or 1) - 1) * opts.size or 0
     local last = opts.size and math.min(first + opts.size, total) or total
-    local list = self:_rows(S, op, first, last - 1)
+    local list
+    if locks > 0 then
+      list, fault = lock.rows(self, S, op, first, last - 1)
+    else
+      list = self:_rows(S, op, first, last - 1)
+    end
     native.done(op)
+    if not list then return errors.results(fault) end
     return list, total
   end
 

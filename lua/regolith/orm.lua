@@ -156,6 +156,7 @@ local function take_types(self, list)
     local T, fault = types.new(entity, C.rg_engine_type(self._engine, number), number)
     if not T then return nil, errors.from_c(fault) end
     if entity.shards then take_shards(self, T, entity) end
+    T.pool = not entity.shards and C.rg_engine_type_pool(self._engine, number) or nil
     self._types[entity], self._by_name[entity.name] = T, entity
   end
   link_shards(self)

@@ -3,6 +3,7 @@
 -- the entities found are those of the session.
 
 local errors = require "regolith.err"
+local lock = require "regolith.lock"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local route = require "regolith.route"
@@ -21,6 +22,7 @@ local ROWS, IDS, COUNT = 0, 1, 2
 ---@field _offset integer
 ---@field _limit integer 0: all
 ---@field _plan regolith.Plan? of an entity with shards
+---@field _lock integer? of its rows
 local Query = { __name = "regolith.Query" }
 Query.__index = Query
 
@@ -52,17 +54,25 @@ local function run(self, mode, offset, limit)
   if numbers and #numbers > 1 and not spread(op, numbers, self._plan) then return nil, errors.from_c(err) end
   if sql.bind(op, self._params, self._n) < 0 then return nil, errors.from_c(err) end
   local ok
-  ok, fault = session:_run(op, 3)
+  ok, fault = lock.apply(op, mode == ROWS and self._lock or 0)
+  if ok then ok, fault = session:_run(op, 3) end
   if not ok then return nil, fault end
   return op
+end
+
+local function take_rows(self, op)
+  local last = C.rg_op_rows(op) - 1
+  if self._lock then return lock.rows(self._session, self._type, op, 0, last) end
+  return self._session:_rows(self._type, op, 0, last)
 end
 
 local function fetch(self, offset, limit)
   local op, fault = run(self, ROWS, offset, limit)
   if not op then return nil, fault end
-  local list = self._session:_rows(self._type, op, 0, C.rg_op_rows(op) - 1)
+  local list
+  list, fault = take_rows(self, op)
   native.done(op)
-  return list
+  return list, fault
 end
 
 --- Asks only the shard of a value of the field that rows are spread by (an entity or its id, for a
@@ -85,6 +95,18 @@ function Query:limit(n, offset)
   if options.integer(1)(n) then error("limit takes a number of rows, at least 1", 2) end
   if offset ~= nil and options.integer(0)(offset) then error("an offset is a whole number", 2) end
   self._limit, self._offset = n, offset or 0
+  return self
+end
+
+--- Locks the rows found until the end of the transaction that the session is in.
+---@param mode "share"|"update"
+---@param opts? { nowait: boolean?, skip_locked: boolean? }
+---@return regolith.Query self
+function Query:lock(mode, opts)
+  local given = { lock = mode }
+  for name, v in pairs(options.require("lock", opts, lock.OPTIONS)) do given[name] = v end
+  options.require("lock", given, lock.OPTIONS)
+  self._lock = lock.number(self._session, self._type.T, given, "lock", 2)
   return self
 end
 
@@ -135,7 +157,9 @@ function Query:page_with_count(n, size)
   local op, fault = run(self, ROWS, (n - 1) * size, size)
   if not op then return errors.results(fault) end
   local found = C.rg_op_rows(op)
-  local list = self._session:_rows(self._type, op, 0, found - 1)
+  local list
+  list, fault = take_rows(self, op)
+  if not list then return errors.results(fault) end
   if found < size and (found > 0 or n == 1) then return list, (n - 1) * size + found end
   local total
   total, fault = self:count()

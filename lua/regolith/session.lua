@@ -8,6 +8,7 @@
 
 local errors = require "regolith.err"
 local entities = require "regolith.entity"
+local lock = require "regolith.lock"
 local log = require "regolith.log"
 local native = require "regolith.native"
 local options = require "regolith.options"
@@ -87,7 +88,7 @@ end
 ---@return integer? place
 function Session:_care(e)
   if record.session_of(e) ~= self then return nil end
-  local S = self._types[record.type_of(e).entity]
+  local S = self:_type(record.type_of(e).entity, 2)
   local fresh = self._fresh[e]
   if fresh then return S, -fresh end
   local id = rawget(e, "id")
@@ -207,13 +208,15 @@ end
 --- The entity with that id: from the identity map, the caches or MySQL. nil when there is none.
 ---@param entity regolith.Entity
 ---@param id number|string|ffi.cdata*
+---@param opts? { lock: "share"|"update"?, nowait: boolean?, skip_locked: boolean? } inside a transaction
 ---@return table? entity
 ---@return regolith.Err? err
 ---@return integer? errno
 ---@return string? sqlstate
-function Session:get(entity, id)
+function Session:get(entity, id, opts)
   local S = self._types[entity] or self:_type(entity, 2)
   if type(id) ~= "number" or id % 1 ~= 0 then id = id_number(id, 2) end
+  if opts ~= nil then return lock.get(self, S, id, opts) end
   local place = S.places[id]
   if place then return alive(self, place) end
   local number = S.number or shards.number(S.shards, id)
@@ -381,5 +384,6 @@ require("regolith.lookup").install(Session)
 require("regolith.reference").install(Session)
 require("regolith.unit").install(Session)
 require("regolith.raw").install(Session)
+require("regolith.transaction").install(Session)
 
 return M

@@ -95,6 +95,9 @@ return {
   -- The second of each pair has both caches on, which the raw side knows nothing of.
   { name = "flush_insert_1000", unit = "rows/s", bar = 0.8,
     ours = ours "write.insert", raw = raw("raw_mysql", "insert", 0, "bench_raw"), before = { ours = empty_new } },
+  { name = "transaction_insert", unit = "rows/s", bar = 0.85,
+    ours = ours "write.transaction", raw = raw("raw_mysql", "transaction", 0, "bench_raw"),
+    before = { ours = empty_new } },
   { name = "flush_insert_1000_cached", unit = "rows/s",
     ours = ours "write.insert_cached", raw = raw("raw_mysql", "insert", 0, "bench_raw"),
     before = { ours = empty_new } },

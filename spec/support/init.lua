@@ -140,6 +140,12 @@ function M.eventually(fn, seconds)
   return fn()
 end
 
+--- Waits until the server has no open transaction; what it tells of them is a little old.
+function M.no_transactions(world)
+  local function count() return #must(world.sql:query "SELECT trx_id FROM information_schema.innodb_trx") end
+  must(M.eventually(function() return count() == 0 end), "a transaction was left open on the server")
+end
+
 --- Applies everything that is queued.
 function M.drain(orm, opts)
   local consumer = must(orm:consumer(opts))

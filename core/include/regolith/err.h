@@ -38,7 +38,9 @@
     X(21, CANCELLED,        "the operation was abandoned")                                         \
     X(22, CONFIG,           "the configuration is wrong; the message lists every fault")           \
     X(23, READ_ONLY,        "the server accepts no writes now")                                    \
-    X(24, INTERNAL,         "a broken invariant of the library; please report it")
+    X(24, INTERNAL,         "a broken invariant of the library; please report it")             \
+    X(25, UNEXPECTED_ROLLBACK, "a transaction that was to be committed was rolled back; cause says why")\
+    X(26, SELF_DEADLOCK,    "the row was written by a suspended transaction of the same caller")
 /* clang-format on */
 #endif
 
@@ -67,7 +69,9 @@ typedef enum rg_code {
     RG_ECANCELLED = -21,
     RG_ECONFIG = -22,
     RG_EREAD_ONLY = -23,
-    RG_EINTERNAL = -24
+    RG_EINTERNAL = -24,
+    RG_EUNEXPECTED_ROLLBACK = -25,
+    RG_ESELF_DEADLOCK = -26
 } rg_code;
 
 /* Where the error came from. */

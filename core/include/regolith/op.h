@@ -53,8 +53,7 @@ RG_API int rg_op_param_u64(rg_op *op, uint64_t v, rg_err *err);
 RG_API int rg_op_param_string(rg_op *op, const char *p, size_t len, rg_err *err);
 
 /* ---- reading entities ---- */
-/* Rows by id, in order of rg_op_add_id; duplicates are fine. fresh: past all caches, from MySQL.
- * lock: 1 SHARE, 2 UPDATE (only on a lease of a connection). */
+/* Rows by id, in order of rg_op_add_id; duplicates are fine. fresh: past all caches, from MySQL. */
 RG_API rg_op *rg_op_get(rg_engine *engine, uint32_t type, int fresh, rg_err *err);
 RG_API int rg_op_add_id(rg_op *op, double id, rg_err *err);
 /* Rows by the values of an index: key holds the index's columns (copied). Unique ones give at most
@@ -72,6 +71,9 @@ RG_API int rg_op_also(rg_op *op, uint32_t type, rg_err *err);
 RG_API int rg_op_order(rg_op *op, uint32_t column, int desc, rg_err *err);
 /* rg_op_get: an id of one of the shards (type, or one that was added). */
 RG_API int rg_op_add_id_of(rg_op *op, uint32_t type, double id, rg_err *err);
+/* Has a get, a lookup or a search of rows lock what it reads, inside a transaction: 1 for share, 2 for
+ * update; + 4 fails instead of waiting, + 8 leaves out what others have locked. */
+RG_API int rg_op_lock(rg_op *op, int lock, rg_err *err);
 /* Results: number of rows; row i pinned in the session (RG_GET_HIT or RG_GET_ABSENT). */
 RG_API uint32_t rg_op_rows(const rg_op *op);
 RG_API int rg_op_row(rg_op *op, uint32_t i, rg_session *s, rg_view *out);

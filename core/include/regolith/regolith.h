@@ -19,5 +19,6 @@
 #include <regolith/row.h>
 #include <regolith/schema.h>
 #include <regolith/session.h>
+#include <regolith/tx.h>
 
 #endif

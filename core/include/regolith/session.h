@@ -34,6 +34,8 @@ RG_API int64_t rg_session_pin(rg_session *s, rg_block *row);
 RG_API int rg_session_repin(rg_session *s, uint32_t slot, rg_block *row);
 /* The row in a slot; 1, or 0 when empty. */
 RG_API int rg_session_row(rg_session *s, uint32_t slot, rg_view *out);
+/* Do two slots hold the same values? */
+RG_API int rg_session_same(const rg_session *s, uint32_t a, uint32_t b);
 /* Does the builder hold other values than the row in the slot? 1 yes, 0 no, negative EINVALID. */
 RG_API int rg_session_differs(rg_session *s, uint32_t slot, rg_builder *b, rg_err *err);
 

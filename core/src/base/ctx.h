@@ -32,12 +32,16 @@ typedef struct rg__trace {
 } rg__trace;
 
 typedef struct rg__timeline rg__timeline; /* mysql/timeline.h */
+struct rg__tx; /* tx/tx.h */
 
 typedef struct rg__ctx {
     int64_t deadline_ms; /* monotonic */
     rg__timeline *timeline; /* what the user has written; NULL: only the primary answers */
     rg__metrics *metrics;
     rg__trace *trace;
+    struct rg__tx *const *txs; /* open transactions by MySQL pool, NULL where none is; NULL: none at all */
+    struct rg__tx *const *outers; /* by MySQL pool: suspended by the caller meanwhile; NULL: none at all */
+    bool nested; /* the caller holds a connection already: it must not wait for another one */
 } rg__ctx;
 
 static inline bool rg__traced(const rg__ctx *ctx, rg__source s) {

@@ -66,6 +66,7 @@ struct rg__mysql {
     bool tainted;      /* session state unknown */
     bool poisoned;     /* to be closed on release */
     bool extra;        /* not of the pool's count */
+    bool reserved;     /* extra, and of the pool's count of reserved ones */
     unsigned warnings; /* of the last statement */
     int64_t idle_since_ms;
     int64_t deadline_ms; /* of the call in progress */

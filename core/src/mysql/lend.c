@@ -58,8 +58,17 @@ static bool grant(rg__mysql_pool *pool, rg__mysql *c) {
 }
 
 /* A busy place becomes free. */
-static void give_place(rg__mysql_pool *pool) {
-    if (!grant(pool, NULL)) pool->n_busy--;
+static void give_place(rg__mysql_pool *pool, bool reserved) {
+    if (reserved)
+        pool->n_reserved--;
+    else if (!grant(pool, NULL))
+        pool->n_busy--;
+}
+
+/* Half as many again: who holds a connection would otherwise wait for one that only he, or another like
+ * him, can give back. */
+static bool may_reserve(const rg__mysql_pool *pool) {
+    return pool->n_reserved < (pool->opts.max_connections + 1) / 2;
 }
 
 /* ---- the circuit breaker; under the lock ---- */
@@ -96,7 +105,8 @@ void rg__pool_say_where(const rg__mysql_pool *pool, rg_err *err) {
 }
 
 /* Fills the place that the caller holds; gives it back on failure. */
-static int connect_place(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out, rg_err *err) {
+static int connect_place(rg__mysql_pool *pool, const rg__ctx *ctx, bool reserved, rg__mysql **out,
+                         rg_err *err) {
     rg_err why = {0};
     pthread_mutex_lock(&pool->lock);
     bool refused = breaker_open(pool, &why);
@@ -110,9 +120,10 @@ static int connect_place(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **o
     if (c && !closed) {
         pool->backoff_ms = 0;
         atomic_store(&pool->max_packet, c->max_packet);
+        c->extra = c->reserved = reserved;
         rg__pool_move(c, &pool->busy);
     } else {
-        give_place(pool);
+        give_place(pool, reserved);
         if (!c && !refused && !hasty && why.code != RG_ENO_MEMORY) note_refused(pool, &why);
     }
     pthread_mutex_unlock(&pool->lock);
@@ -134,6 +145,15 @@ static int fail_full(const rg__mysql_pool *pool, int64_t waited_ms, rg_err *err)
     return RG_ETIMEOUT;
 }
 
+static int fail_reserved(const rg__mysql_pool *pool, rg_err *err) {
+    rg__fail(err, RG_ELIMIT, "pool '%s': all %u connections are busy, and the %u kept for work beside a "
+             "transaction, too", pool->opts.name, pool->opts.max_connections, pool->n_reserved);
+    if (!err) return RG_ELIMIT;
+    err->cls = RG_CLASS_WAIT;
+    err->retriable = 1;
+    return RG_ELIMIT;
+}
+
 /* Under the lock, which it gives up while it waits. Then the caller holds a place. */
 static int wait_turn(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out, rg_err *err) {
     int64_t started = rg__now_ms();
@@ -153,15 +173,21 @@ static int wait_turn(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out, 
 }
 
 /* A place, with a connection or (*out NULL) with the right to make one. */
-static int take_place(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out, rg_err *err) {
+static int take_place(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out, bool *reserved,
+                      rg_err *err) {
     int code = 0;
     *out = NULL;
     pthread_mutex_lock(&pool->lock);
     if (pool->closed) {
         code = rg__fail(err, RG_ECLOSED, "pool '%s' is closed", pool->opts.name);
     } else if ((*out = rg__pool_take_idle(pool)) == NULL) {
+        *reserved = ctx->nested && !may_connect(pool);
         if (may_connect(pool))
             pool->n_busy++;
+        else if (*reserved && may_reserve(pool))
+            pool->n_reserved++;
+        else if (*reserved)
+            code = fail_reserved(pool, err);
         else
             code = wait_turn(pool, ctx, out, err);
     }
@@ -180,7 +206,8 @@ int rg__mysql_acquire(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out,
     rg__mysql_thread_begin();
     rg__pool_take_over(pool);
     *out = NULL;
-    int code = take_place(pool, ctx, &c, err);
+    bool reserved = false;
+    int code = take_place(pool, ctx, &c, &reserved, err);
     if (code) return code;
     if (c && !healthy(c, ctx)) {
         pthread_mutex_lock(&pool->lock);
@@ -190,7 +217,7 @@ int rg__mysql_acquire(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out,
         rg__conn_close(c);
         c = NULL;
     }
-    if (!c) return connect_place(pool, ctx, out, err);
+    if (!c) return connect_place(pool, ctx, reserved, out, err);
     *out = c;
     return 0;
 }
@@ -232,7 +259,7 @@ void rg__mysql_release(rg__mysql *c) {
         expired = take_expired(pool);
     } else {
         rg__pool_move(c, NULL);
-        if (!c->extra) give_place(pool);
+        if (!c->extra || c->reserved) give_place(pool, c->reserved);
     }
     pthread_mutex_unlock(&pool->lock);
     if (!keep) rg__conn_close(c);

@@ -85,6 +85,21 @@ int rg__mysql_error(rg__mysql *c, rg_err *err, const char *what);
 
 /* ---- transactions ---- */
 int rg__mysql_begin(rg__mysql *c, const rg__ctx *ctx, rg_err *err);
+typedef enum rg__isolation {
+    RG__ISOLATION_DEFAULT = 0, /* the server's; nothing is sent */
+    RG__READ_UNCOMMITTED,
+    RG__READ_COMMITTED,
+    RG__REPEATABLE_READ,
+    RG__SERIALIZABLE,
+    RG__SNAPSHOT /* repeatable read as of now, in which a write of what others changed fails */
+} rg__isolation;
+/* The same with an isolation for this transaction only. EINVALID when the server lacks SNAPSHOT. When
+ * it fails after something was set, the connection is tainted. */
+int rg__mysql_start(rg__mysql *c, const rg__ctx *ctx, rg__isolation level, bool read_only,
+                    rg_err *err);
+/* name: a word of the caller's own; a savepoint of the same name is replaced. */
+int rg__mysql_savepoint(rg__mysql *c, const rg__ctx *ctx, const char *name, rg_err *err);
+int rg__mysql_rollback_to(rg__mysql *c, const rg__ctx *ctx, const char *name, rg_err *err);
 int rg__mysql_commit(rg__mysql *c, const rg__ctx *ctx, rg_err *err); /* may be ECOMMIT_UNKNOWN */
 void rg__mysql_rollback(rg__mysql *c, const rg__ctx *ctx); /* best effort; poisons when it fails */
 
@@ -157,12 +172,13 @@ typedef int (*rg__row_fn)(void *arg, rg_block *row);
 
 /* SELECT all columns WHERE id IN (ids), by prepared statement (n padded to powers of two with NULL,
  * chunks of 1024), in any order; lock: adds LOCK IN SHARE MODE (heal reads) or FOR UPDATE. */
-/* TRY: shared, but fails at once (EDEADLOCK) when a transaction holds one of the rows. */
 typedef enum rg__lock {
     RG__LOCK_NONE = 0,
-    RG__LOCK_SHARE,
-    RG__LOCK_UPDATE,
-    RG__LOCK_TRY
+    RG__LOCK_SHARE = 1,
+    RG__LOCK_UPDATE = 2,
+    RG__LOCK_NOWAIT = 4, /* with one of them: EDEADLOCK at once where it would wait */
+    RG__LOCK_SKIP = 8,   /* leaves out what others have locked */
+    RG__LOCK_TRY = RG__LOCK_SHARE | RG__LOCK_NOWAIT
 } rg__lock;
 int rg__sql_select_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids,
                        size_t n, rg__lock lock, rg__row_fn fn, void *arg, rg_err *err);
@@ -177,6 +193,10 @@ int rg__sql_select_index(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, con
 int rg__sql_search(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const char *where,
                    size_t len, const rg__param *params, size_t n_params, uint64_t offset,
                    uint64_t limit, rg__row_fn fn, void *arg, rg_err *err);
+/* The same, and locks them. */
+int rg__sql_search_locked(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const char *where,
+                          size_t len, const rg__param *params, size_t n_params, uint64_t offset,
+                          uint64_t limit, rg__lock lock, rg__row_fn fn, void *arg, rg_err *err);
 /* The same, ids only (*ids: rg__free) / COUNT(*) only (ORDER BY is left out, LIMIT refused). */
 int rg__sql_search_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const char *where,
                        size_t len, const rg__param *params, size_t n_params, uint64_t offset,

@@ -51,7 +51,7 @@ static void init_lists(rg__mysql_pool *pool) {
     rg__list_init(&pool->idle);
     rg__list_init(&pool->busy);
     rg__list_init(&pool->waiters);
-    pool->n_idle = pool->n_busy = 0;
+    pool->n_idle = pool->n_busy = pool->n_reserved = 0;
     rg__cond_init(&pool->stopped);
     pool->stopping = false;
 }
@@ -172,7 +172,7 @@ void rg__mysql_pool_free(rg__mysql_pool *pool) {
 void rg__mysql_pool_stats(rg__mysql_pool *pool, uint32_t *busy, uint32_t *idle) {
     rg__pool_take_over(pool);
     pthread_mutex_lock(&pool->lock);
-    *busy = pool->n_busy;
+    *busy = pool->n_busy + pool->n_reserved;
     *idle = pool->n_idle;
     pthread_mutex_unlock(&pool->lock);
 }

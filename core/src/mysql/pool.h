@@ -17,6 +17,7 @@ struct rg__mysql_pool {
     rg__node waiters; /* head: waits longest; not empty only when all of max_connections are lent */
     uint32_t n_idle;
     uint32_t n_busy; /* lent, and being connected */
+    uint32_t n_reserved; /* the same, beyond max_connections: for callers who hold one already */
     bool closed;
     rg_err refused;                  /* why the last connect failed */
     int64_t retry_at_ms, backoff_ms; /* circuit breaker; 0: closed */

@@ -4,20 +4,6 @@
 
 enum { CHUNK = 1024 };
 
-/* Servers older than the clause wait for the lock. */
-static void add_try(const rg__mysql *c, rg__buf *sql) {
-    bool maria = rg__mysql_flavour(c) == RG__MARIADB;
-    bool knows = rg__mysql_version(c) >= (maria ? 100300 : 80001);
-    rg__buf_str(sql, maria || !knows ? " LOCK IN SHARE MODE" : " FOR SHARE");
-    if (knows) rg__buf_str(sql, " NOWAIT");
-}
-
-static void add_lock(const rg__mysql *c, rg__buf *sql, rg__lock lock) {
-    if (lock == RG__LOCK_TRY) add_try(c, sql);
-    if (lock == RG__LOCK_SHARE) rg__buf_str(sql, " LOCK IN SHARE MODE");
-    if (lock == RG__LOCK_UPDATE) rg__buf_str(sql, " FOR UPDATE");
-}
-
 /* ---- by ids ---- */
 
 static uint32_t padded(size_t n) {
@@ -36,7 +22,7 @@ static int prepare_ids(rg__mysql *c, const rg__call *call, const rg_type *t, uin
     for (uint32_t i = 1; i < n; i++)
         rg__buf_str(sql, ",?");
     if (n > 1) rg__buf_char(sql, ')');
-    add_lock(c, sql, lock);
+    rg__select_lock(c, sql, lock);
     int code = rg__select_prepare(c, call, t, key, sql, out, err);
     if (code) return code;
     rg__selection *x = (*out)->extra;
@@ -59,7 +45,7 @@ static int select_chunk(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, cons
     int code = rg__call_begin(c, &call, err);
     if (code) return code;
     uint32_t params = padded(n);
-    const rg__buf *key = rg__stmt_key(c, t, 'i', params << 2 | (uint32_t)lock, NULL);
+    const rg__buf *key = rg__stmt_key(c, t, 'i', params << 4 | (uint32_t)lock, NULL);
     rg__stmt *s = rg__stmt_find(c, key->p, key->len);
     if (!s) code = prepare_ids(c, &call, t, params, lock, key, &s, err);
     if (code == 0) set_ids(s, ids, n);
@@ -87,7 +73,7 @@ static int prepare_index(rg__mysql *c, const rg__call *call, const rg_type *t, c
         rg__buf_fmt(sql, " %s %s<=>?", i ? "AND" : "WHERE", t->columns[x->columns[i]].quoted);
     rg__buf_fmt(sql, " ORDER BY %s", t->columns[0].quoted);
     if (limited) rg__buf_str(sql, " LIMIT ?");
-    add_lock(c, sql, lock);
+    rg__select_lock(c, sql, lock);
     return rg__select_prepare(c, call, t, key, sql, out, err);
 }
 
@@ -120,7 +106,7 @@ int rg__sql_select_index(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, con
     int code = rg__call_begin(c, &call, err);
     if (code) return code;
     uint32_t number = (uint32_t)(x - t->indexes);
-    const rg__buf *key = rg__stmt_key(c, t, limit ? 'x' : 'X', number << 2 | (uint32_t)lock, NULL);
+    const rg__buf *key = rg__stmt_key(c, t, limit ? 'x' : 'X', number << 4 | (uint32_t)lock, NULL);
     rg__stmt *s = rg__stmt_find(c, key->p, key->len);
     if (!s) code = prepare_index(c, &call, t, x, key, lock, limit != 0, &s, err);
     if (code == 0) code = bind_index(s, t, x, key_row, limit, err);

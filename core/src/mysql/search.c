@@ -12,6 +12,7 @@ typedef struct search {
     const rg__param *params;
     size_t n_params; /* that the statement takes */
     uint64_t offset, limit;
+    rg__lock lock;
 } search;
 
 static int check(search *q, const char *text, size_t len, size_t n_params, rg_err *err) {
@@ -81,6 +82,7 @@ static int find_statement(rg__mysql *c, const rg__call *call, const search *q, r
     rg__select_begin(sql, q->t);
     add_where(sql, &q->where, true);
     add_page(sql, q);
+    rg__select_lock(c, sql, q->lock);
     if (sql->failed) return rg__fail_memory(err);
     *out = rg__stmt_find(c, sql->p, sql->len);
     return *out ? 0 : rg__select_prepare(c, call, q->t, sql, sql, out, err);
@@ -102,17 +104,25 @@ static int run_search(rg__mysql *c, rg__call *call, const search *q, rg__stmt **
     return code;
 }
 
-int rg__sql_search(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const char *where,
-                   size_t len, const rg__param *params, size_t n_params, uint64_t offset,
-                   uint64_t limit, rg__row_fn fn, void *arg, rg_err *err) {
+int rg__sql_search_locked(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const char *where,
+                          size_t len, const rg__param *params, size_t n_params, uint64_t offset,
+                          uint64_t limit, rg__lock lock, rg__row_fn fn, void *arg, rg_err *err) {
     rg__call call = {.ctx = ctx, .what = "searching", .op = "SELECT"};
     search q = {.t = t, .params = params, .n_params = n_params, .offset = offset, .limit = limit};
+    q.lock = lock;
     rg__stmt *s = NULL;
     int code = check(&q, where, len, n_params, err);
     if (code == 0) code = rg__call_begin(c, &call, err);
     if (code) return code;
     code = run_search(c, &call, &q, &s, fn, arg, err);
     return rg__select_end(c, &call, code, code ? NULL : s, t, err);
+}
+
+int rg__sql_search(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const char *where,
+                   size_t len, const rg__param *params, size_t n_params, uint64_t offset,
+                   uint64_t limit, rg__row_fn fn, void *arg, rg_err *err) {
+    return rg__sql_search_locked(c, ctx, t, where, len, params, n_params, offset, limit,
+                                 RG__LOCK_NONE, fn, arg, err);
 }
 
 /* ---- numbers only ---- */

@@ -58,6 +58,18 @@ int rg__select_run(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, voi
     return code;
 }
 
+/* Only MySQL has FOR SHARE, and only there may it be followed by how to wait. Servers older than NOWAIT
+ * wait for the lock. */
+void rg__select_lock(const rg__mysql *c, rg__buf *sql, rg__lock lock) {
+    bool maria = c->flavour == RG__MARIADB;
+    bool knows = c->version >= (maria ? 100300 : 80001);
+    bool special = (lock & (RG__LOCK_NOWAIT | RG__LOCK_SKIP)) && knows && !maria;
+    if (lock & RG__LOCK_SHARE) rg__buf_str(sql, special ? " FOR SHARE" : " LOCK IN SHARE MODE");
+    if (lock & RG__LOCK_UPDATE) rg__buf_str(sql, " FOR UPDATE");
+    if ((lock & RG__LOCK_NOWAIT) && knows) rg__buf_str(sql, " NOWAIT");
+    if (lock & RG__LOCK_SKIP) rg__buf_str(sql, " SKIP LOCKED");
+}
+
 void rg__select_begin(rg__buf *sql, const rg_type *t) {
     rg__buf_str(sql, "SELECT ");
     rg__columns_select(t, sql);

@@ -23,4 +23,7 @@ int rg__select_run(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, voi
 int rg__select_end(rg__mysql *c, rg__call *call, int code, const rg__stmt *s, const rg_type *t,
                    rg_err *err);
 
+/* Appends the clause of a lock. */
+void rg__select_lock(const rg__mysql *c, rg__buf *sql, rg__lock lock);
+
 #endif

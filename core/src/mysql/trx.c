@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* BEGIN, COMMIT, ROLLBACK. */
+/* BEGIN, COMMIT, ROLLBACK, savepoints. */
 #include "mysql/conn.h"
+
+#include <stdio.h>
 
 enum { ROLLBACK_MS = 1000 }; /* when the operation has no time left, its locks still have to go */
 
@@ -18,9 +20,79 @@ int rg__mysql_begin(rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
     return send(c, &call, "BEGIN", err);
 }
 
+/* Both are for the next transaction only; should that not begin, they would stay. */
+static int set_isolation(rg__mysql *c, const rg__ctx *ctx, rg__isolation level, rg_err *err) {
+    static const char *const levels[] = {
+        [RG__READ_UNCOMMITTED] = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
+        [RG__READ_COMMITTED] = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        [RG__REPEATABLE_READ] = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        [RG__SERIALIZABLE] = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        [RG__SNAPSHOT] = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+    };
+    rg__call call = {.ctx = ctx, .what = "setting the isolation", .op = "SET"};
+    c->tainted = true;
+    return send(c, &call, levels[level], err);
+}
+
+/* Without it a snapshot would let lost updates through: nothing is begun then. */
+static int refuse_stale_writes(rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
+    rg__call call = {.ctx = ctx, .what = "asking for snapshots", .op = "SET"};
+    rg_err why = {0};
+    int code = send(c, &call, "SET SESSION innodb_snapshot_isolation=ON", &why);
+    if (why.sql_errno == 1193)
+        return rg__fail(err, RG_EINVALID, "this server has no isolation SNAPSHOT");
+    if (code && err) *err = why;
+    return code;
+}
+
+int rg__mysql_start(rg__mysql *c, const rg__ctx *ctx, rg__isolation level, bool read_only,
+                    rg_err *err) {
+    rg__call call = {.ctx = ctx, .what = "beginning a transaction", .op = "BEGIN"};
+    if (c->tx != RG__TXS_NONE) return rg__fail(err, RG_EMISUSE, "a transaction is open already");
+    bool was_tainted = c->tainted;
+    int code = level == RG__SNAPSHOT ? refuse_stale_writes(c, ctx, err) : 0;
+    if (code == 0 && level != RG__ISOLATION_DEFAULT) code = set_isolation(c, ctx, level, err);
+    if (code) return code;
+    code = send(c, &call,
+                level == RG__SNAPSHOT && read_only ? "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+                : level == RG__SNAPSHOT            ? "START TRANSACTION WITH CONSISTENT SNAPSHOT"
+                : read_only                        ? "START TRANSACTION READ ONLY"
+                                                   : "BEGIN",
+                err);
+    if (code == 0) c->tainted = was_tainted || level == RG__SNAPSHOT;
+    return code;
+}
+
+int rg__mysql_savepoint(rg__mysql *c, const rg__ctx *ctx, const char *name, rg_err *err) {
+    rg__call call = {.ctx = ctx, .what = "setting a savepoint", .op = "SAVEPOINT"};
+    char sql[64];
+    snprintf(sql, sizeof sql, "SAVEPOINT %s", name);
+    return send(c, &call, sql, err);
+}
+
+int rg__mysql_rollback_to(rg__mysql *c, const rg__ctx *ctx, const char *name, rg_err *err) {
+    rg__call call = {.ctx = ctx, .what = "rolling back to a savepoint", .op = "ROLLBACK"};
+    char sql[64];
+    snprintf(sql, sizeof sql, "ROLLBACK TO %s", name);
+    return send(c, &call, sql, err);
+}
+
+/* A connection that was lost before COMMIT is sent has committed nothing: that much is certain. */
+static int check_alive(rg__mysql *c, rg_err *err) {
+    if (c->broken || rg__conn_quiet(c)) return 0;
+    c->broken = true;
+    rg__fail(err, RG_EUNAVAILABLE, "committing: the connection was lost before COMMIT was sent");
+    if (err) {
+        err->domain = RG_DOMAIN_MYSQL;
+        err->cls = RG_CLASS_RECONNECT;
+    }
+    return RG_EUNAVAILABLE;
+}
+
 int rg__mysql_commit(rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
     rg__call call = {.ctx = ctx, .what = "committing", .op = "COMMIT", .commit = true};
-    return send(c, &call, "COMMIT", err);
+    int code = check_alive(c, err);
+    return code ? code : send(c, &call, "COMMIT", err);
 }
 
 void rg__mysql_rollback(rg__mysql *c, const rg__ctx *ctx) {

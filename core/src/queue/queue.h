@@ -69,22 +69,6 @@ typedef struct rg__queue {
     const rg__schema *schema;      /* borrowed */
 } rg__queue;
 
-/* Keys (rows and cached lookups) touched by one operation, appended to a growing array; the caller
- * frees the keys. Used by the flush (sync and async), the consumer and the dead letters. */
-typedef struct rg__changes {
-    rg__change *items;
-    size_t n, cap;
-} rg__changes;
-/* before/after: packed rows or NULL. Lookups that do not change are left out, and those of unique
- * indexes with NULL in them. A type that Redis need not hear of (rg__type_shared), or no Redis
- * pool, adds nothing; any other adds the row's key at least. */
-int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const void *before,
-                    rg_block *after, rg_err *err);
-/* Leaves one change of each lookup, however many ids enter and leave it: for who only tells that it
- * changes. A list of all ids would else be told of as often as rows are written. */
-int rg__changes_once(rg__changes *c, rg_err *err);
-void rg__changes_deinit(rg__changes *c);
-
 /* ---- consumer.c ---- */
 typedef struct rg__consumer rg__consumer;
 typedef struct rg__consumer_config {

@@ -41,6 +41,7 @@ static void destroy(rg_op *op) {
     rg__free(op->assigned);
     rg__trace_deinit(&op->trace);
     rg__timeline_unref(op->timeline);
+    rg__txs_deinit(&op->txs);
     rg__notifier_release(op);
     rg_engine_unref(op->engine);
     rg__free(op);
@@ -61,6 +62,7 @@ static int execute(rg_op *op, uint32_t timeout_ms) {
     rg__ctx ctx = rg__engine_ctx(op->engine, &op->trace, timeout_ms);
     if (op->deadline_ms && op->deadline_ms < ctx.deadline_ms) ctx.deadline_ms = op->deadline_ms;
     ctx.timeline = op->timeline;
+    rg__txs_bound(&op->txs, &ctx);
     atomic_store(&op->phase, RG_OP_RUNNING);
     int rc = op->run(op, &ctx, &op->err);
     if (rc < 0 && op->err.code == 0) rg__fail(&op->err, rc, "%s", rg_code_name(rc));

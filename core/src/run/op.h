@@ -8,6 +8,7 @@
 
 #include <regolith/op.h>
 #include "run/engine.h"
+#include "run/tx.h"
 #include "unit/flush.h"
 #include "unit/load.h"
 
@@ -33,10 +34,12 @@ struct rg_op {
     int64_t deadline_ms;
 
     /* inputs */
+    rg__txs txs;         /* that it is part of */
     const rg_type *type;
     uint32_t index;
     int mode;
     int pool;            /* MySQL pool number */
+    rg__lock lock;       /* reads */
     uint64_t offset, limit;
     double number_in;
     rg__buf text;        /* WHERE or SQL */

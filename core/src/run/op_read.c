@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "run/op.h"
+#include "run/session.h"
 
 static rg_op *typed(rg_engine *engine, uint32_t type, rg__op_fn run, rg_err *err) {
     const rg_type *t = rg__engine_type(engine, type, err);
@@ -12,13 +13,21 @@ static rg_op *typed(rg_engine *engine, uint32_t type, rg__op_fn run, rg_err *err
     return op;
 }
 
+/* A lock that ends with its statement would be none. */
+static int unlocked(const rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    if (!op->lock || rg__tx_of(ctx, op->type->mysql_pool)) return RG_OK;
+    return rg__fail(err, RG_EMISUSE, "rows are locked inside a transaction only");
+}
+
 static int run_get(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    if (unlocked(op, ctx, err) < 0) return RG_EMISUSE;
     op->rows.items = rg__calloc(op->n_ids + 1, sizeof *op->rows.items);
     if (!op->rows.items) return rg__fail_memory(err);
     op->rows.n = op->rows.cap = op->n_ids;
     if (op->spread) return rg__spread_get(op, ctx, err);
     return rg__load_rows(&op->engine->store, ctx, op->type, op->ids, op->n_ids,
-                         op->mode ? RG__LOAD_FRESH : 0, op->rows.items, err);
+                         (op->mode ? RG__LOAD_FRESH : 0) | RG__LOAD_LOCK * (int)op->lock,
+                         op->rows.items, err);
 }
 
 rg_op *rg_op_get(rg_engine *engine, uint32_t type, int fresh, rg_err *err) {
@@ -35,8 +44,10 @@ int rg_op_add_id(rg_op *op, double id, rg_err *err) {
 }
 
 static int run_lookup(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    if (unlocked(op, ctx, err) < 0) return RG_EMISUSE;
     if (op->spread) return rg__spread_lookup(op, ctx, err);
-    return rg__load_lookup(&op->engine->store, ctx, op->type, op->index, op->key, &op->rows, err);
+    return rg__load_lookup(&op->engine->store, ctx, op->type, op->index, op->key, op->lock,
+                           &op->rows, err);
 }
 
 /* A builder of the operation's own: the caller's may be used again at once. */
@@ -85,8 +96,8 @@ void rg__answer_deinit(rg__answer *a) {
 
 static int search_rows(const search *s, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
     const rg_op *op = s->op;
-    return rg__sql_search(c, ctx, s->type, op->text.p, op->text.len, op->params, op->n_params,
-                          s->offset, s->limit, rg__rows_add, &s->out->rows, err);
+    return rg__sql_search_locked(c, ctx, s->type, op->text.p, op->text.len, op->params, op->n_params,
+                                 s->offset, s->limit, op->lock, rg__rows_add, &s->out->rows, err);
 }
 
 static int search_ids(const search *s, const rg__ctx *ctx, rg__mysql *c, rg_err *err) {
@@ -120,17 +131,27 @@ static bool names_tables(const rg__buf *where) {
     return false;
 }
 
+static int search_inside(search *s, const rg__ctx *ctx, rg_err *err) {
+    rg__mysql *c = NULL;
+    int pool = s->type->mysql_pool;
+    int rc = rg__op_connect(s->op->engine, ctx, pool, RG__TX_READS, &c, err);
+    return rc < 0 ? rc : rg__op_disconnect(ctx, pool, c, search_here(c, ctx, s, err), err);
+}
+
 int rg__read_search(const rg_op *op, const rg_type *t, const rg__ctx *ctx, uint64_t offset,
                     uint64_t limit, int mode, rg__answer *out, rg_err *err) {
     search s = {op, t, offset, limit, mode, out};
-    int rc = rg__mysql_read(rg__store_mysql(&op->engine->store, t), ctx,
-                            names_tables(&op->text) ? NULL : t, true, search_here, &s, err);
+    int rc = rg__tx_of(ctx, t->mysql_pool)
+                 ? search_inside(&s, ctx, err)
+                 : rg__mysql_read(rg__store_mysql(&op->engine->store, t), ctx,
+                                  names_tables(&op->text) ? NULL : t, true, search_here, &s, err);
     if (rc < 0) rg__err_about(err, "searching", t->name);
     return rc;
 }
 
 static int run_search(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg__answer a = {0};
+    if (unlocked(op, ctx, err) < 0) return RG_EMISUSE;
     rg__op_place_params(op);
     if (op->spread) return rg__spread_search(op, ctx, err);
     int rc = rg__read_search(op, op->type, ctx, op->offset, op->limit, op->mode, &a, err);
@@ -162,6 +183,16 @@ rg_op *rg_op_search(rg_engine *engine, uint32_t type, const char *where, size_t 
     return NULL;
 }
 
+int rg_op_lock(rg_op *op, int lock, rg_err *err) {
+    int mode = lock & (RG__LOCK_SHARE | RG__LOCK_UPDATE);
+    int wait = lock & ~mode;
+    if ((mode != RG__LOCK_SHARE && mode != RG__LOCK_UPDATE) ||
+        (wait && wait != RG__LOCK_NOWAIT && wait != RG__LOCK_SKIP))
+        return rg__fail(err, RG_EINVALID, "unknown lock %d", lock);
+    op->lock = (rg__lock)lock;
+    return RG_OK;
+}
+
 /* ---- results ---- */
 
 uint32_t rg_op_rows(const rg_op *op) {
@@ -174,6 +205,9 @@ int rg_op_row(rg_op *op, uint32_t i, rg_session *s, rg_view *out) {
     if (!row) return RG_GET_ABSENT;
     int64_t slot = rg_session_pin(s, row);
     if (slot < 0) return (int)slot;
+    const rg__tx *tx = rg__txs_at(&op->txs, op->type->mysql_pool);
+    if (tx && rg__tx_wrote(tx, op->type, rg__row_id(op->type, rg_block_data(row))))
+        rg__session_own(s, slot);
     *out = (rg_view){rg_block_data(row), rg_block_len(row), (uint32_t)slot};
     return RG_GET_HIT;
 }

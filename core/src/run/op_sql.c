@@ -25,12 +25,14 @@ static rg_op *with_text(rg_engine *engine, rg__op_fn run, const char *sql, size_
 static int run_query(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg__op_place_params(op);
     rg__mysql *c = NULL;
-    int rc = rg__mysql_acquire(op->engine->store.mysql[op->pool], ctx, &c, err);
+    rg__tx *tx = rg__tx_of(ctx, op->pool);
+    bool reads = tx && rg__sql_statement_kind(op->text.p, op->text.len) == RG__SQL_READ;
+    int rc = rg__op_connect(op->engine, ctx, op->pool, reads ? RG__TX_READS : RG__TX_WRITES, &c, err);
     if (rc < 0) return rc;
+    if (tx && !reads) rg__tx_note_raw(tx);
     rc = rg__mysql_query(c, ctx, op->text.p, op->text.len, op->params, op->n_params, true,
                          &op->result, err);
-    rg__mysql_release(c);
-    return rc;
+    return rg__op_disconnect(ctx, op->pool, c, rc, err);
 }
 
 rg_op *rg_op_query(rg_engine *engine, const char *pool, const char *sql, size_t len, rg_err *err) {

@@ -148,6 +148,7 @@ int rg_op_flush_row(rg_op *op, uint32_t item, rg_session *s, rg_view *out) {
     } else {
         slot = rg_session_pin(s, row);
         if (slot < 0) return (int)slot;
+        rg__session_own(s, slot);
     }
     *out = (rg_view){rg_block_data(row), rg_block_len(row), (uint32_t)slot};
     return RG_GET_HIT;

@@ -3,12 +3,15 @@
 #include "base/alloc.h"
 #include "mysql/timeline.h"
 #include "run/op.h"
+#include "run/save.h"
 #include "run/session.h"
 
 struct rg_session {
     rg_engine *engine; /* a reference */
     rg_block **slots;
     uint32_t n, cap;
+    rg__txs txs;       /* that it is in */
+    rg__saves saves;
     rg__trace trace;   /* of reads without an operation */
     rg__timeline *timeline; /* NULL when no pool has replicas */
     rg__buf token;     /* the last one written */
@@ -34,12 +37,15 @@ rg_session *rg_session_new(rg_engine *engine, rg_err *err) {
 void rg_session_clear(rg_session *s) {
     for (uint32_t i = 0; i < s->n; i++) rg_block_unref(s->slots[i]);
     s->n = 0;
+    rg__saves_clear(&s->saves);
 }
 
 void rg_session_free(rg_session *s) {
     if (!s) return;
     rg_session_clear(s);
     rg__free(s->slots);
+    rg__saves_deinit(&s->saves);
+    rg__txs_deinit(&s->txs);
     rg__trace_deinit(&s->trace);
     rg__timeline_unref(s->timeline);
     rg__buf_deinit(&s->token);
@@ -58,6 +64,10 @@ static int64_t pin_taken(rg_session *s, rg_block *row) {
         }
         s->slots = p;
         s->cap = cap;
+    }
+    if (rg__saves_first(&s->saves, s->n, row) < 0) {
+        rg_block_unref(row);
+        return RG_ENO_MEMORY;
     }
     s->slots[s->n] = row;
     return s->n++;
@@ -90,6 +100,8 @@ int rg_session_peek(rg_session *s, uint32_t type, double id, rg_view *out) {
     if (type >= e->store.schema.n || !valid_id(id)) return RG_GET_MISS;
     const rg_type *t = e->store.schema.types[type];
     if (!t->cache_process) return RG_GET_MISS;
+    const rg__tx *tx = rg__txs_at(&s->txs, t->mysql_pool);
+    if (tx && rg__tx_past_caches(tx, t, (uint64_t)id)) return RG_GET_MISS;
     int mask = atomic_load_explicit(&e->log_mask, memory_order_relaxed);
     rg__ctx ctx = {.deadline_ms = RG__NO_DEADLINE, .metrics = &e->store.metrics};
     if (mask) ctx = rg__engine_ctx(e, &s->trace, 0);
@@ -106,10 +118,15 @@ int rg_session_get(rg_session *s, uint32_t type, double id, rg_view *out, rg_err
         return rg__fail(err, RG_ECLOSED, "the engine is closed");
     rg__ctx ctx = rg__engine_ctx(s->engine, &s->trace, 0);
     ctx.timeline = s->timeline;
+    rg__txs_bound(&s->txs, &ctx);
     rg_block *row = NULL;
     int rc = rg__load_one(&s->engine->store, &ctx, t, (uint64_t)id, &row, err);
     if (rc < 0) return rc;
-    return row ? show(s, pin_taken(s, row), out) : RG_GET_ABSENT;
+    if (!row) return RG_GET_ABSENT;
+    int64_t slot = pin_taken(s, row);
+    const rg__tx *tx = rg__txs_at(&s->txs, t->mysql_pool);
+    if (tx && rg__tx_wrote(tx, t, (uint64_t)id)) rg__session_own(s, slot);
+    return show(s, slot, out);
 }
 
 int rg_session_differs(rg_session *s, uint32_t slot, rg_builder *b, rg_err *err) {
@@ -123,10 +140,50 @@ int rg_session_differs(rg_session *s, uint32_t slot, rg_builder *b, rg_err *err)
     return differs;
 }
 
+int rg_session_same(const rg_session *s, uint32_t a, uint32_t b) {
+    if (a >= s->n || b >= s->n || !s->slots[a] || !s->slots[b]) return 0;
+    const rg_block *x = s->slots[a], *y = s->slots[b];
+    return rg_block_len(x) == rg_block_len(y) &&
+           memcmp(rg_block_data(x), rg_block_data(y), rg_block_len(x)) == 0;
+}
+
 /* The row itself, for operations of this room. */
 rg_block *rg__session_block(const rg_session *s, int64_t slot) {
     return slot >= 0 && slot < s->n ? s->slots[slot] : NULL;
 }
+
+/* ---- transactions ---- */
+
+const rg__txs *rg__session_txs(const rg_session *s) { return &s->txs; }
+
+rg_session *rg_session_beside(rg_session *s, rg_err *err) {
+    rg_session *beside = rg_session_new(s->engine, err);
+    if (!beside) return NULL;
+    rg__timeline_unref(beside->timeline);
+    beside->timeline = s->timeline ? rg__timeline_ref(s->timeline) : NULL;
+    return beside;
+}
+
+int rg_session_enter(rg_session *s, int pool, rg_tx *tx, rg_tx *suspended, rg_err *err) {
+    if (pool < 0 || (uint32_t)pool >= s->engine->store.n_mysql)
+        return rg__fail(err, RG_EINVALID, "no MySQL pool has that number");
+    if (rg__txs_set(&s->txs, s->engine->store.n_mysql, pool, tx, suspended) < 0)
+        return rg__fail_memory(err);
+    return RG_OK;
+}
+
+void rg__session_own(rg_session *s, int64_t slot) {
+    if (slot >= 0) rg__saves_own(&s->saves, (uint32_t)slot);
+}
+
+int64_t rg_session_save(rg_session *s, rg_err *err) {
+    if (rg__saves_push(&s->saves, s->slots, s->n) < 0) return rg__fail_memory(err);
+    return s->n;
+}
+
+void rg_session_unsave(rg_session *s) { rg__saves_pop(&s->saves); }
+
+void rg_session_restore(rg_session *s) { rg__saves_restore(&s->saves, s->slots, s->n); }
 
 rg_op *rg_session_events(rg_session *s) {
     if (s->trace.n == 0) return NULL;

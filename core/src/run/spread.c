@@ -177,8 +177,9 @@ static void run_job(rg__job *job) {
     run_unref(r);
 }
 
+/* A transaction has one connection: shards on its pool are read one after the other. */
 static void offer(run *r) {
-    for (size_t i = 1; i < r->n; i++) {
+    for (size_t i = 1; !r->ctx->txs && i < r->n; i++) {
         part *p = &r->parts[i];
         p->job = (rg__job){.run = run_job};
         rg__list_init(&p->job.node);
@@ -359,7 +360,7 @@ static int lookup_part(run *r, size_t i, const rg__ctx *ctx, rg_err *err) {
     const rg_op *op = r->op;
     rg_builder *key = i ? op->spread->keys[i] : op->key;
     return rg__load_lookup(&op->engine->store, ctx, op->spread->types[i], op->index, key,
-                           &r->parts[i].answer.rows, err);
+                           op->lock, &r->parts[i].answer.rows, err);
 }
 
 int rg__spread_lookup(rg_op *op, const rg__ctx *ctx, rg_err *err) {

@@ -154,7 +154,7 @@ static int run_chunk(rg__each_run *e, uint32_t *items, size_t n) {
         }
         if (rc == RG_EPENDING) pending = fault;
         if (fault.cls == RG_CLASS_AMBIGUOUS && rg__chunk_settle(e, items, n, &fault)) continue;
-        if (fault.cls != RG_CLASS_AMBIGUOUS && again(e->ctx, rc, &fault, &tries)) continue;
+        if (fault.cls != RG_CLASS_AMBIGUOUS && !e->lent && again(e->ctx, rc, &fault, &tries)) continue;
         if (fault.cls == RG_CLASS_PERMANENT && n > 1) return 1;
         if (rc == RG_ETIMEOUT && pending.code) fault = pending;
         n = keep_open(e, items, n);
@@ -205,7 +205,7 @@ int rg__each(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     if (rc >= 0 && items->n > 1)
         qsort_r(e.places, items->n, sizeof *e.places, compare, items->items);
     if (rc >= 0) rc = run_waves(&e, scratch, err);
-    if (e.conn) rg__mysql_release(e.conn);
+    rg__each_let_go(&e);
     rg__free(e.places);
     rg__free(e.earlier);
     rg__free(scratch);

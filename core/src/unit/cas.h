@@ -24,7 +24,11 @@ typedef struct rg__each_run {
     uint32_t *earlier; /* by item: the last one before it that writes the same row, or RG__NOBODY */
     rg__mysql *conn;  /* NULL: none acquired */
     int pool;         /* whose connection it is */
+    bool lent;        /* by the caller's transaction, that the writes are part of */
 } rg__each_run;
+
+/* Gives the connection back, unless it is lent. */
+void rg__each_let_go(rg__each_run *e);
 
 /* How many of the items, all of one shape, go into one statement. */
 size_t rg__chunk_fits(const rg__each_run *e, const uint32_t *items, size_t n);

@@ -51,17 +51,22 @@ static bool tells_redis(const chunk *k) {
 
 /* ---- the connection ---- */
 
-static void let_go(rg__each_run *e) {
-    if (e->conn) rg__mysql_release(e->conn);
+void rg__each_let_go(rg__each_run *e) {
+    if (e->conn && !e->lent) rg__mysql_release(e->conn);
     e->conn = NULL;
     e->pool = -1;
+    e->lent = false;
 }
 
 static int take_connection(rg__each_run *e, const rg_type *t, rg_err *err) {
     if (e->conn && e->pool == t->mysql_pool && !rg__mysql_broken(e->conn)) return RG_OK;
-    let_go(e);
-    int rc = rg__mysql_acquire(rg__store_mysql(e->store, t), e->ctx, &e->conn, err);
-    if (rc >= 0) e->pool = t->mysql_pool;
+    rg__each_let_go(e);
+    rg__tx *tx = rg__tx_of(e->ctx, t->mysql_pool);
+    int rc = tx ? rg__tx_use(tx, e->ctx, RG__TX_WRITES, &e->conn, err)
+                : rg__mysql_acquire(rg__store_mysql(e->store, t), e->ctx, &e->conn, err);
+    if (rc < 0) return rc;
+    e->pool = t->mysql_pool;
+    e->lent = tx != NULL;
     return rc;
 }
 
@@ -166,11 +171,61 @@ static bool needs_transaction(const chunk *k) {
     return k->n > 1 && rg__sql_insert_statements(k->e->conn, k->type, k->rows, k->n) > 1;
 }
 
+/* ---- as a step of the caller's transaction, whose end tells the caches ---- */
+
+static int refuse_own_locks(const chunk *k, rg_err *err) {
+    for (size_t i = 0; i < k->n; i++)
+        if (rg__tx_suspended_wrote(k->e->ctx, k->type, k->ids[i]))
+            return rg__fail(err, RG_ESELF_DEADLOCK,
+                            "%s %llu was written by the transaction that is suspended for this one",
+                            k->type->name, (unsigned long long)k->ids[i]);
+    return RG_OK;
+}
+
+static int note_writes(const chunk *k, rg__tx *tx, rg_err *err) {
+    rg__shared *shared = tells_redis(k) ? rg__store_shared(k->e->store, k->type) : NULL;
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < k->n; i++) {
+        const rg__item *it = item_of(k, i);
+        if (!is_set(k->marks, i)) continue;
+        rc = rg__tx_note(tx, k->type, shared, it->id, it->write == RG_INSERT ? NULL : it->before,
+                         it->write == RG_DELETE ? NULL : it->after, err);
+    }
+    return rc;
+}
+
+static bool is_one_step(const chunk *k) {
+    if (is_blind(k)) return false;
+    if (k->write != RG_INSERT) return !rg__sql_cas_needs_transaction(&k->cas, k->n);
+    return k->n == 1 || rg__sql_insert_statements(k->e->conn, k->type, k->rows, k->n) == 1;
+}
+
+static int write_inside(chunk *k, rg__tx *tx, rg_err *err) {
+    size_t noted = rg__tx_noted(tx);
+    bool guarded = !is_one_step(k);
+    int rc = guarded ? rg__tx_guard(tx, k->e->ctx, err) : RG_OK;
+    if (rc >= 0) rc = run_statement(k, err);
+    bool ran = rc >= 0;
+    if (ran) rc = note_writes(k, tx, err);
+    if (ran && rc < 0 && !guarded) rg__tx_give_up(tx, err);
+    rc = rg__tx_after(tx, rc, err);
+    if (rc < 0 && guarded) {
+        rg__tx_unguard(tx, k->e->ctx);
+        rg__tx_forget(tx, noted);
+    }
+    if (rc < 0) k->marks = 0;
+    return rc;
+}
+
+/* ---- as a transaction of its own ---- */
+
 /* On failure nothing was done, unless the outcome is unknown: then the marks stay until they expire
  * and are healed by a locking read. */
 static int write(chunk *k, rg_err *err) {
     rg__mysql *c = k->e->conn;
-    int rc = RG_OK;
+    int rc = k->e->ctx->nested ? refuse_own_locks(k, err) : RG_OK;
+    if (rc < 0) return rc;
+    if (k->e->lent) return write_inside(k, rg__tx_of(k->e->ctx, k->type->mysql_pool), err);
     if (needs_transaction(k)) {
         rc = rg__mysql_begin(c, k->e->ctx, err);
         k->begun = rc >= 0;
@@ -285,9 +340,9 @@ static int explain(chunk *k, bool last, rg_err *err) {
     uint64_t known = k->marks | k->pending;
     for (size_t i = 0; i < k->n; i++)
         if (!is_set(known, i)) ids[n++] = k->ids[i];
-    int rc = n ? rg__sql_select_ids(k->e->conn, k->e->ctx, k->type, ids, n, RG__LOCK_NONE, look, &l,
-                                    err)
-               : RG_OK;
+    /* inside a transaction what the write met, not what was there when the transaction looked first */
+    rg__lock lock = k->e->lent ? RG__LOCK_SHARE : RG__LOCK_NONE;
+    int rc = n ? rg__sql_select_ids(k->e->conn, k->e->ctx, k->type, ids, n, lock, look, &l, err) : RG_OK;
     for (size_t i = 0; i < k->n; i++) {
         if (rc >= 0 && !is_set(known, i)) rc = judge(item_of(k, i), l.rows[i], last, err);
         rg_block_unref(l.rows[i]);
@@ -338,7 +393,7 @@ bool rg__chunk_settle(rg__each_run *e, const uint32_t *items, size_t n, const rg
     bool left = false;
     chunk_init(&k, e, items, n);
     unsigned long id = e->conn ? rg__mysql_thread_id(e->conn) : 0;
-    let_go(e);
+    rg__each_let_go(e);
     if (!id || !may_settle(&k)) return false;
     if (rg__mysql_kill(rg__store_mysql(e->store, k.type), e->ctx, id, NULL) < 0) return false;
     if (take_connection(e, k.type, NULL) < 0) return false;

@@ -12,7 +12,10 @@ enum { TRIES = 5, RECONNECTS = 2, PENDING_WAIT_MS = 5, ASK_MS = 100 };
 typedef struct part {
     rg__mysql *conn;
     rg__plan plan;
-    bool begun, committed;
+    bool begun;
+    rg__tx *tx;     /* the caller's transaction that it is a step of; NULL: one of its own */
+    size_t noted;   /* writes that were noted before */
+    bool guarded;   /* a savepoint stands before its first statement */
 } part;
 
 /* One flush attempt. */
@@ -45,10 +48,80 @@ static bool needs_transaction(const flush *f, int pool, const rg__mysql *c, cons
     return !rg__step_is_atomic(f->items, c, &plan->steps[0]);
 }
 
+/* ---- as a step of the caller's transaction ---- */
+
+static bool inside(const flush *f, const rg__item *it) { return f->parts[it->type->mysql_pool].tx; }
+
+/* The suspended transaction that has written the row waits for this one: nobody would ever wake up. */
+static int refuse_own_locks(const flush *f, int pool, rg_err *err) {
+    for (size_t i = 0; i < f->items->n; i++) {
+        const rg__item *it = &f->items->items[i];
+        if (it->type->mysql_pool != pool || !rg__tx_suspended_wrote(f->ctx, it->type, it->id)) continue;
+        rg__fail(err, RG_ESELF_DEADLOCK,
+                 "%s %llu was written by the transaction that is suspended for this one", it->type->name,
+                 (unsigned long long)it->id);
+        if (err) err->item = (int32_t)i;
+        return RG_ESELF_DEADLOCK;
+    }
+    return RG_OK;
+}
+
+static int note_writes(const flush *f, const part *p, rg_err *err) {
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < f->items->n; i++) {
+        const rg__item *it = &f->items->items[i];
+        if (f->parts[it->type->mysql_pool].tx != p->tx) continue;
+        rg__shared *shared = rg__type_shared(it->type) ? rg__store_shared(f->store, it->type) : NULL;
+        rc = rg__tx_note(p->tx, it->type, shared, it->id, it->write == RG_INSERT ? NULL : it->before,
+                         it->write == RG_DELETE ? NULL : it->after, err);
+    }
+    return rc;
+}
+
+/* One statement does all or nothing by itself; several are undone together, and with those of other
+ * pools. */
+static bool needs_guard(const flush *f, const part *p, const rg__mysql *c) {
+    for (uint32_t i = 0; i < f->store->n_mysql; i++)
+        if (&f->parts[i] != p && f->parts[i].plan.n) return true;
+    return p->plan.n > 1 || !rg__step_is_atomic(f->items, c, &p->plan.steps[0]);
+}
+
+static int run_inside(flush *f, part *p, rg_err *err) {
+    rg__mysql *c = NULL;
+    int rc = rg__tx_use(p->tx, f->ctx, RG__TX_WRITES, &c, err);
+    if (rc < 0) return rc;
+    p->noted = rg__tx_noted(p->tx);
+    if (needs_guard(f, p, c)) {
+        if ((rc = rg__tx_guard(p->tx, f->ctx, err)) < 0) return rc;
+        p->guarded = true;
+    }
+    for (size_t i = 0; rc >= 0 && i < p->plan.n; i++)
+        rc = rg__step_run(f->items, f->ctx, c, &p->plan.steps[i], err);
+    bool ran = rc >= 0;
+    if (ran) rc = note_writes(f, p, err);
+    if (ran && rc < 0 && !p->guarded) rg__tx_give_up(p->tx, err);
+    return rg__tx_after(p->tx, rc, err);
+}
+
+/* The flush failed: what it did in the caller's transactions goes, what they did before stays. */
+static void undo_inside(const flush *f) {
+    for (uint32_t i = 0; i < f->store->n_mysql; i++) {
+        const part *p = &f->parts[i];
+        if (!p->guarded) continue;
+        rg__tx_unguard(p->tx, f->ctx);
+        rg__tx_forget(p->tx, p->noted);
+    }
+}
+
+/* ---- as a transaction of its own ---- */
+
 static int run_part(flush *f, int pool, rg_err *err) {
     part *p = &f->parts[pool];
     if (p->plan.n == 0) return RG_OK;
-    int rc = rg__mysql_acquire(f->store->mysql[pool], f->ctx, &p->conn, err);
+    int rc = f->ctx->nested ? refuse_own_locks(f, pool, err) : RG_OK;
+    if (rc < 0) return rc;
+    if (p->tx) return run_inside(f, p, err);
+    rc = rg__mysql_acquire(f->store->mysql[pool], f->ctx, &p->conn, err);
     if (rc < 0) return rc;
     if (needs_transaction(f, pool, p->conn, &p->plan)) {
         if ((rc = rg__mysql_begin(p->conn, f->ctx, err)) < 0) return rc;
@@ -65,7 +138,7 @@ static int collect_changes(flush *f, rg_err *err) {
     for (size_t i = 0; i < f->items->n; i++) {
         rg__item *it = &f->items->items[i];
         rg__shared *shared = rg__store_shared(f->store, it->type);
-        if (!shared || !rg__type_shared(it->type)) continue;
+        if (!shared || !rg__type_shared(it->type) || (inside(f, it) && !f->asking)) continue;
         const void *before = it->write == RG_INSERT ? NULL : rg_block_data(it->before);
         int rc = rg__changes_add(&f->changes[it->type->redis_pool], shared, it->type, before,
                                  it->write == RG_DELETE ? NULL : it->after, err);
@@ -183,6 +256,7 @@ static int attempt(flush *f, rg_err *err) {
     }
     /* an unknown outcome leaves the marks: they expire and are healed by a locking read */
     bool unknown = rc == RG_ECOMMIT_UNKNOWN || (err && err->cls == RG_CLASS_AMBIGUOUS);
+    undo_inside(f);
     rollback(f);
     if (!unknown && !some) rc = or_pending(f, rc, err);
     if (!unknown && !some) unmark(f);
@@ -198,8 +272,10 @@ static int flush_init(flush *f, rg_err *err) {
     if (!f->parts || !f->changes || !f->marked) return rg__fail_memory(err);
     rg__random(f->tx.bytes, sizeof f->tx.bytes);
     int rc = RG_OK;
-    for (uint32_t i = 0; rc >= 0 && i < f->store->n_mysql; i++)
+    for (uint32_t i = 0; rc >= 0 && i < f->store->n_mysql; i++) {
+        f->parts[i].tx = rg__tx_of(f->ctx, (int)i);
         rc = rg__plan_make(f->items, (int)i, &f->parts[i].plan, err);
+    }
     return rc;
 }
 
@@ -241,6 +317,13 @@ static bool again(const rg__ctx *ctx, int rc, const rg_err *err, int *tries) {
     return rg__left_ms(ctx->deadline_ms) > 0;
 }
 
+/* A step of the caller's transaction is not tried again by itself. */
+static bool is_step(const rg__ctx *ctx, const rg__items *items) {
+    for (size_t i = 0; ctx->txs && i < items->n; i++)
+        if (rg__tx_of(ctx, items->items[i].type->mysql_pool)) return true;
+    return false;
+}
+
 int rg__flush(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     if (items->n == 0) return RG_OK;
     int64_t started = rg__now_us();
@@ -250,7 +333,7 @@ int rg__flush(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     do {
         rc = flush_once(s, ctx, items, err);
         if (rc == RG_EPENDING) pending = *err;
-    } while (rc < 0 && again(ctx, rc, err, &tries));
+    } while (rc < 0 && !is_step(ctx, items) && again(ctx, rc, err, &tries));
     if (rc == RG_ETIMEOUT && pending.code) {
         *err = pending;
         rc = RG_EPENDING;

@@ -7,6 +7,7 @@
 #include <regolith/op.h>
 
 #include "mysql/cas.h"
+#include "tx/tx.h"
 #include "unit/store.h"
 
 /* Under which conditions a row is written, and what became of that. */

@@ -368,6 +368,11 @@ static void hand_out(load *l, const uint64_t *ids, size_t n, rg_block **out) {
 int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n,
                   int flags, rg_block **out, rg_err *err) {
     if (n == 0) return RG_OK;
+    if (rg__tx_of(ctx, t->mysql_pool)) {
+        int inside = rg__load_inside(s, ctx, t, ids, n, flags, out, err);
+        if (inside < 0) rg__err_about(err, "loading", t->name);
+        return inside;
+    }
     bool fresh = (flags & RG__LOAD_FRESH) != 0;
     load l = {.store = s, .ctx = ctx, .type = t};
     fresh = fresh || !rg__trust(s, ctx, t);

@@ -3,11 +3,13 @@
 #ifndef RG_UNIT_LOAD_H
 #define RG_UNIT_LOAD_H
 
+#include "tx/tx.h"
 #include "unit/store.h"
 
 enum {
     RG__LOAD_FRESH = 1,  /* past all caches, from MySQL; fills nothing */
-    RG__LOAD_FILL_ONLY = 2 /* past the process cache only */
+    RG__LOAD_FILL_ONLY = 2, /* past the process cache only */
+    RG__LOAD_LOCK = 4       /* times an rg__lock: locked on the way, inside a transaction only */
 };
 
 /* What the process tier knows of one row: RG_GET_HIT (*out has a reference), ABSENT or MISS. */
@@ -25,6 +27,9 @@ void rg__load_entries(rg__store *s, const rg__ctx *ctx, const rg_type *t, bool i
                       const rg__key *keys, size_t n, bool lease, rg__entry *entries);
 /* The same for what a flush could not mark: such writes would be waited for in vain. */
 int rg__adopt_changes(rg__store *s, const rg__ctx *ctx, const rg__changes *c, rg_err *err);
+/* The same within the transaction that the context has for the type's pool (unit/inside.c). */
+int rg__load_inside(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n,
+                    int flags, rg_block **out, rg_err *err);
 
 /* A growing list of rows (one reference each). */
 typedef struct rg__rows {
@@ -36,7 +41,7 @@ void rg__rows_deinit(rg__rows *r);
 
 /* Rows by the values of an index, ordered by id; key holds the index's columns. */
 int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t index,
-                    rg_builder *key, rg__rows *out, rg_err *err);
+                    rg_builder *key, rg__lock lock, rg__rows *out, rg_err *err);
 
 /* ---- loads in flight (unit/flight.c) ---- */
 /* One load of a row at a time in this process: the second asker waits for the first one's answer,

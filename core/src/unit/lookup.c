@@ -11,6 +11,8 @@
 typedef struct lookup {
     rg__store *store;
     const rg__ctx *ctx;
+    rg__tx *tx;          /* NULL: as outside of any */
+    rg__lock lock;
     const rg_type *type;
     const rg__index *index;
     uint32_t number;
@@ -141,7 +143,7 @@ static int select_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err)
     lookup *l = s->lookup;
     bool heal = l->entry.lease.held && l->entry.lease.heal;
     rg_err why = {0};
-    int rc = select_with(c, ctx, s, heal ? RG__LOCK_TRY : RG__LOCK_NONE, &why);
+    int rc = select_with(c, ctx, s, heal ? RG__LOCK_TRY : l->lock, &why);
     if (rc == RG_EDEADLOCK && heal) { /* a transaction holds one: what is committed, for now */
         rg__shared_unlease(l->shared, l->ctx, &l->key, 1, &l->entry);
         l->entry.lease.held = false;
@@ -152,9 +154,16 @@ static int select_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err)
     return rc;
 }
 
+static int select_inside(const lookup *l, selection *s, rg_err *err) {
+    rg__mysql *c = NULL;
+    int rc = rg__tx_use(l->tx, l->ctx, RG__TX_READS, &c, err);
+    return rc < 0 ? rc : rg__tx_after(l->tx, select_here(c, l->ctx, s, err), err);
+}
+
 /* What may fill a cache comes from the primary. */
 static int select_rows(lookup *l, rg__rows *rows, rg_err *err) {
     selection s = {l, rows};
+    if (l->tx) return select_inside(l, &s, err);
     return rg__mysql_read(rg__store_mysql(l->store, l->type), l->ctx, l->type, l->may_lag,
                           select_here, &s, err);
 }
@@ -211,7 +220,7 @@ static size_t check(lookup *l, rg__rows *rows) {
 /* Straight from MySQL; for cached types the row tiers may know newer (queued) values. */
 static int from_mysql(lookup *l, rg__rows *rows, rg_err *err) {
     int rc = select_rows(l, rows, err);
-    if (rc < 0) return rc;
+    if (rc < 0 || l->tx) return rc;
     if (ids_of(l, rows) < 0) return rg__fail_memory(err);
     fill(l);
     if (l->entry.found == RG__DELTAS) {
@@ -250,8 +259,21 @@ static void deinit(lookup *l) {
     rg__free(l->ids);
 }
 
+/* Until the transaction has begun, cached lists are read as outside; then only on its connection. */
+static void enter(lookup *l, const rg__ctx *outside) {
+    l->tx = rg__tx_of(l->ctx, l->type->mysql_pool);
+    if (!l->tx) return;
+    bool cached = l->shared && !l->lock && !rg__tx_past_caches(l->tx, l->type, 0);
+    if (cached && rg__tx_phase_of(l->tx) == RG__TX_IDLE) {
+        l->tx = NULL;
+        l->ctx = outside;
+    } else {
+        l->shared = NULL;
+    }
+}
+
 int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t index,
-                    rg_builder *key, rg__rows *out, rg_err *err) {
+                    rg_builder *key, rg__lock lock, rg__rows *out, rg_err *err) {
     if (index >= t->n_indexes) return rg__fail(err, RG_EINVALID, "%s has no such index", t->name);
     lookup l = {.store = s, .ctx = ctx, .type = t, .index = &t->indexes[index], .number = index};
     bool has_null = false;
@@ -264,6 +286,10 @@ int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t
                   rg__store_shared(s, t);
     l.may_lag = !cached;
     if (cached && rg__trust(s, ctx, t)) l.shared = rg__store_shared(s, t);
+    l.lock = lock;
+    rg__ctx outside = *ctx;
+    outside.txs = NULL;
+    enter(&l, &outside);
     if (l.shared)
         rg__key_lookup(l.shared, t, index, (rg__slice){l.encoded.p, l.encoded.len}, &l.key);
     if (rc >= 0) rc = answer(&l, out, err);

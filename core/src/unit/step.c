@@ -109,7 +109,7 @@ static size_t find_culprit(const run *r) {
     size_t culprit = SIZE_MAX;
     if (ids && there) {
         seen arg = {r, there};
-        rg__mysql_rollback(r->conn, r->ctx);
+        if (!rg__tx_of(r->ctx, s->type->mysql_pool)) rg__mysql_rollback(r->conn, r->ctx);
         if (rg__sql_select_ids(r->conn, r->ctx, s->type, ids, s->n, RG__LOCK_NONE, see, &arg,
                                NULL) >= 0)
             for (size_t i = s->n; i-- > 0;)

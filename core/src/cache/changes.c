@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Which cache keys one write touches: the row, and the lookups that it enters or leaves. */
-#include "queue/queue.h"
-
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/map.h"
+#include "cache/cache.h"
+#include "row/row.h"
 
 enum { MANY = 64 }; /* changes; fewer are not worth looking for twins */
 

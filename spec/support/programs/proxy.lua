@@ -1,0 +1,107 @@
+-- SPDX-License-Identifier: MIT
+-- A server in front of a unix socket that hands bytes on, until a client sends COMMIT: then, by the word
+-- in the file of its third argument, "before" closes both ends without handing it on, "after" hands it on,
+-- waits until the answer is there, and closes both ends without handing that back. Anything else: it
+-- hands everything on.
+--   proxy.lua LISTEN TARGET FILE
+
+local ffi = require "ffi"
+
+ffi.cdef [[
+typedef struct { unsigned short family; char path[108]; } proxy_unix;
+typedef struct { int fd; short events, revents; } proxy_poll;
+int socket(int domain, int type, int protocol);
+int bind(int fd, const void *address, unsigned len);
+int listen(int fd, int backlog);
+int accept(int fd, void *address, unsigned *len);
+int connect(int fd, const void *address, unsigned len);
+int poll(proxy_poll *fds, unsigned long n, int timeout_ms);
+long read(int fd, void *p, unsigned long n);
+long write(int fd, const void *p, unsigned long n);
+int close(int fd);
+]]
+local C = ffi.C
+local listen_at, target, file = arg[1], arg[2], arg[3]
+local IN = 1
+
+local function address(path)
+  local a = ffi.new "proxy_unix"
+  a.family = 1
+  ffi.copy(a.path, path)
+  return a, ffi.sizeof "proxy_unix"
+end
+
+local function word()
+  local f = io.open(file)
+  local text = f and f:read "*l" or ""
+  if f then f:close() end
+  return text
+end
+
+local server = C.socket(1, 1, 0)
+assert(C.bind(server, address(listen_at)) == 0, "cannot bind")
+assert(C.listen(server, 16) == 0)
+print "ready"
+io.stdout:flush()
+
+local pairs_of = {} -- by descriptor: { other, client }
+local buffer = ffi.new "char[65536]"
+
+local function drop(fd)
+  local pair = pairs_of[fd]
+  if not pair then return end
+  C.close(fd)
+  C.close(pair.other)
+  pairs_of[fd], pairs_of[pair.other] = nil, nil
+end
+
+local function open()
+  local client = C.accept(server, nil, nil)
+  local upstream = C.socket(1, 1, 0)
+  if C.connect(upstream, address(target)) ~= 0 then
+    C.close(client)
+    C.close(upstream)
+    return
+  end
+  pairs_of[client] = { other = upstream, client = true }
+  pairs_of[upstream] = { other = client }
+end
+
+local function hand_on(fd, n)
+  local at, other = 0, pairs_of[fd].other
+  while at < n do
+    local sent = tonumber(C.write(other, buffer + at, n - at))
+    if sent <= 0 then return drop(fd) end
+    at = at + sent
+  end
+end
+
+local function serve(fd)
+  local pair = pairs_of[fd]
+  if not pair then return end
+  local n = tonumber(C.read(fd, buffer, 65536))
+  if n <= 0 then return drop(fd) end
+  if pair.client and ffi.string(buffer, n):find("COMMIT", 1, true) then
+    local how = word()
+    if how == "before" then return drop(fd) end
+    if how == "after" then
+      hand_on(fd, n)
+      C.read(pair.other, buffer, 65536)
+      return drop(fd)
+    end
+  end
+  hand_on(fd, n)
+end
+
+while true do
+  local order = { server }
+  for fd in pairs(pairs_of) do order[#order + 1] = fd end
+  local fds = ffi.new("proxy_poll[?]", #order)
+  for i, fd in ipairs(order) do fds[i - 1].fd, fds[i - 1].events = fd, IN end
+  C.poll(fds, #order, -1)
+  for i, fd in ipairs(order) do
+    if fds[i - 1].revents ~= 0 then
+      if fd == server then open() else serve(fd) end
+    end
+  end
+end

@@ -1,0 +1,237 @@
+-- SPDX-License-Identifier: MIT
+-- Transactions whose connection, server, cache or process dies at any of their steps: the rows are all
+-- there or none, the caches agree, exactly one list of callbacks runs, and only when the outcome is known.
+
+local faults = require "support.faults"
+local regolith = require "regolith"
+local support = require "support.init"
+
+local field, must, raise = regolith.field, support.must, support.assert
+
+local Note = regolith.entity("note", {
+  field.string "title" { length = 80 },
+  field.int32 "n",
+  cache = { process = true, redis = true },
+})
+
+describe("a transaction", function()
+  local world, orm, db, proxy, socket, words
+
+  setup(function()
+    world = support.world()
+    orm = world:open { Note }
+    local session = orm:session()
+    session:new(Note)
+    session:close()
+    socket, words = os.tmpname(), os.tmpname()
+    os.remove(socket)
+    proxy = faults.spawn("proxy", nil, socket, os.getenv "REGOLITH_MYSQL_SOCKET", words)
+    proxy:await "ready"
+  end)
+  teardown(function()
+    proxy:kill()
+    os.remove(socket)
+    os.remove(words)
+    world:close()
+  end)
+  before_each(function() db = orm:session() end)
+  after_each(function()
+    if rawget(db, "_scopes") == nil then
+      must(db:execute "DELETE FROM note")
+      must(orm:invalidate(Note))
+    end
+    db:close()
+    support.no_transactions(world)
+    for _, pool in ipairs(must(orm:health())) do
+      if pool.kind == "mysql" then assert.equal(0, pool.busy) end
+    end
+  end)
+
+  local function titles()
+    local list = {}
+    for i, row in ipairs(must(world.sql:query("SELECT title FROM `" .. world.name .. "`.note ORDER BY id"))) do
+      list[i] = row.title
+    end
+    return table.concat(list, " ")
+  end
+
+  local function connection() return must(db:query "SELECT CONNECTION_ID() AS id")[1].id end
+
+  local function kill(id)
+    must(world.sql:connection(function(conn) return conn:execute("KILL " .. id) end))
+    faults.await("the end of connection " .. id, function()
+      return #must(world.sql:query("SELECT id FROM information_schema.processlist WHERE id = ?", id)) == 0
+    end)
+  end
+
+  --- Runs a transaction with callbacks; `step` is called before each of its steps with its name.
+  local function run(step, ran)
+    return pcall(db.transaction, db, function(tx)
+      tx:commit(function() ran[#ran + 1] = "commit" end)
+      tx:compensate(function() ran[#ran + 1] = "compensate" end)
+      local id = connection()
+      step("first", id)
+      raise(db:new(Note, { title = "a" }))
+      raise(db:flush())
+      step("second", id)
+      db:transaction({ propagation = "NESTED" }, function()
+        raise(db:new(Note, { title = "b" }))
+        raise(db:flush())
+        step("nested", id)
+      end)
+      step("savepoint left", id)
+      raise(db:new(Note, { title = "c" }))
+      raise(db:flush())
+      step("last", id)
+      return "done"
+    end)
+  end
+
+  for _, at in ipairs { "first", "second", "nested", "savepoint left", "last" } do
+    it("is rolled back when its connection is killed: " .. at, function()
+      local ran = {}
+      local ok, e, why = run(function(name, id) if name == at then kill(id) end end, ran)
+      local fault = ok and why or e
+      assert.is_true(not ok or e == nil, "it was committed")
+      assert.equal("UNAVAILABLE", (fault.cause or fault).code, tostring(fault))
+      assert.same({ "compensate" }, ran)
+      assert.equal("rolled_back", db:outcome().state)
+      assert.equal("", titles())
+      ran = {}
+      assert.is_true(run(function() end, ran)) -- the session is as it was
+      assert.same({ "commit" }, ran)
+      assert.equal("a b c", titles())
+    end)
+  end
+
+  describe("whose COMMIT has no answer", function()
+    local through, session
+
+    local function say(word) faults.write_file(words, word .. "\n") end
+
+    before_each(function()
+      say "pass"
+      through = world:open({ Note }, {
+        mysql = string.format("mysql+unix://%s?user=root&db=%s", socket, world.name), schema = false,
+      })
+      session = through:session()
+    end)
+    after_each(function()
+      say "pass"
+      session:close()
+      world:shut(through)
+    end)
+
+    --- What it returned, the callbacks that ran, and what was made.
+    local function commit(word, resolve)
+      local ran, made = {}, nil
+      local ok, e = session:transaction({ resolve = resolve }, function(tx)
+        made = must(session:new(Note, { title = "new" }))
+        must(session:flush())
+        tx:commit(function() ran[#ran + 1] = "commit" end)
+        tx:compensate(function() ran[#ran + 1] = "compensate" end)
+        say(word)
+        return "done"
+      end)
+      return ok, e, ran, made.id
+    end
+
+    it("is committed when the server did it", function()
+      local ok, _, ran, id = commit "after"
+      assert.equal("done", ok)
+      assert.same({ "commit" }, ran)
+      assert.equal("committed", session:outcome().state)
+      assert.equal("new", titles())
+      assert.equal("new", db:get(Note, id).title)
+    end)
+
+    it("is rolled back when the server did not", function()
+      assert.is_nil(db:get(Note, 1))
+      local ok, e, ran, id = commit "before"
+      assert.is_nil(ok)
+      assert.equal("UNAVAILABLE", e.code)
+      assert.same({ "compensate" }, ran)
+      assert.equal("rolled_back", session:outcome().state)
+      assert.equal("", titles())
+      assert.is_nil(db:get(Note, id))
+    end)
+
+    it("stays unknown without evidence: no callback runs, and caches ask MySQL", function()
+      for _, word in ipairs { "after", "before" } do
+        local ok, e, ran, id = commit(word, false)
+        assert.is_nil(ok)
+        assert.equal("COMMIT_UNKNOWN", e.code)
+        assert.same({}, ran)
+        assert.equal("unknown", session:outcome().state)
+        local row = db:get(Note, id)
+        assert.equal(word == "after" and "new" or nil, row and row.title)
+        say "pass"
+      end
+      must(orm:invalidate(Note))
+    end)
+  end)
+
+  it("is undone when its process is killed", function()
+    local process = faults.spawn("open_transaction", {
+      REGOLITH_MYSQL_URL = world.mysql_url(world.name), REGOLITH_REDIS_URL = world.redis_url(),
+      REGOLITH_PREFIX = world.name,
+    })
+    process:await "flushed"
+    process:kill()
+    support.no_transactions(world)
+    assert.equal("", titles())
+  end)
+end)
+
+describe("a transaction whose servers die", function()
+  local servers, orm, db
+
+  setup(function()
+    servers = faults.servers "transaction"
+    orm = servers:open({ Note })
+  end)
+  teardown(function() servers:remove() end)
+  before_each(function() db = orm:session() end)
+  after_each(function() db:close() end)
+
+  it("is rolled back without Redis, and goes through when it is back", function()
+    local ran = {}
+    local function try()
+      return db:transaction({ timeout_ms = 3000 }, function(tx)
+        must(db:new(Note, { title = "a" }))
+        must(db:flush())
+        tx:compensate(function() ran[#ran + 1] = "compensate" end)
+        return true
+      end)
+    end
+    assert.is_true(try())
+    servers:kill "redis"
+    local ok, e = try()
+    assert.is_nil(ok)
+    assert.is_truthy(e.code == "UNAVAILABLE" or e.code == "REDIS" or e.code == "TIMEOUT", tostring(e))
+    assert.same({ "compensate" }, ran)
+    servers:start()
+    faults.await("Redis", function() return (try()) end)
+    assert.equal(2, must(db:search(Note, "1 = 1"):count()))
+  end)
+
+  it("is gone with MySQL, and its session can begin another", function()
+    local ok, e = pcall(db.transaction, db, function()
+      must(db:new(Note, { title = "lost" }))
+      must(db:flush())
+      servers:kill "mysql"
+      assert.is_nil((db:query "SELECT 1"))
+      must(db:query "SELECT 1")
+    end)
+    assert.is_false(ok)
+    assert.equal("rolled_back", db:outcome().state, tostring(e))
+    servers:start()
+    faults.await("MySQL", function() return (db:query "SELECT 1") end)
+    assert.equal(0, must(db:search(Note, "title = 'lost'"):count()))
+    must(db:transaction(function()
+      must(db:new(Note, { title = "found" }))
+      return true
+    end))
+    assert.equal(1, must(db:search(Note, "title = 'found'"):count()))
+  end)
+end)
