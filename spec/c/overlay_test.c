@@ -489,8 +489,9 @@ SPEC(a_refused_mark_writes_nothing) {
     forget(&s);
 }
 
-/* A commit whose mark expired may have changed the row under a queued write: only the database knows. */
-SPEC(a_late_publish_voids_queued_writes) {
+/* A commit whose mark expired: what was queued since was built on what a locking read found, which waited
+ * for it; it is not kept, all the same. */
+SPEC(a_late_publish_distrusts_queued_writes) {
     rg__shared_timing(f.shared, 0, 20);
     row r = row_of(f.both, 1, true);
     rg__change c = turn(&r, 1, 2);
@@ -502,10 +503,23 @@ SPEC(a_late_publish_voids_queued_writes) {
     call q = CALL(turn(&r, 1, 3));
     CHECK_EQ_INT(enqueue(&q), RG_OK);
     publish_changes(&f, id, &c, 1);
+    CHECK_EQ_INT(seen(&r, true), 3);
+    apply(&r.key, f.both, true, q.id, false);
+    CHECK_EQ_INT(state_of(&f, &r.key), '-');
+    forget(&r);
+}
+
+/* The database was written past a queued write: only it knows what will be. */
+SPEC(an_invalidation_voids_queued_writes) {
+    row r = row_of(f.both, 1, true);
+    call q = CALL(turn(&r, 1, 2));
+    CHECK_EQ_INT(enqueue(&q), RG_OK);
+    rg__ctx ctx = ctx_ms(1000);
+    CHECK_EQ_INT(rg__shared_drop(f.shared, &ctx, &r.key, 1, NULL), 1);
     rg__entry now = get_entry(&f, f.both, true, &r.key);
     CHECK(now.found == RG__BYPASS && now.pending);
     rg__entry_deinit(&now);
-    call p = CALL(turn(&r, 3, 1));
+    call p = CALL(turn(&r, 2, 1));
     CHECK_EQ_INT(enqueue(&p), RG_ECONFLICT);
     CHECK_EQ_INT(p.stale[0], 3);
     apply(&r.key, f.both, true, q.id, false);

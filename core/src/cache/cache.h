@@ -171,6 +171,13 @@ int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err);
 int rg__shared_adopt(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
                      uint64_t epoch, const char *ledger, rg_err *err);
 uint64_t rg__shared_epoch(const rg__shared *s); /* as far as it is known */
+/* A connection of the pool; on a new one it is asked first whose data it holds. */
+int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_err *err);
+/* Is it the epoch still? Asks Redis. */
+int rg__shared_confirm(rg__shared *s, const rg__ctx *ctx, uint64_t epoch, bool *same, rg_err *err);
+/* Tells which server a MySQL pool is connected to; a new epoch begins when it was another one. */
+int rg__shared_witness(rg__shared *s, const rg__ctx *ctx, const char *mysql_pool, uint64_t identity,
+                       rg_err *err);
 /* Housekeeping, from time to time by anybody: turns marks past their deadline to X even if nobody
  * reads them, drops X entries after a day and what producers silent for a day left. At most max
  * keys; how many marked entries expired, or negative. */

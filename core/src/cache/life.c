@@ -9,6 +9,7 @@ enum { TRIES = 5 };
 
 RG__SCRIPT(life, life);
 RG__SCRIPT(renew, renew);
+RG__SCRIPT(witness, witness);
 
 /* A tolerant reader of the 8 bytes. */
 static bool is_epoch(const redisReply *r) {
@@ -102,15 +103,53 @@ int rg__life_take(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err) 
 
 /* ---- a new epoch by order ---- */
 
-int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err) {
-    rg__args a;
+/* Runs a script that answers with the epoch, which may be a new one. */
+static int run_for_epoch(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys, rg__args *a,
+                         rg_err *err) {
     redisReply *r = NULL;
-    rg__args_init(&a);
-    rg__args_name(&a, &s->epoch_key);
-    int rc = rg__shared_run(s, ctx, &renew, 1, &a, &r, err);
+    uint64_t before = rg__shared_epoch(s);
+    int rc = rg__shared_run(s, ctx, script, nkeys, a, &r, err);
     if (rc == RG_OK && is_epoch(r)) rg__shared_learn(s, rg__epoch_of(r->str));
     freeReplyObject(r);
+    if (s->process && rg__shared_epoch(s) != before) rg__process_clear(s->process);
+    return rc;
+}
+
+int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err) {
+    rg__args a;
+    rg__args_init(&a);
+    rg__args_name(&a, &s->epoch_key);
+    int rc = run_for_epoch(s, ctx, &renew, 1, &a, err);
     rg__args_deinit(&a);
     if (s->process) rg__process_clear(s->process);
+    return rc;
+}
+
+int rg__shared_witness(rg__shared *s, const rg__ctx *ctx, const char *mysql_pool, uint64_t identity,
+                       rg_err *err) {
+    rg__args a;
+    rg__buf name = {0};
+    rg__args_init(&a);
+    rg__buf_fmt(&name, "{%s}:my:%s", s->prefix, mysql_pool);
+    rg__args_name(&a, &s->epoch_key);
+    rg__args_buf(&a, &name);
+    rg__args_add(&a, &identity, sizeof identity);
+    int rc = run_for_epoch(s, ctx, &witness, 2, &a, err);
+    rg__args_deinit(&a);
+    rg__buf_deinit(&name);
+    return rc;
+}
+
+int rg__shared_confirm(rg__shared *s, const rg__ctx *ctx, uint64_t epoch, bool *same, rg_err *err) {
+    const char *argv[] = {"GET", s->epoch_key.text};
+    rg__redis *c = NULL;
+    redisReply *r = NULL;
+    *same = false;
+    int rc = rg__shared_acquire(s, ctx, &c, err);
+    if (rc < 0) return rc;
+    rc = rg__redis_command(c, ctx, &r, err, 2, argv, NULL);
+    if (rc == RG_OK) *same = is_epoch(r) && rg__epoch_of(r->str) == epoch;
+    freeReplyObject(r);
+    rg__redis_release(c);
     return rc;
 }

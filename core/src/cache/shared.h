@@ -103,8 +103,6 @@ bool rg__id_from_hex(const char *hex, char id[48]);
 /* ---- life.c: does the data belong to the server that answers? ----
  * Nothing of a connection is used before that is known, and plain reads ask again each second: a server
  * that restarted, or took another's place, may hold older data than was read before. */
-/* From the pool; asks when the connection is new. */
-int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_err *err);
 /* Is the connection new, or was asked too long ago? Then what follows goes along with the read. */
 bool rg__life_due(rg__shared *s, rg__redis *c);
 int rg__life_append(rg__shared *s, rg__redis *c, rg_err *err);

@@ -188,6 +188,7 @@ static int start_session(rg__mysql *c, int64_t deadline, rg_err *err) {
     rg__wait_begin(c, deadline);
     int code = pin_session(c, err);
     if (code == 0) rg__track_start(c);
+    if (code == 0) rg__conn_identify(c);
     bool late = rg__wait_end(c);
     return late ? rg__fail(err, RG_ETIMEOUT, "preparing the session: the deadline passed") : code;
 }

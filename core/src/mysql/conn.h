@@ -144,6 +144,8 @@ void rg__pool_stop_statement(rg__mysql_pool *pool, unsigned long thread_id);
 const rg_pool_opts *rg__pool_opts(const rg__mysql_pool *pool);
 
 /* ---- positions of what is written (track.c) ---- */
+/* Learns which server it is; without an answer nothing changes. Within a wait. */
+void rg__conn_identify(rg__mysql *c);
 /* Has the server tell them, when the pool has replicas. */
 void rg__track_start(rg__mysql *c);
 /* After each call, when the transaction's state is known. */

@@ -30,6 +30,9 @@ size_t rg__mysql_pool_max_packet(const rg__mysql_pool *pool);
 const char *rg__mysql_pool_database(const rg__mysql_pool *pool);
 void rg__mysql_pool_stats(rg__mysql_pool *pool, uint32_t *busy, uint32_t *idle);
 
+/* Of the server that was connected to last, as a number; 0: not known. Another one after a failover. */
+uint64_t rg__mysql_identity(const rg__mysql_pool *pool);
+
 /* ---- replicas (replica.c, position.c, track.c, timeline.c) ---- */
 /* Adds one; before the pool is shared. */
 int rg__mysql_pool_replica(rg__mysql_pool *pool, const rg_pool_opts *opts, rg_err *err);

@@ -29,6 +29,7 @@ struct rg__consumer {
     rg__window window;
     rg__dead dead;
     rg__pos at;           /* the ledger, as far as it is known; everything up to it has been told */
+    uint64_t epoch;       /* of Redis, when the window was read */
     bool trusted;         /* nothing has happened since that may have moved the ledger */
     size_t limit;         /* operations aimed at in one transaction */
     int64_t applying_us;  /* time of the last batch's statements */
@@ -135,6 +136,7 @@ static int fetch(rg__consumer *c, const rg__ctx *ctx, int wait_ms, rg_err *err) 
     if (rc < 0 && err->cls == RG_CLASS_RECONNECT && rc != RG_ETIMEOUT)
         rc = rg__window_fetch(&c->window, c->q, ctx, c->at, n, wait_ms, err);
     if (rc >= 0) measure_window(c);
+    c->epoch = rg__shared_epoch(c->q->shared);
     return rc;
 }
 
@@ -213,6 +215,14 @@ static void adapt(rg__consumer *c, const rg__batch *b) {
     if (c->limit > c->cfg.max_batch) c->limit = c->cfg.max_batch;
 }
 
+/* The rows are locked now. If Redis has lost its data since the queue was read, nothing there tells readers
+ * that they are about to change: then nothing is changed, and the queue is read again. */
+static int confirm(const rg__consumer *c, const rg__ctx *ctx, rg_err *err) {
+    bool same = false;
+    int rc = rg__shared_confirm(c->q->shared, ctx, c->epoch, &same, err);
+    return rc < 0 ? rc : same ? DONE : MOVED;
+}
+
 static int try_on(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *b, bool *unknown,
                   rg_err *err) {
     rg__pos at = {0, 0};
@@ -221,6 +231,7 @@ static int try_on(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *
     int64_t started_us = rg__now_us();
     rg__kill_point(RG__KILL_BEGUN);
     rc = rg__pos_compare(at, c->at) == 0 ? transact(c, m, ctx, b, err) : MOVED;
+    if (rc == DONE) rc = confirm(c, ctx, err);
     if (rc == DONE) rc = commit(m, ctx, unknown, err);
     else rg__mysql_rollback(m, ctx);
     if (rc != DONE) return rc;

@@ -17,7 +17,7 @@ static int command(const rg__queue *q, const rg__ctx *ctx, redisReply **reply, r
     rg__redis *c = NULL;
     *reply = NULL;
     if (!q->shared) return rg__fail(err, RG_EMISUSE, "queue %s has no Redis pool", q->name);
-    int rc = rg__redis_acquire(rg__shared_pool(q->shared), ctx, &c, err);
+    int rc = rg__shared_acquire(q->shared, ctx, &c, err);
     if (rc < 0) return rc;
     rc = rg__redis_command(c, ctx, reply, err, argc, argv, NULL);
     rg__redis_release(c);
@@ -139,7 +139,7 @@ static int trim_and_count(rg__redis *c, const rg__queue *q, const rg__ctx *ctx, 
 int rg__stream_trim(const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64_t *len,
                     rg_err *err) {
     rg__redis *c = NULL;
-    int rc = rg__redis_acquire(rg__shared_pool(q->shared), ctx, &c, err);
+    int rc = rg__shared_acquire(q->shared, ctx, &c, err);
     if (rc < 0) return rc;
     rc = trim_and_count(c, q, ctx, upto, len, err);
     rg__redis_release(c);

@@ -77,6 +77,7 @@ static int heal_on(rg__mysql *c, const rg__ctx *ctx, rg__shared *shared, rg_err 
         if (rc >= 0) rc = rg__inval_clear(c, ctx, redis, err);
         if (rc >= 0) rc = rg__outage_close(c, ctx, redis, err);
     }
+    rg__kill_point(RG__KILL_HEALED);
     if (rc >= 0) rc = rg__mysql_commit(c, ctx, err);
     else rg__mysql_rollback(c, ctx);
     return rc;
@@ -213,4 +214,18 @@ int rg__outage_cover(rg__store *s, const rg__ctx *ctx, int mysql_pool, int redis
             return rg__inval_add(conn, ctx, redis, c, mysql_pool, err);
     }
     return rg__fail(err, RG_EUNAVAILABLE, "Redis pool %s comes and goes", redis);
+}
+
+/* ---- which server it is ---- */
+
+void rg__witness(rg__store *s, const rg__ctx *ctx, const rg_type *t) {
+    if (t->redis_pool < 0) return;
+    rg__outage *o = outage_of(s, t->mysql_pool, t->redis_pool);
+    rg__mysql_pool *pool = rg__store_mysql(s, t);
+    uint64_t now = rg__mysql_identity(pool);
+    if (!now || now == atomic_load_explicit(&o->server, memory_order_relaxed)) return;
+    rg__ctx within = *ctx;
+    within.deadline_ms = rg__deadline_within(ctx->deadline_ms, LOOK_MS);
+    if (rg__shared_witness(s->shared[t->redis_pool], &within, rg__mysql_pool_name(pool), now, NULL) >= 0)
+        atomic_store(&o->server, now);
 }

@@ -33,6 +33,7 @@ struct rg__outage {
     uint64_t number;        /* of outages, as last seen */
     bool known;
     uint64_t waited;        /* the outage whose wait is over in this process */
+    atomic_ullong server;   /* that the Redis pool was told the MySQL pool is connected to */
 };
 
 int rg__outages_new(rg__store *s, rg_err *err);
@@ -50,6 +51,10 @@ int rg__outage_cover(rg__store *s, const rg__ctx *ctx, int mysql_pool, int redis
                      rg__mysql *conn, const rg__changes *c, rg_err *err);
 /* May these be covered at all: is Redis away, and no type of theirs strict? */
 bool rg__outage_may_cover(const rg__changes *c, int rc);
+
+/* Tells Redis when the MySQL pool of a type is connected to another server than before, which may lack what
+ * was committed last. After a read from it, before that fills anything; costs nothing as a rule. */
+void rg__witness(rg__store *s, const rg__ctx *ctx, const rg_type *t);
 
 /* ---- outage_table.c ---- */
 typedef struct rg__outage_row {

@@ -6,7 +6,8 @@ local tx, meta = ARGV[1], ARGV[2]
 
 -- The mark expired or was lost, or there was none: whatever stands there may be older.
 local function late(key, e, s)
-  if s == 'P' or s == 'Q' then return distrust(key, e, '2') end
+  -- what is queued was built on what a locking read found after the COMMIT
+  if s == 'P' or s == 'Q' then return distrust(key, e, '0') end
   if s == 'D' or s == 'X' or not e then return end
   if s == 'L' and heals(e) then return expose(key) end
   if s ~= 'M' then return call('DEL', key) end
