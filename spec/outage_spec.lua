@@ -186,5 +186,39 @@ describe("a Redis that hangs", function()
     end)
     must(db:flush())
     assert.equal(2, orm:session():get(Shelf, a.id).n)
+    db:close()
+  end)
+
+  it("counts for nothing once MySQL is another server, which lacks what was committed last", function()
+    local world, link = support.world(), os.tmpname()
+    local function point_to(socket) support.shell("ln -sfn " .. socket .. " " .. link) end
+    local function url() return "mysql+unix://" .. link .. "?user=root&db=" .. world.name end
+    local function administer(text)
+      must(orm:session():connection(function(conn) return conn:execute(text) end))
+    end
+    administer("CREATE DATABASE " .. world.name)
+    point_to(servers.mysql_socket)
+    local options = { mysql = url(), redis = servers:redis_url(), prefix = world.name, entities = { Shelf } }
+    local here = must(regolith.open(options))
+    must(here:schema_apply())
+    local db = here:session()
+    local a = db:new(Shelf, { name = "a", n = 7 })
+    must(db:flush())
+    assert.equal(7, here:session():get(Shelf, a.id).n)
+    -- the other server has an older row
+    local there = world:open { Shelf }
+    must(there:session():execute("INSERT INTO shelf (id, name, n, place) VALUES (?, 'a', 6, 0)", a.id))
+    point_to(must(os.getenv "REGOLITH_MYSQL_SOCKET"))
+    administer("DROP DATABASE " .. world.name)
+    here:close()
+    here = must(regolith.open(options))
+    db = here:session()
+    assert.equal(7, db:get(Shelf, a.id).n) -- nobody was told
+    db:get(Shelf, a.id + 1000)             -- the first load
+    assert.equal(6, here:session():get(Shelf, a.id).n)
+    db:close()
+    here:close()
+    os.remove(link)
+    world:close()
   end)
 end)

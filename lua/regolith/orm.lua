@@ -66,7 +66,7 @@ local function engine_opts(settings)
     operation_timeout_ms = settings.timeout_ms or 0, id_block = settings.id_block or 0,
     node = settings.node or 0, queue_max_len = settings.queue_max_len or 0,
     backpressure_wait_ms = settings.backpressure_wait_ms or 0,
-    outage = types.OUTAGE[settings.outage] or 0,
+    outage = types.OUTAGE[settings.outage] or 0, mark_ms = settings.mark_ms or 0,
     workers = settings.workers or 0, max_queued = settings.max_queued or 0,
     log_mask = mask, log_values = values,
   })

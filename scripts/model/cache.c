@@ -61,7 +61,7 @@ enum { POISON = 1, EXPIRED = 2, CROWD = 4 };
 typedef struct entry {
     uint8_t kind, epoch;
     uint8_t value;  /* VALID; PENDING: what the database held when it was queued */
-    uint8_t flag;   /* LEASED: as in cache.h; PENDING: '1' or '2' */
+    uint8_t flag;   /* LEASED, PENDING: as in cache.h */
     uint8_t owner;  /* LEASED: reader */
     uint8_t marks;  /* MARKED: a bit a writer */
     uint8_t mflags;
@@ -246,7 +246,7 @@ static bool mark(state *s, int i) {
 /* publish.lua, late */
 static void late(state *s) {
     entry *e = &s->e;
-    if (e->kind == PENDING) e->flag = '2';
+    if (e->kind == PENDING) e->flag = '0';
     else if (e->kind == MARKED) e->mflags |= POISON;
     else if (heals(e)) *e = exposed();
     else if (e->kind != EXPOSED) *e = none();

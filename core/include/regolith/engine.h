@@ -27,6 +27,7 @@ typedef struct rg_engine_opts {
     int32_t log_mask;             /* query log: 1 mysql, 2 redis, 4 process cache [0] */
     int32_t log_values;           /* 1: values are shown in the query log */
     int32_t outage;               /* rg_outage of types that do not say [strict] */
+    uint32_t mark_ms;             /* how long a flush's marks last: longer than a COMMIT takes [30000] */
 } rg_engine_opts;
 
 RG_API rg_config *rg_config_new(const rg_engine_opts *opts, rg_err *err);

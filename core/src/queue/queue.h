@@ -99,6 +99,14 @@ typedef enum rg__kill {
     RG__KILL_TOLD,         /* before applied entries are trimmed */
     RG__KILL_TRIMMED,      /* after that */
     RG__KILL_SETTLING,     /* while a start tells the caches what an earlier run did not */
+    RG__KILL_FLUSH_WRITTEN,   /* a flush, from here on: before MARK */
+    RG__KILL_FLUSH_MARKED,    /* before COMMIT */
+    RG__KILL_FLUSH_COMMITTED, /* before PUBLISH */
+    RG__KILL_FLUSH_PUBLISHED, /* before it is told to be done */
+    RG__KILL_FLUSH_UNDONE,    /* after ROLLBACK, before UNMARK */
+    RG__KILL_FLUSH_COVERED,   /* Redis is away: the keys are in the transaction, before COMMIT */
+    RG__KILL_LOADED,          /* a read: before it fills Redis */
+    RG__KILL_HEALED,          /* Redis knows what was written without it, before that is committed */
     RG__KILL_END
 } rg__kill;
 void rg__kill_point(rg__kill step);

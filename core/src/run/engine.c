@@ -100,6 +100,7 @@ static int make_shared(rg_engine *e, const rg_config *c, rg_err *err) {
     for (uint32_t i = 0; i < s->n_redis; i++) {
         s->shared[i] = rg__shared_new(e->redis[i], s->process, &s->schema, c->prefix, &s->metrics, err);
         if (!s->shared[i]) return RG_ENO_MEMORY;
+        rg__shared_timing(s->shared[i], 0, c->opts.mark_ms);
         s->coherence[i] = rg__coherence_new(s->shared[i], s->process, err);
         if (!s->coherence[i]) return RG_ENO_MEMORY;
     }

@@ -161,11 +161,13 @@ static int cover(flush *f, uint32_t redis_pool, int rc, rg_err *err) {
         if (f->parts[i].conn)
             rc = rg__outage_cover(f->store, f->ctx, (int)i, (int)redis_pool, f->parts[i].conn, c, err);
     f->marked[redis_pool] = false;
+    if (rc >= 0) rg__kill_point(RG__KILL_FLUSH_COVERED);
     return rc;
 }
 
 static int mark(flush *f, rg_err *err) {
     int rc = collect_changes(f, err);
+    for (size_t i = 0; i < f->items->n; i++) rg__witness(f->store, f->ctx, f->items->items[i].type);
     for (uint32_t i = 0; rc >= 0 && i < f->store->n_redis; i++) {
         rg__changes *c = &f->changes[i];
         if (c->n == 0) continue;
@@ -248,16 +250,21 @@ static int attempt(flush *f, rg_err *err) {
     int rc = RG_OK;
     bool some = false;
     for (uint32_t i = 0; rc >= 0 && i < f->store->n_mysql; i++) rc = run_part(f, (int)i, err);
+    if (rc >= 0) rg__kill_point(RG__KILL_FLUSH_WRITTEN);
     if (rc >= 0) rc = mark(f, err);
+    if (rc >= 0) rg__kill_point(RG__KILL_FLUSH_MARKED);
     if (rc >= 0) rc = commit(f, &some, err);
     if (rc >= 0) {
+        rg__kill_point(RG__KILL_FLUSH_COMMITTED);
         publish(f);
+        rg__kill_point(RG__KILL_FLUSH_PUBLISHED);
         return rc;
     }
     /* an unknown outcome leaves the marks: they expire and are healed by a locking read */
     bool unknown = rc == RG_ECOMMIT_UNKNOWN || (err && err->cls == RG_CLASS_AMBIGUOUS);
     undo_inside(f);
     rollback(f);
+    rg__kill_point(RG__KILL_FLUSH_UNDONE);
     if (!unknown && !some) rc = or_pending(f, rc, err);
     if (!unknown && !some) unmark(f);
     return rc;

@@ -256,6 +256,8 @@ static int select_all(load *l, rg_err *err) {
 /* Fills Redis for those whose lease is held; the row, or its absence. */
 static void fill(load *l) {
     if (!l->n_keys) return;
+    rg__kill_point(RG__KILL_LOADED);
+    rg__witness(l->store, l->ctx, l->type);
     bool any[2] = {false, false};
     for (size_t i = 0; i < l->n; i++) {
         item *it = &l->items[i];

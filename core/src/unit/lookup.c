@@ -113,6 +113,7 @@ static int ids_of(lookup *l, const rg__rows *rows) {
 
 static void fill(lookup *l) {
     if (!l->shared || !l->entry.lease.held) return;
+    rg__witness(l->store, l->ctx, l->type);
     if (!l->index->exact && l->n == 0) {
         rg__shared_unlease(l->shared, l->ctx, &l->key, 1, &l->entry);
         return;
@@ -217,6 +218,20 @@ static size_t check(lookup *l, rg__rows *rows) {
     return dropped;
 }
 
+/* What MySQL says may be newer than what the process cache has still to be told: nobody here is to read
+ * the older one after the newer one. */
+static void outdate(const lookup *l, const rg__rows *rows) {
+    for (size_t i = 0; l->type->cache_process && i < rows->n; i++) {
+        if (!rows->items[i]) continue;
+        const void *row = rg_block_data(rows->items[i]);
+        uint64_t id = rg__row_id(l->type, row);
+        rg_block *held = rg__process_get(l->store->process, l->type->space, id);
+        bool same = held && rg_block_len(held) && rg__row_sum(rg_block_data(held)) == rg__row_sum(row);
+        if (held && !same) rg__process_drop(l->store->process, l->type->space, id);
+        rg_block_unref(held);
+    }
+}
+
 /* Straight from MySQL; for cached types the row tiers may know newer (queued) values. */
 static int from_mysql(lookup *l, rg__rows *rows, rg_err *err) {
     int rc = select_rows(l, rows, err);
@@ -233,6 +248,7 @@ static int from_mysql(lookup *l, rg__rows *rows, rg_err *err) {
         overlay(l, rows);
         if (l->index->exact) check(l, rows);
     }
+    if (rc >= 0) outdate(l, rows);
     return rc;
 }
 

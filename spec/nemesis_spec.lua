@@ -1,0 +1,115 @@
+-- SPDX-License-Identifier: MIT
+-- Processes that read and write the same rows while everything is killed, cut and delayed; what they saw is
+-- checked afterwards. REGOLITH_LONG=1: some minutes of it, at least 100,000 writes.
+
+local histories = require "support.history"
+local nemesis = require "support.nemesis"
+
+local EVENTS = {
+  "kill_process", "cut_redis", "squeeze", "delay_redis", "kill_process", "cut_mysql", "kill_redis", "delay_mysql",
+  "kill_process", "empty", "kill_mysql",
+}
+
+local is_long = os.getenv "REGOLITH_LONG" == "1"
+
+--- Tests may break rules of a build for tests.
+local function is_breakable()
+  local file = io.open((os.getenv "REGOLITH_BUILD_DIR" or "build") .. "/CMakeCache.txt", "r")
+  local text = file and file:read "*a" or ""
+  if file then file:close() end
+  return text:find("CMAKE_BUILD_TYPE:STRING=Debug", 1, true) or text:find("REGOLITH_BREAKABLE:BOOL=ON", 1, true)
+end
+
+local function run(opts)
+  opts.processes, opts.rows, opts.seconds = opts.processes or 6, 200, opts.seconds or 4
+  return nemesis.run(opts)
+end
+
+local function assert_clean(history)
+  assert.equal("", table.concat(history.violations, "\n"))
+  assert.is_true(history.n_writes > 100 and history.n_reads > 100)
+end
+
+describe("the checker of histories", function()
+  local START = { { version = 1, value = 0 }, { version = 1, value = 0 } }
+
+  --- What is wrong with these lines of one process, or of several.
+  local function judge(final, ...)
+    local history = histories.new()
+    for i = 1, select("#", ...) do history:take((select(i, ...)), "shared") end
+    history:check(START, { final, START[2] })
+    return table.concat(history.violations, "; ")
+  end
+
+  local WRITTEN = "B 1 11 1.0\nW 1 2 11 1.0 1.1 ok flush\n"
+  local ENDS = { version = 2, value = 11 }
+
+  it("finds nothing in what is right", function()
+    assert.equal("", judge(ENDS, WRITTEN .. "R 1 2 11 1.2 1.3\n", "R 1 1 0 1.05 1.08\nR 1 2 11 1.08 1.2\n"))
+    assert.equal("", judge(ENDS, "B 1 11 1.0\nW 1 0 11 1.0 1.1 info flush\n"))
+    assert.equal("", judge(START[1], "B 1 11 1.0\n"))
+  end)
+
+  it("finds stale, dirty and backward reads", function()
+    assert.matches("^stale: row 1", judge(ENDS, WRITTEN, "R 1 1 0 1.2 1.3\n"))
+    assert.matches("stale: row 1", judge(ENDS, "B 1 11 1.0\n", "R 1 2 11 1.2 1.3\n", "R 1 1 0 1.4 1.5\n"))
+    assert.matches("^dirty: row 1.*nobody wrote", judge(START[1], "R 1 2 99 1.2 1.3\n"))
+    local undone = "B 1 11 1.0\nW 1 0 11 1.0 1.1 fail flush\n"
+    assert.matches("^dirty: row 1.*undone", judge(START[1], undone .. "R 1 2 11 1.2 1.3\n"))
+    assert.matches("dirty: row 2.*of row 1", judge(ENDS, WRITTEN .. "R 2 2 11 1.2 1.3\n"))
+    assert.matches("back: row 1", judge(ENDS, "R 1 2 11 1.05 1.06\nR 1 1 0 1.055 1.07\n", WRITTEN))
+  end)
+
+  it("finds lost writes and lost updates", function()
+    assert.matches("lost write: version 2 of row 1", judge(START[1], WRITTEN))
+    local twice = "B 1 12 1.0\nW 1 2 12 1.0 1.1 ok flush\n"
+    assert.matches("lost update: row 1 got version 2 twice", judge(ENDS, WRITTEN, twice))
+    assert.matches("row 1 took 2 steps; 1 writes", judge({ version = 3, value = 11 }, WRITTEN))
+    assert.matches("row 1 ends with value 5", judge({ version = 2, value = 5 }, WRITTEN))
+  end)
+end)
+
+describe("a nemesis run", function()
+  it("shows nothing wrong, flushed and queued, whatever is killed", function()
+    assert_clean(run { async = true, kills = true, mark_ms = 60, events = EVENTS })
+  end)
+
+  it("catches values that are put back", function()
+    local history = run { seconds = 2, events = { "old_values" } }
+    assert.matches("stale: row", table.concat(history.violations, "\n"))
+  end)
+
+  if is_breakable() then
+    it("catches a build without marks", function()
+      local history = run { seconds = 3, kills = true, points = { 14 }, broken = "mark", events = {} }
+      assert.matches("differs in value version", table.concat(history.violations, "\n"))
+    end)
+  end
+
+  if is_long then
+    it("shows nothing wrong in 100,000 writes", function()
+      local writes, reads, acknowledged, processes = 0, 0, 0, 0
+      local ways = {
+        { async = true, mark_ms = 60 }, {}, { async = true, outage = "available" },
+        { mark_ms = 60, outage = "available" },
+      }
+      local i = 0
+      while writes < 100000 do
+        i = i % #ways + 1
+        local way = ways[i]
+        math.randomseed(writes + i)
+        local history = run {
+          seconds = 45, kills = true, events = EVENTS, every_s = 0.5, async = way.async, mark_ms = way.mark_ms,
+          outage = way.outage,
+        }
+        writes, reads, processes = writes + history.n_writes, reads + history.n_reads, processes + #history.processes
+        for _, list in pairs(history.writes) do
+          for _, w in ipairs(list) do acknowledged = acknowledged + (w.outcome == "ok" and 1 or 0) end
+        end
+        io.stderr:write(string.format("nemesis: %d writes (%d acknowledged), %d reads, %d processes, %d violations\n",
+          writes, acknowledged, reads, processes, #history.violations))
+        assert_clean(history)
+      end
+    end)
+  end
+end)
