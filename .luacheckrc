@@ -19,3 +19,4 @@ for _, shared in ipairs { "prelude", "marks" } do
    files["core/src/cache/scripts/" .. shared .. ".lua"] = { ignore = { "211", "411" } }
 end
 files["core/src/cache/scripts"] = { std = "lua51", globals = given }
+files["core/src/lock/scripts"] = { std = "lua51", globals = { "redis", "KEYS", "ARGV" } }

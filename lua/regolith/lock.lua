@@ -1,127 +1,267 @@
 -- SPDX-License-Identifier: MIT
--- Reading with a lock, inside a transaction: rows come from MySQL and stay as they are until its end.
--- An entity that is known already is brought up to date; one with pending changes is in conflict when
--- its row has changed.
+-- Locks between processes: leases in Redis with a fencing token, and MySQL's own locks on a connection
+-- that is theirs alone.
 
 local errors = require "regolith.err"
 local native = require "regolith.native"
 local options = require "regolith.options"
+local sql = require "regolith.sql"
 
-local C, ffi, err = native.C, native.ffi, native.err
-local HIT = tonumber(C.RG_GET_HIT)
-local MODES = { share = 1, update = 2 }
-local NOWAIT, SKIP = 4, 8
-local u64p = ffi.typeof "const uint64_t *"
+local C, ffi, err, done = native.C, native.ffi, native.err, native.done
 
-local M = {
-  --- What calls that may lock take.
-  OPTIONS = { lock = options.one_of("share", "update"), nowait = options.boolean, skip_locked = options.boolean },
+local TTL_MS, ADVISORY_GRACE_MS = 10000, 5000
+local ttl = options.integer(50, 86400000)
+local wait = options.integer(0, 2147483647)
+local LOCK = {
+  ttl_ms = ttl, wait_ms = wait, renew = options.boolean, max_ms = options.integer(1, 4294967295),
+  redis = options.string, on_lost = options.func,
 }
+local ADVISORY = { timeout_ms = wait, pool = options.string }
 
---- The engine's number for a lock; 0: none is asked for. Raises outside a transaction.
----@param session regolith.Session
----@param T regolith.Type
----@param opts { lock: "share"|"update"?, nowait: boolean?, skip_locked: boolean? }
----@param what string
----@param level integer
----@return integer
-function M.number(session, T, opts, what, level)
-  if not opts.lock then
-    if opts.nowait or opts.skip_locked then
-      error(what .. ": 'nowait' and 'skip_locked' are for a 'lock'", level + 1)
-    end
-    return 0
+--- What was given after the name: options, a function, both or neither.
+local function arguments(what, name, opts, fn, schema)
+  if type(name) ~= "string" or name == "" or #name > 512 then
+    error(what .. ": a lock's name is a string of 1 to 512 bytes", 3)
   end
-  if opts.nowait and opts.skip_locked then
-    error(what .. ": 'nowait' and 'skip_locked' exclude each other", level + 1)
-  end
-  if T.shards then error(what .. ": rows of an entity with shards cannot be locked", level + 1) end
-  local scope = session._pools and session._pools[T.pool]
-  if not (scope and scope._tx) then
-    error(what .. ": a lock lasts until the end of a transaction; there is none", level + 1)
-  end
-  return MODES[opts.lock] + (opts.nowait and NOWAIT or 0) + (opts.skip_locked and SKIP or 0)
+  if type(opts) == "function" and fn == nil then opts, fn = nil, opts end
+  if fn ~= nil and type(fn) ~= "function" then error(what .. " takes a name, options and a function", 3) end
+  return options.require(what, opts, schema, 4), fn
 end
 
---- Has an operation lock what it reads.
+--- Gives the lock back whatever happened, then returns or raises what the function did.
+local function finish(lock, ok, ...)
+  if lock:_open() then lock:release() end
+  if not ok then error((...), 0) end
+  return ...
+end
+
+-- ---- in Redis -----------------------------------------------------------------------------------
+
+--- A lock in Redis.
+---@class regolith.Lock
+---@field name string
+---@field token number grows with every lock of the prefix that is taken
+---@field _orm regolith.Orm
+---@field _c ffi.cdata*? rg_lock; nil once it was given back
+---@field _on_lost fun(lock: regolith.Lock)? until it was called
+local Lock = { __name = "regolith.Lock" }
+Lock.__index = Lock
+
+function Lock:_open() return self._c ~= nil end
+
+local function handle(self)
+  return self._c or error("the lock has been given back", 3)
+end
+
+local function tell(self)
+  local fn = self._on_lost
+  self._on_lost = nil
+  if fn then fn(self) end
+end
+
+--- Is it surely held, now? Asks nobody. Once false, for ever.
+---@return boolean
+function Lock:held()
+  if not self._c then return false end
+  local held = C.rg_lock_left_ms(self._c) > 0
+  if not held then tell(self) end
+  return held
+end
+
+--- How long it is surely held, if it is not renewed; 0 when it is not.
+---@return number
+function Lock:left_ms() return self._c and C.rg_lock_left_ms(self._c) or 0 end
+
+--- Renews the lease now, with another ttl if one is given.
+---@param ttl_ms? integer
 ---@return true? ok
----@return regolith.Err? err
-function M.apply(op, number)
-  if number == 0 or C.rg_op_lock(op, number, err) >= 0 then return true end
-  return nil, errors.from_c(err)
+---@return regolith.Err? err LOCK_LOST
+function Lock:extend(ttl_ms)
+  local c = handle(self)
+  local wrong = ttl_ms ~= nil and ttl(ttl_ms)
+  if wrong then error("extend: ttl_ms " .. wrong, 2) end
+  local op, fault = self._orm:_do(C.rg_op_lock_extend(c, ttl_ms or 0, err))
+  if op then return true end
+  if fault.code == "LOCK_LOST" then tell(self) end
+  return errors.results(fault)
 end
 
---- Brings a known entity up to date with the row in the view.
-local function refresh(self, S, e, place)
-  local flush = require "regolith.flush"
-  local view, slot = self._view, self._view.slot
-  local same = C.rg_session_same(self._c, place - 1, slot) == 1
-  local columns, fault = not same and flush.changed_columns(self, S, e, place) or nil, nil
-  if not same and not columns then return nil, fault end
-  if same or #columns > 0 then C.rg_session_repin(self._c, slot, nil) end
-  if same then return true end
-  if #columns > 0 then
-    return nil, errors.new("CONFLICT", string.format("%s %.0f has pending changes, and has changed since it was read",
-      S.T.name, e.id), { entity = S.T.name, row = e })
-  end
-  C.rg_session_row(self._c, slot, view)
-  flush.move(self, S, e, place, view)
-  flush.reset(S, e, view.data)
+--- Gives it back.
+---@return true? ok
+---@return regolith.Err? err LOCK_LOST when it was not held any more
+function Lock:release()
+  local c = handle(self)
+  local op, fault = self._orm:_do(C.rg_op_lock_release(c, err))
+  if not op and fault.code == "MISUSE" then return errors.results(fault) end -- a phase that cannot wait
+  if not op and fault.code == "LOCK_LOST" then tell(self) end
+  self:drop()
+  if not op then return errors.results(fault) end
   return true
 end
 
---- Row i of a locking operation as an entity; nil when there is none, or nil and the error.
----@return table? entity
----@return regolith.Err? err
-function M.row(self, S, op, i)
-  local view = self._view
-  if C.rg_op_row(op, i, self._c, view) ~= HIT then return nil end
-  local id = tonumber(ffi.cast(u64p, view.data + S.id_at)[0])
-  local place = S.places[id]
-  if not place then return self:_adopt(S, id, view) end
-  local e = place > 0 and self._at[place] or self._new[-place]
-  if place < 0 then
-    C.rg_session_repin(self._c, view.slot, nil)
-    return e
-  end
-  local ok, fault = refresh(self, S, e, place)
+--- Leaves giving it back to the engine: never waits, and tells nothing.
+function Lock:drop()
+  local c = self._c
+  self._c, self._on_lost, self._watch = nil, nil, nil
+  if c then C.rg_lock_free(ffi.gc(c, nil)) end
+end
+
+local lock_opts = ffi.typeof "rg_lock_opts"
+
+local function watch(self)
+  local host = self._orm._host
+  if not self._on_lost or not host.watch then return end
+  local c = self._c
+  self._watch = host:watch(function(notifier, tag) return C.rg_lock_tell(c, notifier, tag) == 1 end,
+    function() tell(self) end)
+end
+
+local function take(orm, name, opts)
+  local wait_ms = opts.wait_ms or 0
+  local c_opts = lock_opts {
+    size = ffi.sizeof(lock_opts), redis = opts.redis, ttl_ms = opts.ttl_ms or TTL_MS, wait_ms = wait_ms,
+    renew = opts.renew == false and 0 or 1, max_ms = opts.max_ms or 0,
+  }
+  local op, fault = orm:_do(C.rg_op_lock(orm._engine, name, #name, c_opts, err), wait_ms + 60000)
+  if not op then return nil, fault end
+  local c = C.rg_op_lock_take(op)
+  done(op)
+  if c == nil then return false end
+  c = ffi.gc(c, C.rg_lock_free)
+  local self = setmetatable({
+    name = name, token = C.rg_lock_token(c), _orm = orm, _c = c, _on_lost = opts.on_lost,
+  }, Lock)
+  watch(self)
+  return self
+end
+
+-- ---- in MySQL -----------------------------------------------------------------------------------
+
+--- A lock in MySQL, for as long as its connection lives.
+---@class regolith.AdvisoryLock
+---@field name string
+---@field _orm regolith.Orm
+---@field _sql_name string
+---@field _lease ffi.cdata*? nil once it was given back
+local Advisory = { __name = "regolith.AdvisoryLock" }
+Advisory.__index = Advisory
+
+function Advisory:_open() return self._lease ~= nil end
+
+--- The one value of a statement on a borrowed connection; nil and the error.
+local function ask(orm, lease, timeout_ms, text, ...)
+  local op = C.rg_op_lease_query(lease, text, #text, err)
+  if op == nil then return nil, errors.from_c(err) end
+  op = ffi.gc(op, C.rg_op_free)
+  if sql.bind(op, { ... }, select("#", ...)) < 0 then return nil, errors.from_c(err) end
+  local ok, fault = orm:_run(op, timeout_ms)
   if not ok then return nil, fault end
-  return self._doomed[e] == nil and e or nil
+  local row = sql.rows(op, 0)[1]
+  done(op)
+  return row.answer or false
 end
 
---- Rows first..last of a locking operation.
----@return table[]? list
----@return regolith.Err? err
-function M.rows(self, S, op, first, last)
-  local list = {}
-  for i = first, last do
-    local e, fault = M.row(self, S, op, i)
-    if fault then return nil, fault end
-    list[#list + 1] = e
+--- The connection goes back to its pool, which ends every lock on it; a lost one is closed.
+local function give_back(orm, lease)
+  orm:_do(C.rg_op_lease_return(lease, err))
+  C.rg_lease_free(ffi.gc(lease, nil))
+end
+
+local function lost(self, why)
+  return errors.new("LOCK_LOST", string.format("the lock '%s' is not held any more: %s", self.name, why))
+end
+
+--- Is it held, as far as its connection tells? Asks nobody.
+---@return boolean
+function Advisory:held() return self._lease ~= nil and C.rg_lease_alive(self._lease) == 1 end
+
+--- Asks the server whether it is held.
+---@return boolean? held
+---@return regolith.Err? err when the server did not answer; then it is not
+function Advisory:check()
+  local lease = self._lease or error("the lock has been given back", 2)
+  local answer, fault = ask(self._orm, lease, nil, "SELECT IS_USED_LOCK(?) = CONNECTION_ID() AS answer", self._sql_name)
+  if answer == nil then return errors.results(fault) end
+  return answer == 1
+end
+
+--- Gives it back, and its connection.
+---@return true? ok
+---@return regolith.Err? err LOCK_LOST when it was not held any more
+function Advisory:release()
+  local lease = self._lease or error("the lock has been given back", 2)
+  local answer, fault = ask(self._orm, lease, nil, "SELECT RELEASE_LOCK(?) AS answer", self._sql_name)
+  if fault and fault.code == "MISUSE" then return errors.results(fault) end -- a phase that cannot wait
+  self._lease = nil
+  give_back(self._orm, lease)
+  if answer == 1 then return true end
+  return errors.results(lost(self, fault and fault.message or "another session ended it"))
+end
+
+--- Closes the connection, which ends the lock: never waits.
+function Advisory:drop()
+  local lease = self._lease
+  self._lease = nil
+  if lease then C.rg_lease_free(ffi.gc(lease, nil)) end
+end
+
+--- MariaDB takes parts of a second, MySQL whole ones.
+local GET_LOCK = "SELECT GET_LOCK(?, IF(VERSION() LIKE '%MariaDB%', ?, CEIL(?))) AS answer"
+
+local function take_advisory(orm, name, opts)
+  local buffer = ffi.new "char[65]"
+  C.rg_lock_sql_name(name, #name, buffer)
+  local sql_name, timeout_ms = ffi.string(buffer), opts.timeout_ms or 0
+  local op, fault = orm:_do(C.rg_op_borrow(orm._engine, opts.pool or "default", err))
+  if not op then return nil, fault end
+  local lease = ffi.gc(C.rg_op_lease(op), C.rg_lease_free)
+  done(op)
+  local seconds = timeout_ms / 1000
+  local answer
+  answer, fault = ask(orm, lease, timeout_ms + ADVISORY_GRACE_MS, GET_LOCK, sql_name, seconds, seconds)
+  if answer == 1 then
+    return setmetatable({ name = name, _sql_name = sql_name, _orm = orm, _lease = lease }, Advisory)
   end
-  return list
+  give_back(orm, lease)
+  if answer == 0 then return false end
+  return nil, fault or errors.new("SQL", string.format("GET_LOCK('%s') failed on the server", sql_name))
 end
 
---- session:get with options.
----@return table? entity
----@return regolith.Err? err
-function M.get(self, S, id, opts)
-  opts = options.require("get", opts, M.OPTIONS, 4)
-  local number = M.number(self, S.T, opts, "get", 3)
-  if number == 0 then return self:get(S.T.entity, id) end
-  local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 0, err))
-  if not op then return errors.results(fault) end
-  if C.rg_op_add_id(op, id, err) < 0 then return errors.fail(err) end
-  local ok
-  ok, fault = M.apply(op, number)
-  if ok then ok, fault = self:_run(op, 3) end
-  if not ok then return errors.results(fault) end
-  local e
-  e, fault = M.row(self, S, op, 0)
-  native.done(op)
-  if fault then return errors.results(fault) end
-  return e
-end
+-- ---- on an orm ----------------------------------------------------------------------------------
 
+local M = {}
+
+---@param Orm table
+function M.install(Orm)
+  --- Takes the lock of that name in Redis; false when somebody else has it. With a function: runs it with
+  --- the lock, gives the lock back, and returns what the function does.
+  ---@param name string
+  ---@param opts? { ttl_ms: integer?, wait_ms: integer?, renew: boolean?, max_ms: integer?, redis: string?, on_lost: fun(lock: regolith.Lock)? }
+  ---@param fn? fun(lock: regolith.Lock): any
+  ---@return regolith.Lock|false|nil lock
+  ---@return regolith.Err? err
+  function Orm:lock(name, opts, fn)
+    opts, fn = arguments("lock", name, opts, fn, LOCK)
+    local lock, fault = take(self, name, opts)
+    if lock == nil then return errors.results(fault) end
+    if not lock or not fn then return lock end
+    return finish(lock, pcall(fn, lock))
+  end
+
+  --- Takes the lock of that name in MySQL, on a connection that it keeps; false when somebody else has it.
+  --- With a function: as above.
+  ---@param name string
+  ---@param opts? { timeout_ms: integer?, pool: string? }
+  ---@param fn? fun(lock: regolith.AdvisoryLock): any
+  ---@return regolith.AdvisoryLock|false|nil lock
+  ---@return regolith.Err? err
+  function Orm:advisory_lock(name, opts, fn)
+    opts, fn = arguments("advisory_lock", name, opts, fn, ADVISORY)
+    local lock, fault = take_advisory(self, name, opts)
+    if lock == nil then return errors.results(fault) end
+    if not lock or not fn then return lock end
+    return finish(lock, pcall(fn, lock))
+  end
+end
 
 return M

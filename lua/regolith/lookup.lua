@@ -2,7 +2,7 @@
 -- Reading by the values of an index, reading all, and searching.
 
 local errors = require "regolith.err"
-local lock = require "regolith.lock"
+local locking = require "regolith.locking"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local query = require "regolith.query"
@@ -75,7 +75,7 @@ local function look_up(self, S, index, given, level, locks)
     if C.rg_op_also(op, numbers[i], err) < 0 then return nil, errors.from_c(err) end
   end
   local ok
-  ok, fault = lock.apply(op, locks)
+  ok, fault = locking.apply(op, locks)
   if ok then ok, fault = self:_run(op, level + 1) end
   if not ok then return nil, fault end
   return op
@@ -83,7 +83,7 @@ end
 
 local PAGE = { page = options.integer(1), size = options.integer(1) }
 local ALL_BY = { page = PAGE.page, size = PAGE.size }
-for name, check in pairs(lock.OPTIONS) do ALL_BY[name] = check end
+for name, check in pairs(locking.OPTIONS) do ALL_BY[name] = check end
 
 local M = {}
 
@@ -103,13 +103,13 @@ function M.install(Session)
     local S = self:_type(entity, 2)
     local def = index_of(S, index, 2)
     if not def.unique then error(string.format("the index '%s' is not unique; use all_by", index), 2) end
-    opts = options.require("by", opts, lock.OPTIONS)
-    local locks = lock.number(self, S.T, opts, "by", 2)
+    opts = options.require("by", opts, locking.OPTIONS)
+    local locks = locking.number(self, S.T, opts, "by", 2)
     local op, fault = look_up(self, S, def, value, 2, locks)
     if not op then return errors.results(fault) end
     local e
     if C.rg_op_rows(op) > 0 then
-      if locks > 0 then e, fault = lock.row(self, S, op, 0) else e = self:_row(S, op, 0) end
+      if locks > 0 then e, fault = locking.row(self, S, op, 0) else e = self:_row(S, op, 0) end
     end
     native.done(op)
     if fault then return errors.results(fault) end
@@ -136,7 +136,7 @@ function M.install(Session)
     local S = self:_type(entity, 2)
     local def = index_of(S, index, 2)
     opts = options.require("all_by", opts, ALL_BY)
-    local locks = lock.number(self, S.T, opts, "all_by", 2)
+    local locks = locking.number(self, S.T, opts, "all_by", 2)
     if opts.page and not opts.size then error("all_by: 'page' needs 'size'", 2) end
     local op, fault = look_up(self, S, def, value, 2, locks)
     if not op then return errors.results(fault) end
@@ -145,7 +145,7 @@ function M.install(Session)
     local last = opts.size and math.min(first + opts.size, total) or total
     local list
     if locks > 0 then
-      list, fault = lock.rows(self, S, op, first, last - 1)
+      list, fault = locking.rows(self, S, op, first, last - 1)
     else
       list = self:_rows(S, op, first, last - 1)
     end

@@ -9,6 +9,7 @@ local callbacks = require "regolith.callbacks"
 local config = require "regolith.config"
 local consumer = require "regolith.consumer"
 local errors = require "regolith.err"
+local lock = require "regolith.lock"
 local log = require "regolith.log"
 local native = require "regolith.native"
 local nginx = require "regolith.hosts.nginx"
@@ -310,5 +311,6 @@ end
 admin.install(Orm)
 audit.install(Orm)
 callbacks.install(Orm)
+lock.install(Orm)
 
 return M

@@ -3,7 +3,7 @@
 -- the entities found are those of the session.
 
 local errors = require "regolith.err"
-local lock = require "regolith.lock"
+local locking = require "regolith.locking"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local route = require "regolith.route"
@@ -54,7 +54,7 @@ local function run(self, mode, offset, limit)
   if numbers and #numbers > 1 and not spread(op, numbers, self._plan) then return nil, errors.from_c(err) end
   if sql.bind(op, self._params, self._n) < 0 then return nil, errors.from_c(err) end
   local ok
-  ok, fault = lock.apply(op, mode == ROWS and self._lock or 0)
+  ok, fault = locking.apply(op, mode == ROWS and self._lock or 0)
   if ok then ok, fault = session:_run(op, 3) end
   if not ok then return nil, fault end
   return op
@@ -62,7 +62,7 @@ end
 
 local function take_rows(self, op)
   local last = C.rg_op_rows(op) - 1
-  if self._lock then return lock.rows(self._session, self._type, op, 0, last) end
+  if self._lock then return locking.rows(self._session, self._type, op, 0, last) end
   return self._session:_rows(self._type, op, 0, last)
 end
 
@@ -104,9 +104,9 @@ end
 ---@return regolith.Query self
 function Query:lock(mode, opts)
   local given = { lock = mode }
-  for name, v in pairs(options.require("lock", opts, lock.OPTIONS)) do given[name] = v end
-  options.require("lock", given, lock.OPTIONS)
-  self._lock = lock.number(self._session, self._type.T, given, "lock", 2)
+  for name, v in pairs(options.require("lock", opts, locking.OPTIONS)) do given[name] = v end
+  options.require("lock", given, locking.OPTIONS)
+  self._lock = locking.number(self._session, self._type.T, given, "lock", 2)
   return self
 end
 

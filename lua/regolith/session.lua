@@ -8,7 +8,7 @@
 
 local errors = require "regolith.err"
 local entities = require "regolith.entity"
-local lock = require "regolith.lock"
+local locking = require "regolith.locking"
 local log = require "regolith.log"
 local native = require "regolith.native"
 local options = require "regolith.options"
@@ -216,7 +216,7 @@ end
 function Session:get(entity, id, opts)
   local S = self._types[entity] or self:_type(entity, 2)
   if type(id) ~= "number" or id % 1 ~= 0 then id = id_number(id, 2) end
-  if opts ~= nil then return lock.get(self, S, id, opts) end
+  if opts ~= nil then return locking.get(self, S, id, opts) end
   local place = S.places[id]
   if place then return alive(self, place) end
   local number = S.number or shards.number(S.shards, id)

@@ -40,7 +40,8 @@
     X(23, READ_ONLY,        "the server accepts no writes now")                                    \
     X(24, INTERNAL,         "a broken invariant of the library; please report it")             \
     X(25, UNEXPECTED_ROLLBACK, "a transaction that was to be committed was rolled back; cause says why")\
-    X(26, SELF_DEADLOCK,    "the row was written by a suspended transaction of the same caller")
+    X(26, SELF_DEADLOCK,    "the row was written by a suspended transaction of the same caller") \
+    X(27, LOCK_LOST,        "the lock is not held any more")
 /* clang-format on */
 #endif
 
@@ -71,7 +72,8 @@ typedef enum rg_code {
     RG_EREAD_ONLY = -23,
     RG_EINTERNAL = -24,
     RG_EUNEXPECTED_ROLLBACK = -25,
-    RG_ESELF_DEADLOCK = -26
+    RG_ESELF_DEADLOCK = -26,
+    RG_ELOCK_LOST = -27
 } rg_code;
 
 /* Where the error came from. */

@@ -147,6 +147,9 @@ RG_API rg_lease *rg_op_lease(rg_op *op); /* takes it from a DONE borrow; once */
 RG_API rg_op *rg_op_lease_query(rg_lease *lease, const char *sql, size_t len, rg_err *err);
 /* Rolls back what is open, resets the session state and gives the connection back to its pool. */
 RG_API rg_op *rg_op_lease_return(rg_lease *lease, rg_err *err);
+/* 0 when the connection is lost, as far as can be seen without asking the server; 1 otherwise, also
+ * while a statement runs. Never waits. */
+RG_API int rg_lease_alive(rg_lease *lease);
 /* Drops the handle; never waits: a connection that was not returned is closed (collector's path). */
 RG_API void rg_lease_free(rg_lease *lease);
 

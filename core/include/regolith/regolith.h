@@ -13,6 +13,7 @@
 #include <regolith/api.h>
 #include <regolith/engine.h>
 #include <regolith/err.h>
+#include <regolith/lock.h>
 #include <regolith/op.h>
 #include <regolith/pool.h>
 #include <regolith/queue.h>

@@ -296,6 +296,9 @@ unsigned long rg__mysql_thread_id(const rg__mysql *c) {
 size_t rg__mysql_max_packet(const rg__mysql *c) {
     return c->max_packet;
 }
+bool rg__mysql_alive(const rg__mysql *c) {
+    return !c->broken && c->pid == getpid() && rg__conn_quiet(c);
+}
 bool rg__mysql_broken(const rg__mysql *c) {
     return c->broken;
 }

@@ -68,6 +68,8 @@ bool rg__mysql_in_transaction(const rg__mysql *c);
 bool rg__mysql_doomed(const rg__mysql *c);
 unsigned rg__mysql_warnings(const rg__mysql *c); /* warning count of the last statement */
 bool rg__mysql_broken(const rg__mysql *c);
+/* Not broken, of this process, and nothing waits on the socket of an idle connection: not its end. */
+bool rg__mysql_alive(const rg__mysql *c);
 /* KILL HARD/KILL CONNECTION by another connection of the pool: settles what an old one was doing. */
 int rg__mysql_kill(rg__mysql_pool *pool, const rg__ctx *ctx, unsigned long thread_id, rg_err *err);
 

@@ -103,6 +103,8 @@ static int make_shared(rg_engine *e, const rg_config *c, rg_err *err) {
         rg__shared_timing(s->shared[i], 0, c->opts.mark_ms);
         s->coherence[i] = rg__coherence_new(s->shared[i], s->process, err);
         if (!s->coherence[i]) return RG_ENO_MEMORY;
+        e->keepers[i] = rg__keeper_new(e->redis[i], c->prefix, &s->metrics, err);
+        if (!e->keepers[i]) return RG_ENO_MEMORY;
     }
     return RG_OK;
 }
@@ -149,7 +151,8 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     for (uint32_t i = 0; i < s->n_mysql; i++)
         e->has_replicas |= rg__mysql_pool_replicas(s->mysql[i]) > 0;
     e->redis = c->redis;
-    s->n_redis = c->n_redis;
+    s->n_redis = e->n_redis = c->n_redis;
+    e->keepers = rg__calloc(e->n_redis + 1, sizeof(rg__keeper *));
     c->schema = (rg__schema){0};
     c->mysql = NULL;
     c->redis = NULL;
@@ -164,7 +167,7 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     s->coherence = rg__calloc(s->n_redis + 1, sizeof(rg__coherence *));
     s->queues = rg__calloc(s->n_mysql + 1, sizeof *s->queues);
     s->ids = rg__calloc(s->schema.n + 1, sizeof *s->ids);
-    if (!s->process || !s->flights || !s->shared || !s->coherence || !s->queues || !s->ids)
+    if (!e->keepers || !s->process || !s->flights || !s->shared || !s->coherence || !s->queues || !s->ids)
         return rg__fail_memory(err);
     for (uint32_t i = 0; i < s->schema.n; i++) pthread_mutex_init(&s->ids[i].lock, NULL);
     name_producers(s);
@@ -175,6 +178,8 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
 
 static void destroy(rg_engine *e) {
     rg__store *s = &e->store;
+    for (uint32_t i = 0; e->keepers && i < e->n_redis; i++) rg__keeper_free(e->keepers[i]);
+    rg__free(e->keepers);
     for (uint32_t i = 0; s->coherence && i < s->n_redis; i++)
         if (s->coherence[i]) rg__coherence_free(s->coherence[i]);
     for (uint32_t i = 0; s->shared && i < s->n_redis; i++) rg__shared_free(s->shared[i]);
@@ -232,6 +237,7 @@ void rg_engine_unref(rg_engine *e) {
 
 void rg_engine_close(rg_engine *e) {
     if (atomic_exchange(&e->closed, true)) return;
+    for (uint32_t i = 0; i < e->n_redis; i++) rg__keeper_stop(e->keepers[i]); /* gives locks back */
     for (uint32_t i = 0; i < e->store.n_mysql; i++) rg__mysql_pool_shutdown(e->store.mysql[i]);
     for (uint32_t i = 0; i < e->store.n_redis; i++) {
         rg__redis_pool_shutdown(e->redis[i]);

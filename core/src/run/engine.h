@@ -4,6 +4,7 @@
 #define RG_RUN_ENGINE_H
 
 #include <regolith/engine.h>
+#include "lock/lock.h"
 #include "run/worker.h"
 #include "unit/store.h"
 
@@ -22,6 +23,8 @@ struct rg_engine {
     atomic_bool closed;
     rg__store store;
     rg__redis_pool **redis; /* by redis_pool number */
+    rg__keeper **keepers;   /* by the same */
+    uint32_t n_redis;
     rg__workers *workers;
     uint32_t timeout_ms;
     bool has_replicas;      /* some MySQL pool has */

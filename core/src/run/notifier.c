@@ -164,10 +164,31 @@ void rg__notifier_complete(rg_op *op) {
     n->in_flight--;
     atomic_store(&op->phase, RG_OP_DONE);
     if (!n->closed && !op->abandoned) {
-        rg__list_add_tail(&n->done, &op->done);
+        rg__list_add_tail(&n->done, &op->done.node);
         wake(n);
     }
     pthread_mutex_unlock(&n->lock);
+}
+
+rg_notifier *rg__notifier_ref(rg_notifier *n) {
+    atomic_fetch_add(&n->refs, 1);
+    return n;
+}
+
+void rg__notifier_post(rg_notifier *n, rg__ready *ready) {
+    pthread_mutex_lock(&n->lock);
+    if (!n->closed) {
+        rg__list_add_tail(&n->done, &ready->node);
+        wake(n);
+    }
+    pthread_mutex_unlock(&n->lock);
+}
+
+void rg__notifier_withdraw(rg_notifier *n, rg__ready *ready) {
+    pthread_mutex_lock(&n->lock);
+    rg__list_remove(&ready->node);
+    pthread_mutex_unlock(&n->lock);
+    unref(n);
 }
 
 void rg__notifier_forget(rg_op *op) {
@@ -175,7 +196,7 @@ void rg__notifier_forget(rg_op *op) {
     if (!n) return;
     pthread_mutex_lock(&n->lock);
     op->abandoned = true;
-    rg__list_remove(&op->done);
+    rg__list_remove(&op->done.node);
     pthread_mutex_unlock(&n->lock);
 }
 
@@ -194,9 +215,9 @@ int rg_notifier_drain(rg_notifier *n, uint32_t *tags, uint32_t cap) {
     pthread_mutex_lock(&n->lock);
     swallow(n);
     while (got < cap && !rg__list_empty(&n->done)) {
-        rg_op *op = rg__container(n->done.next, rg_op, done);
-        rg__list_remove(&op->done);
-        tags[got++] = op->tag;
+        rg__ready *ready = rg__container(n->done.next, rg__ready, node);
+        rg__list_remove(&ready->node);
+        tags[got++] = ready->tag;
     }
     if (rg__list_empty(&n->done)) n->waiting_byte = false;
     pthread_mutex_unlock(&n->lock);

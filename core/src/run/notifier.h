@@ -12,6 +12,10 @@ void rg__notifier_unexpect(rg_op *op);
 void rg__notifier_complete(rg_op *op);
 /* The handle goes: its completion is nobody's any more. */
 void rg__notifier_forget(rg_op *op);
+/* News that are no operation's. The reference is for as long as `ready` may be posted. */
+rg_notifier *rg__notifier_ref(rg_notifier *n);
+void rg__notifier_post(rg_notifier *n, rg__ready *ready);
+void rg__notifier_withdraw(rg_notifier *n, rg__ready *ready); /* and gives the reference back */
 /* The operation is being freed: its reference to the notifier. */
 void rg__notifier_release(rg_op *op);
 

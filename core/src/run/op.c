@@ -2,6 +2,8 @@
 /* The life of an operation: made, run here or on a worker, its results, freed. */
 #include "run/op.h"
 
+#include <pthread.h>
+
 #include "base/alloc.h"
 #include "mysql/timeline.h"
 #include "run/notifier.h"
@@ -21,7 +23,7 @@ rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err) {
     op->err.item = -1;
     atomic_init(&op->owners, 1);
     atomic_init(&op->phase, RG_OP_NEW);
-    rg__list_init(&op->done);
+    rg__list_init(&op->done.node);
     return op;
 }
 
@@ -55,6 +57,7 @@ static void drop(rg_op *op) {
 void rg_op_free(rg_op *op) {
     if (!op) return;
     rg__notifier_forget(op);
+    if (atomic_load(&op->parked)) op->unpark(op);
     drop(op);
 }
 
@@ -67,21 +70,58 @@ static int execute(rg_op *op, uint32_t timeout_ms) {
     int rc = op->run(op, &ctx, &op->err);
     if (rc < 0 && op->err.code == 0) rg__fail(&op->err, rc, "%s", rg_code_name(rc));
     if (rc >= 0) op->err.code = 0;
-    return rc < 0 ? rc : RG_OK;
+    atomic_store(&op->parked, rc == RG__PARK);
+    return rc;
+}
+
+/* ---- parking ---- */
+
+/* Of operations that run inline, which wait for one another seldom enough to share them. */
+static pthread_mutex_t park_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t park_cond = PTHREAD_COND_INITIALIZER;
+
+static void wait_inline(rg_op *op) {
+    op->park(op);
+    pthread_mutex_lock(&park_lock);
+    while (!op->resumed) pthread_cond_wait(&park_cond, &park_lock);
+    op->resumed = false;
+    pthread_mutex_unlock(&park_lock);
+}
+
+static void resume_inline(rg_op *op) {
+    pthread_mutex_lock(&park_lock);
+    op->resumed = true;
+    pthread_cond_broadcast(&park_cond);
+    pthread_mutex_unlock(&park_lock);
+}
+
+void rg__op_resume(rg_op *op) {
+    if (op->inline_run) {
+        resume_inline(op);
+    } else if (rg__workers_resume(op->engine->workers, &op->job, &op->err) < 0) {
+        rg__notifier_complete(op);
+        drop(op);
+    }
 }
 
 int rg_op_run(rg_op *op, uint32_t timeout_ms) {
     if (atomic_load(&op->phase) != RG_OP_NEW)
         return rg__fail(&op->err, RG_EMISUSE, "the operation has run already");
+    op->inline_run = true;
+    op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
     int rc = execute(op, timeout_ms);
+    for (; rc == RG__PARK; rc = execute(op, timeout_ms)) wait_inline(op);
     atomic_store(&op->phase, RG_OP_DONE);
-    return rc;
+    return rc < 0 ? rc : RG_OK;
 }
 
 static void run_job(rg__job *job) {
     rg_op *op = rg__container(job, rg_op, job);
-    if (atomic_load(&op->owners) > 1) /* else abandoned while it was queued */
-        execute(op, 0);
+    /* With one owner it was abandoned while it was queued. A parked one may be gone already. */
+    if (atomic_load(&op->owners) > 1 && execute(op, 0) == RG__PARK) {
+        op->park(op);
+        return;
+    }
     rg__notifier_complete(op);
     drop(op);
 }
@@ -89,7 +129,7 @@ static void run_job(rg__job *job) {
 int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err) {
     if (atomic_load(&op->phase) != RG_OP_NEW)
         return rg__fail(err, RG_EMISUSE, "the operation has run already");
-    op->tag = tag;
+    op->done.tag = tag;
     op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
     op->job = (rg__job){.run = run_job};
     rg__list_init(&op->job.node);

@@ -12,13 +12,30 @@
 #include "unit/flush.h"
 #include "unit/load.h"
 
+/* 0, a negative code, or RG__PARK. */
 typedef int (*rg__op_fn)(rg_op *op, const rg__ctx *ctx, rg_err *err);
+
+/* A run that waits for something that needs no thread returns this; it is run again when rg__op_resume
+ * was called. Then park() has been called, which sees to that: once, from any thread, maybe before it
+ * returns. */
+enum { RG__PARK = 1 };
+
+/* What a notifier's list holds. */
+typedef struct rg__ready {
+    rg__node node;
+    uint32_t tag;
+} rg__ready;
 
 struct rg_op {
     rg_engine *engine;   /* a reference */
     rg__op_fn run;
     void (*cleanup)(rg_op *op); /* of `own`, may be NULL */
     void *own;           /* what the kind of operation keeps for itself */
+    void (*park)(rg_op *op);   /* for those whose run may return RG__PARK */
+    void (*unpark)(rg_op *op); /* the handle went: resume it soon if it is parked */
+    bool inline_run;     /* by rg_op_run */
+    bool resumed;        /* inline_run: under a lock of op.c */
+    atomic_bool parked;
     atomic_uint owners;
     atomic_int phase;    /* rg_op_phase */
     rg_err err;
@@ -29,8 +46,7 @@ struct rg_op {
     rg__job job;
     rg_notifier *notifier; /* a reference once submitted */
     bool abandoned;        /* the handle went first; under the notifier's lock */
-    rg__node done;         /* in the notifier's list of completions */
-    uint32_t tag;
+    rg__ready done;        /* in the notifier's list of completions */
     int64_t deadline_ms;
 
     /* inputs */
@@ -66,6 +82,8 @@ struct rg_op {
 };
 
 rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err);
+/* Ends the wait of a parked operation. */
+void rg__op_resume(rg_op *op);
 int rg__op_add_u64(rg_op *op, uint64_t v);
 /* ---- reads of one type, or of one of several shards (op_read.c) ---- */
 /* What one shard answers. */

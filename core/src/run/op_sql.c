@@ -135,6 +135,13 @@ rg_op *rg_op_lease_return(rg_lease *l, rg_err *err) {
     return on_lease(rg__op_new(l->engine, run_lease_return, err), l);
 }
 
+int rg_lease_alive(rg_lease *l) {
+    if (atomic_exchange(&l->busy, true)) return 1;
+    int alive = l->conn && rg__mysql_alive(l->conn);
+    atomic_store(&l->busy, false);
+    return alive;
+}
+
 void rg_lease_free(rg_lease *l) { lease_unref(l); }
 
 /* ---- tables ---- */

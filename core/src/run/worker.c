@@ -76,12 +76,12 @@ static int start_one(rg__workers *w) {
     return RG_OK;
 }
 
-int rg__workers_submit(rg__workers *w, rg__job *job, rg_err *err) {
+static int submit(rg__workers *w, rg__job *job, bool bounded, rg_err *err) {
     int rc = RG_OK;
     pthread_mutex_lock(&w->lock);
     check_process(w);
     if (w->stopping) rc = rg__fail(err, RG_ECLOSED, "the engine is closed");
-    else if (w->queued >= w->max_queued)
+    else if (bounded && w->queued >= w->max_queued)
         rc = rg__fail(err, RG_ELIMIT, "%u operations wait for a worker already", w->queued);
     else if (start_one(w) < 0)
         rc = rg__fail(err, RG_ELIMIT, "a worker thread cannot be started");
@@ -92,6 +92,14 @@ int rg__workers_submit(rg__workers *w, rg__job *job, rg_err *err) {
     }
     pthread_mutex_unlock(&w->lock);
     return rc;
+}
+
+int rg__workers_submit(rg__workers *w, rg__job *job, rg_err *err) {
+    return submit(w, job, true, err);
+}
+
+int rg__workers_resume(rg__workers *w, rg__job *job, rg_err *err) {
+    return submit(w, job, false, err);
 }
 
 void rg__workers_stop(rg__workers *w) {

@@ -17,6 +17,8 @@ typedef struct rg__workers rg__workers; /* shared */
 rg__workers *rg__workers_new(uint32_t threads, uint32_t max_queued);
 /* First in, first out. ELIMIT when max_queued wait; ECLOSED after stop. */
 int rg__workers_submit(rg__workers *w, rg__job *job, rg_err *err);
+/* One that ran before and goes on: not counted against max_queued. ECLOSED. */
+int rg__workers_resume(rg__workers *w, rg__job *job, rg_err *err);
 /* No more jobs; those waiting are run (they fail fast, as the pools are shut down); joins. */
 void rg__workers_stop(rg__workers *w);
 void rg__workers_free(rg__workers *w);

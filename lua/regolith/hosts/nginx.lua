@@ -35,7 +35,9 @@ local function drain(self, notifier)
     for i = 0, n - 1 do woken[i + 1] = tags[i] end
     for _, tag in ipairs(woken) do
       local entry = self.waiting[tag]
-      if entry then
+      if entry and entry.call then
+        entry.call()
+      elseif entry then
         entry.posted = true
         entry.sema:post(1)
       end
@@ -123,6 +125,27 @@ local function wait(self, op, entry)
   if #self.pool < 256 then self.pool[#self.pool + 1] = entry end
 end
 
+local function next_tag(self)
+  self.tag = (self.tag + 1) % 4294967296
+  return self.tag
+end
+
+--- Has fn called, in a timer of its own, when what `tell` arranges comes to pass. Keep the result: without
+--- it nothing is called.
+---@param tell fun(notifier: ffi.cdata*, tag: integer): boolean false: it has come to pass already
+---@param fn function
+---@return table? entry
+function Nginx:watch(tell, fn)
+  local notifier = self.notifier or start(self)
+  if not notifier then return nil end
+  local tag = next_tag(self)
+  local function call() ngx.timer.at(0, function() fn() end) end
+  local entry = { call = call }
+  self.waiting[tag] = entry
+  if not tell(notifier, tag) then call() end
+  return entry
+end
+
 ---@param op ffi.cdata* rg_op
 ---@param timeout_ms integer?
 ---@return true? ok
@@ -136,8 +159,7 @@ function Nginx:run(op, timeout_ms)
     if not notifier then return nil, fault end
   end
   local entry = take_entry(self)
-  self.tag = (self.tag + 1) % 4294967296
-  local tag = self.tag
+  local tag = next_tag(self)
   self.waiting[tag] = entry
   if C.rg_op_submit(op, notifier, tag, timeout_ms or 0, err) < 0 then
     self.waiting[tag] = nil
