@@ -74,7 +74,8 @@ describe("orm:lock", function()
     assert.is_true(long:extend(60000))
     assert.is_true(long:left_ms() > 50000)
     local lost = {}
-    local told = lock_of(one, "told", { ttl_ms = 300, renew = false, on_lost = function(l) lost[#lost + 1] = l.name end })
+    local function on_lost(l) lost[#lost + 1] = l.name end
+    local told = lock_of(one, "told", { ttl_ms = 300, renew = false, on_lost = on_lost })
     faults.await("the end of leases", function() return not manual:held() and not bounded:held() end)
     faults.await("word of it", function() return not told:held() end)
     assert.is_false(told:held())
@@ -115,8 +116,7 @@ describe("orm:lock", function()
   end)
 
   it("ends with its handle, with its orm, and is not a child's", function()
-    local lock = lock_of(one, "gone")
-    lock = nil -- luacheck: ignore
+    lock_of(one, "gone")
     collectgarbage()
     collectgarbage()
     must(two:lock("gone", { wait_ms = 5000 })):release()
@@ -209,8 +209,7 @@ describe("orm:advisory_lock", function()
 
   it("ends with its handle", function()
     local name = name_of "handle"
-    local a = one:advisory_lock(name)
-    a = nil -- luacheck: ignore
+    must(one:advisory_lock(name))
     collectgarbage()
     collectgarbage()
     must(two:advisory_lock(name, { timeout_ms = 5000 })):release()

@@ -65,9 +65,14 @@ run("locks under nginx", function()
     world:close()
   end)
 
+  local function await_lock()
+    local key = "{" .. world.name .. "}:lock:page"
+    faults.await("the lock", function() return support.redis("EXISTS", key)[1] == "1" end)
+  end
+
   it("are waited for by more requests than there are threads, while others are served", function()
     web:begin("hold?s=0.6", "first")
-    faults.await("the lock", function() return support.redis("EXISTS", "{" .. world.name .. "}:lock:page")[1] == "1" end)
+    await_lock()
     assert.equal("false nil", (web:get "hold?s=0"))
     for i = 1, 6 do web:begin("hold?s=0.01&wait=15000", "out" .. i) end
     local _, best = nil, math.huge
@@ -94,7 +99,7 @@ run("locks under nginx", function()
 
   it("are not taken by requests that were aborted while they waited", function()
     web:begin("hold?s=0.5", "first")
-    faults.await("the lock", function() return support.redis("EXISTS", "{" .. world.name .. "}:lock:page")[1] == "1" end)
+    await_lock()
     for _ = 1, 3 do web:get("hold?s=10&wait=15000", "-m 0.05") end
     web:get "collect"
     local body = must((web:get "hold?s=0&wait=15000"))

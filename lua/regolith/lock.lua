@@ -12,6 +12,13 @@ local C, ffi, err, done = native.C, native.ffi, native.err, native.done
 local TTL_MS, ADVISORY_GRACE_MS = 10000, 5000
 local ttl = options.integer(50, 86400000)
 local wait = options.integer(0, 2147483647)
+---@class regolith.LockOptions
+---@field ttl_ms integer? [10000]
+---@field wait_ms integer? [0]
+---@field renew boolean? [true]
+---@field max_ms integer?
+---@field redis string? name of the pool
+---@field on_lost fun(lock: regolith.Lock)?
 local LOCK = {
   ttl_ms = ttl, wait_ms = wait, renew = options.boolean, max_ms = options.integer(1, 4294967295),
   redis = options.string, on_lost = options.func,
@@ -236,7 +243,7 @@ function M.install(Orm)
   --- Takes the lock of that name in Redis; false when somebody else has it. With a function: runs it with
   --- the lock, gives the lock back, and returns what the function does.
   ---@param name string
-  ---@param opts? { ttl_ms: integer?, wait_ms: integer?, renew: boolean?, max_ms: integer?, redis: string?, on_lost: fun(lock: regolith.Lock)? }
+  ---@param opts? regolith.LockOptions
   ---@param fn? fun(lock: regolith.Lock): any
   ---@return regolith.Lock|false|nil lock
   ---@return regolith.Err? err

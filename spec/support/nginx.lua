@@ -118,8 +118,8 @@ function Nginx:stop(expected)
 end
 
 --- Starts one. `app` is the text of a module with a function `serve`; `@orm` in it is the given
---- configuration. main, http, server: more of the configuration.
----@param given { app: string, orm: string, main?: string, http?: string, server?: string, workers?: integer, files?: table }
+--- configuration. main, http, server: more of nginx's configuration; files: more files of the folder.
+---@param given table app, orm, main?, http?, server?, workers?, files?
 ---@return Nginx
 function M.start(given)
   local self = setmetatable({ folder = support.shell("mktemp -d"):gsub("\n", "") }, Nginx)

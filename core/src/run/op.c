@@ -71,7 +71,7 @@ static int execute(rg_op *op, uint32_t timeout_ms) {
     if (rc < 0 && op->err.code == 0) rg__fail(&op->err, rc, "%s", rg_code_name(rc));
     if (rc >= 0) op->err.code = 0;
     atomic_store(&op->parked, rc == RG__PARK);
-    return rc;
+    return rc > 0 && rc != RG__PARK ? RG_OK : rc;
 }
 
 /* ---- parking ---- */

@@ -12,13 +12,13 @@
 #include "unit/flush.h"
 #include "unit/load.h"
 
-/* 0, a negative code, or RG__PARK. */
+/* Not negative: done; or a negative code, or RG__PARK. */
 typedef int (*rg__op_fn)(rg_op *op, const rg__ctx *ctx, rg_err *err);
 
 /* A run that waits for something that needs no thread returns this; it is run again when rg__op_resume
  * was called. Then park() has been called, which sees to that: once, from any thread, maybe before it
  * returns. */
-enum { RG__PARK = 1 };
+enum { RG__PARK = INT32_MAX };
 
 /* What a notifier's list holds. */
 typedef struct rg__ready {
