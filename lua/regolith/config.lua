@@ -32,6 +32,7 @@ local OPTIONS = {
   queue_max_len = count, backpressure_wait_ms = options.integer(0, 4294967295),
   workers = options.integer(1, 1024), max_queued = count,
   outage = options.one_of("strict", "available"), mark_ms = options.integer(10, 3600000),
+  host = options.one_of("nginx", "cqueues", "luv", "blocking"),
   lazy = options.boolean, log = options.table, on_error = options.func, callbacks = handlers,
 }
 

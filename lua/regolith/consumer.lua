@@ -4,12 +4,12 @@
 
 local consumers = require "regolith.consumers"
 local errors = require "regolith.err"
+local hosts = require "regolith.hosts.init"
 local native = require "regolith.native"
 local options = require "regolith.options"
 
 local C, ffi, err = native.C, native.ffi, native.err
 
-ffi.cdef "int poll(void *fds, unsigned long n, int timeout_ms);"
 
 ---@class regolith.Consumer
 ---@field _orm regolith.Orm
@@ -103,12 +103,6 @@ function Consumer:step(max_wait_s)
   return n
 end
 
-local function pause(seconds)
-  local nginx = rawget(_G, "ngx")
-  if nginx and nginx.sleep then return nginx.sleep(seconds) end
-  ffi.C.poll(nil, 0, math.floor(seconds * 1000))
-end
-
 local function stop_asked(self, signals)
   return self._stopped or (signals and native.signal_taken() ~= nil)
 end
@@ -118,7 +112,7 @@ local function back_off(self, failures, signals)
   local most = (self._opts.max_backoff_ms or 5000) / 1000
   local left = math.min(FIRST_BACKOFF_S * 2 ^ math.min(failures - 1, 20), most)
   while left > 0 and not stop_asked(self, signals) do
-    pause(math.min(left, 0.2))
+    hosts.pause(math.min(left, 0.2))
     left = left - 0.2
   end
 end

@@ -108,8 +108,9 @@ end
 
 --- Leaves giving it back to the engine: never waits, and tells nothing.
 function Lock:drop()
-  local c = self._c
+  local c, watched = self._c, self._watch
   self._c, self._on_lost, self._watch = nil, nil, nil
+  if watched and watched.cancel then watched.cancel() end
   if c then C.rg_lock_free(ffi.gc(c, nil)) end
 end
 

@@ -3,11 +3,10 @@
 -- they are told to stop. A part that fails waits longer each time before its next turn; the others go on.
 
 local errors = require "regolith.err"
+local hosts = require "regolith.hosts.init"
 local native = require "regolith.native"
 local options = require "regolith.options"
 
-local ffi = native.ffi
-ffi.cdef "int poll(void *fds, unsigned long n, int timeout_ms);"
 
 local M = {}
 
@@ -19,12 +18,6 @@ local IDLE_S = 0.1
 local RUN = { signals = options.boolean, on_step = options.func, idle_s = function(v)
   if type(v) ~= "number" or v <= 0 or v > 3600 then return "must be a number of seconds" end
 end }
-
-local function pause(seconds)
-  local nginx = rawget(_G, "ngx")
-  if nginx and nginx.sleep then return nginx.sleep(seconds) end
-  ffi.C.poll(nil, 0, math.floor(seconds * 1000))
-end
 
 ---@class regolith.LoopPart
 ---@field name string
@@ -77,7 +70,7 @@ local function turns(self, parts, opts, on_error)
   local idle_s, idle, rested_s = opts.idle_s or IDLE_S, false, 0
   while not (self._stopped or (opts.signals and native.signal_taken() ~= nil)) do
     local waits = idle and waiter(parts)
-    if idle and not waits then pause(idle_s) end
+    if idle and not waits then hosts.pause(idle_s) end
     local done, fault = round(parts, waits and idle_s or 0, rested_s, on_error)
     if not done then return nil, fault end
     if opts.on_step then opts.on_step(done, idle and not resting(parts)) end

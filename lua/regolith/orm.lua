@@ -4,15 +4,14 @@
 
 local admin = require "regolith.admin"
 local audit = require "regolith.audit"
-local blocking = require "regolith.hosts.blocking"
 local callbacks = require "regolith.callbacks"
 local config = require "regolith.config"
 local consumer = require "regolith.consumer"
 local errors = require "regolith.err"
+local hosts = require "regolith.hosts.init"
 local lock = require "regolith.lock"
 local log = require "regolith.log"
 local native = require "regolith.native"
-local nginx = require "regolith.hosts.nginx"
 local session = require "regolith.session"
 local shards = require "regolith.shards"
 local types = require "regolith.type"
@@ -189,7 +188,8 @@ function M.open(given, overrides)
     _has_redis = #settings.redis > 0, _inverses = {}, _n_inverses = 0, _pools = {},
   }, Orm)
   for i, pool in ipairs(settings.mysql) do self._pools[i] = pool.name end
-  self._host = nginx.here() and nginx.new(engine) or blocking.new()
+  self._host, fault = hosts.new(settings.host, engine)
+  if not self._host then return errors.results(fault) end
   local ok
   ok, fault = take_types(self, settings.entities)
   if ok and not settings.lazy and self._host:may_wait() then ok, fault = self:connect() end
