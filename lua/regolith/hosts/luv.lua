@@ -156,7 +156,9 @@ function Luv:close()
   self.notifier, self.poll, self.waiting = nil, nil, {}
   if not notifier then return end
   self.uv.poll_stop(poll)
-  self.uv.close(poll)
+  -- A handle that is being closed when the Lua state ends crashes luv 1.44: without a loop that would see
+  -- it closed the collector does it.
+  if loop_runs(self) then self.uv.close(poll) end
   C.rg_notifier_free(ffi.gc(notifier, nil))
   for _, waiter in pairs(waiting) do
     if type(waiter) == "thread" then coroutine.resume(waiter) end

@@ -1,0 +1,48 @@
+-- SPDX-License-Identifier: MIT
+-- The same program in luv and in cqueues.
+
+local faults = require "support.faults"
+local regolith = require "regolith"
+local support = require "support.init"
+
+for _, which in ipairs { "luv", "cqueues" } do
+  local run = pcall(require, which) and describe or pending
+  package.loaded[which] = nil
+
+  run("a program of " .. which, function()
+    local world
+
+    setup(function() world = support.world() end)
+    teardown(function() world:close() end)
+
+    it("does everything in coroutines that overlap, while a clock ticks", function()
+      local process = faults.spawn("evented", {
+        REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=16"), REGOLITH_REDIS_URL = world.redis_url(),
+        REGOLITH_PREFIX = world.name,
+      }, which)
+      local ok, text = process:wait(60)
+      assert.is_true(ok, text)
+      for line in text:gmatch "[^\n]+" do
+        if line:match "^[%a ]+: " then assert.matches(": ok$", line) end
+      end
+      local _, oks = text:gsub(": ok\n", "")
+      assert.equal(4 + 1 + 1 + 1 + 1 + 3 + 1 + 1 + 40 + 1, oks, text)
+      for _, said in ipairs { "overlap true", "ticking true", "sum 820", "told of the loss",
+        "sharing in use by another coroutine, done", "left the loop", "closed" } do
+        assert.is_truthy(text:find(said, 1, true), said .. " is missing in " .. text)
+      end
+    end)
+  end)
+end
+
+describe("the option 'host'", function()
+  it("is checked, and says what is missing", function()
+    local orm, err = regolith.open { mysql = "mysql://x@127.0.0.1/x", entities = {}, host = "libuv", lazy = true }
+    assert.is_nil(orm)
+    assert.matches("option 'host' must be 'nginx', 'cqueues', 'luv', 'blocking'", tostring(err))
+    orm, err = regolith.open { mysql = "mysql://x@127.0.0.1/x", entities = {}, host = "nginx", lazy = true }
+    assert.is_nil(orm)
+    assert.equal("CONFIG", err.code)
+    assert.matches("not run by nginx", tostring(err))
+  end)
+end)
