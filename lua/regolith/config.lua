@@ -30,7 +30,7 @@ local OPTIONS = {
   prefix = options.string, process_cache_mb = options.integer(0, 16777216),
   timeout_ms = count, id_block = count, node = options.integer(0, 63),
   queue_max_len = count, backpressure_wait_ms = options.integer(0, 4294967295),
-  workers = options.integer(1, 1024), max_queued = count,
+  workers = options.integer(1, 64), max_workers = options.integer(1, 256), max_queued = count,
   outage = options.one_of("strict", "available"), mark_ms = options.integer(10, 3600000),
   host = options.one_of("nginx", "cqueues", "luv", "blocking"),
   lazy = options.boolean, log = options.table, on_error = options.func, callbacks = handlers,

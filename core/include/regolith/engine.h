@@ -23,6 +23,7 @@ typedef struct rg_engine_opts {
     uint64_t queue_max_len;       /* stream entries before back-pressure [1,000,000] */
     uint32_t backpressure_wait_ms; /* how long a flush waits for room before BACKPRESSURE [0] */
     uint32_t workers;             /* threads for evented hosts [4] */
+    uint32_t max_workers;         /* with those that step in where operations take long [64] */
     uint32_t max_queued;          /* operations waiting for a worker before LIMIT [10000] */
     int32_t log_mask;             /* query log: 1 mysql, 2 redis, 4 process cache [0] */
     int32_t log_values;           /* 1: values are shown in the query log */

@@ -13,6 +13,7 @@ static const rg_engine_opts defaults = {
     .id_block = 1000,
     .queue_max_len = 1000000,
     .workers = 4,
+    .max_workers = 64,
     .max_queued = 10000,
     .outage = RG_OUTAGE_STRICT,
 };
@@ -27,6 +28,7 @@ static void apply_defaults(rg_engine_opts *o) {
     TAKE_DEFAULT(o, id_block);
     TAKE_DEFAULT(o, queue_max_len);
     TAKE_DEFAULT(o, workers);
+    TAKE_DEFAULT(o, max_workers);
     TAKE_DEFAULT(o, max_queued);
     TAKE_DEFAULT(o, outage);
 }
@@ -45,6 +47,8 @@ static int check_opts(const rg_engine_opts *o, rg_err *err) {
     if (o->outage < RG_OUTAGE_STRICT || o->outage > RG_OUTAGE_AVAILABLE)
         return rg__fail_field(err, "outage", "outage: not a policy");
     if (o->workers > 64) return rg__fail_field(err, "workers", "workers: %u is over 64", o->workers);
+    if (o->max_workers > 256)
+        return rg__fail_field(err, "max_workers", "max_workers: %u is over 256", o->max_workers);
     return check_prefix(o->prefix, err);
 }
 

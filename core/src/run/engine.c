@@ -211,7 +211,7 @@ rg_engine *rg_engine_new(rg_config *c, rg_err *err) {
         e->timeout_ms = c->opts.operation_timeout_ms;
         atomic_init(&e->log_mask, c->opts.log_mask);
         atomic_init(&e->log_values, c->opts.log_values);
-        e->workers = rg__workers_new(c->opts.workers, c->opts.max_queued);
+        e->workers = rg__workers_new(c->opts.workers, c->opts.max_workers, c->opts.max_queued);
         rc = e->workers ? make_store(e, c, err) : rg__fail_memory(err);
     }
     rg_config_free(c);
@@ -313,6 +313,11 @@ static void render_gauges(rg_engine *e, rg__buf *out) {
     rg__process_stats(e->store.process, &bytes, &entries);
     gauge(out, "regolith_process_cache_bytes", "bytes held by the process cache", bytes);
     gauge(out, "regolith_process_cache_entries", "entries of the process cache", entries);
+    uint32_t threads = 0;
+    uint32_t queued = 0;
+    rg__workers_stats(e->workers, &threads, &queued);
+    gauge(out, "regolith_worker_threads", "threads that run operations of event loops", threads);
+    gauge(out, "regolith_operations_queued", "operations that wait for a thread", queued);
     rg__buf_str(out, "# HELP regolith_pool_connections connections of a pool\n"
                      "# TYPE regolith_pool_connections gauge\n");
     uint32_t busy = 0;

@@ -131,7 +131,7 @@ int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, r
         return rg__fail(err, RG_EMISUSE, "the operation has run already");
     op->done.tag = tag;
     op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
-    op->job = (rg__job){.run = run_job};
+    op->job = (rg__job){.run = run_job, .holds = op->holds};
     rg__list_init(&op->job.node);
     atomic_store(&op->phase, RG_OP_QUEUED);
     atomic_fetch_add(&op->owners, 1);

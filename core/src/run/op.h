@@ -33,6 +33,7 @@ struct rg_op {
     void *own;           /* what the kind of operation keeps for itself */
     void (*park)(rg_op *op);   /* for those whose run may return RG__PARK */
     void (*unpark)(rg_op *op); /* the handle went: resume it soon if it is parked */
+    bool holds;          /* what others may wait for: goes before those that may */
     bool inline_run;     /* by rg_op_run */
     bool resumed;        /* inline_run: under a lock of op.c */
     atomic_bool parked;

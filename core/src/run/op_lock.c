@@ -171,6 +171,7 @@ static rg_op *on_lock(rg_lock *l, rg__op_fn run, rg_err *err) {
     if (!op) return NULL;
     atomic_fetch_add(&l->refs, 1);
     op->own = l;
+    op->holds = true;
     op->cleanup = drop_lock;
     return op;
 }

@@ -123,6 +123,7 @@ static rg_op *on_lease(rg_op *op, rg_lease *l) {
     if (!op) return NULL;
     atomic_fetch_add(&l->refs, 1);
     op->own = l;
+    op->holds = true;
     op->cleanup = drop_lease;
     return op;
 }

@@ -1,79 +1,174 @@
 /* SPDX-License-Identifier: MIT */
-/* Worker threads: a bounded queue of jobs, threads that start when the first job comes. */
+/* Worker threads: a bounded queue of jobs, threads that start when a job comes and finds none idle. */
 #include "run/worker.h"
 
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/thread.h"
 #include "mysql/mysql.h"
 
-enum { MAX_THREADS = 64 };
+enum {
+    MAX_THREADS = 256,
+    PATIENCE_MS = 20 /* a job that waited so long is taken by a further thread */
+};
+
+/* Regular threads take any job; further ones what holds something, and what waited too long. */
+typedef struct gang {
+    pthread_cond_t work;
+    uint32_t started, idle, most;
+} gang;
 
 /* Lock: guards everything below it. */
 struct rg__workers {
     pthread_mutex_t lock;
-    pthread_cond_t work;
-    rg__node jobs;
-    uint32_t queued, max_queued;
-    uint32_t wanted, started;
-    pid_t pid;      /* whose threads these are */
+    rg__node jobs;    /* first come first */
+    rg__node holding; /* jobs that hold something */
+    uint32_t queued, max_queued; /* in jobs */
+    uint32_t n_holding;
+    gang regular, further;
+    pid_t pid;        /* whose threads these are */
     bool stopping;
+    uint32_t n_threads;
     pthread_t threads[MAX_THREADS];
 };
 
-rg__workers *rg__workers_new(uint32_t threads, uint32_t max_queued) {
+static void gang_init(gang *g, uint32_t most) {
+    *g = (gang){.most = most};
+    rg__cond_init(&g->work);
+}
+
+rg__workers *rg__workers_new(uint32_t threads, uint32_t most, uint32_t max_queued) {
     rg__workers *w = rg__calloc(1, sizeof *w);
     if (!w) return NULL;
+    if (threads > MAX_THREADS / 2) threads = MAX_THREADS / 2;
+    if (most > MAX_THREADS) most = MAX_THREADS;
     pthread_mutex_init(&w->lock, NULL);
-    rg__cond_init(&w->work);
+    gang_init(&w->regular, threads);
+    gang_init(&w->further, most > threads ? most - threads : 0);
     rg__list_init(&w->jobs);
-    w->wanted = threads > MAX_THREADS ? MAX_THREADS : threads;
+    rg__list_init(&w->holding);
     w->max_queued = max_queued;
     w->pid = getpid();
     return w;
 }
 
-static rg__job *take_job(rg__workers *w) {
-    while (rg__list_empty(&w->jobs)) {
-        if (w->stopping) return NULL;
-        pthread_cond_wait(&w->work, &w->lock);
+/* ---- threads; under the lock ---- */
+
+static void *work_regular(void *arg);
+static void *work_further(void *arg);
+
+static bool start_one(rg__workers *w, gang *g) {
+    if (w->stopping || g->started >= g->most || w->n_threads >= MAX_THREADS) return false;
+    bool regular = g == &w->regular;
+    if (rg__thread_start(&w->threads[w->n_threads], regular ? "regolith-work" : "regolith-more",
+                         regular ? work_regular : work_further, w) != 0)
+        return false;
+    g->started++;
+    w->n_threads++;
+    return true;
+}
+
+/* Where the regular threads are busy, further ones watch how long it takes. */
+static void call_somebody(rg__workers *w) {
+    uint32_t pending = w->queued + w->n_holding;
+    if (pending > w->regular.idle && start_one(w, &w->regular)) return;
+    pthread_cond_signal(&w->regular.work);
+    if (pending <= w->regular.idle) return;
+    if (w->further.idle <= w->n_holding) start_one(w, &w->further);
+    pthread_cond_signal(&w->further.work);
+}
+
+/* ---- taking; under the lock ---- */
+
+static rg__job *first(rg__node *list) {
+    return rg__list_empty(list) ? NULL : rg__container(list->next, rg__job, node);
+}
+
+static rg__job *take_regular(rg__workers *w) {
+    rg__job *job = first(&w->holding);
+    if (job) {
+        rg__list_remove(&job->node);
+        w->n_holding--;
+        return job;
     }
-    rg__job *job = rg__container(w->jobs.next, rg__job, node);
+    job = first(&w->jobs);
+    if (!job) return NULL;
     rg__list_remove(&job->node);
     w->queued--;
     return job;
 }
 
-static void *work(void *arg) {
-    rg__workers *w = arg;
+/* *until: when the oldest job will have waited too long. */
+static rg__job *take_further(rg__workers *w, int64_t *until) {
+    rg__job *oldest = first(&w->jobs);
+    *until = oldest ? oldest->queued_ms + PATIENCE_MS : RG__NO_DEADLINE;
+    bool late = oldest && rg__now_ms() >= *until;
+    return late || !rg__list_empty(&w->holding) ? take_regular(w) : NULL;
+}
+
+/* NULL: the end. */
+static rg__job *take(rg__workers *w, gang *g) {
+    for (;;) {
+        int64_t until = RG__NO_DEADLINE;
+        rg__job *job = g == &w->regular || w->stopping ? take_regular(w) : take_further(w, &until);
+        /* Somebody goes on watching. */
+        if (job && g == &w->further && g->idle == 0 && w->queued > 0) start_one(w, g);
+        if (job || w->stopping) return job;
+        g->idle++;
+        rg__cond_wait(&g->work, &w->lock, until);
+        g->idle--;
+    }
+}
+
+static void serve(rg__workers *w, gang *g) {
     rg__mysql_thread_begin();
     pthread_mutex_lock(&w->lock);
-    for (rg__job *job = take_job(w); job; job = take_job(w)) {
+    for (rg__job *job = take(w, g); job; job = take(w, g)) {
         pthread_mutex_unlock(&w->lock);
         job->run(job);
         pthread_mutex_lock(&w->lock);
     }
     pthread_mutex_unlock(&w->lock);
     rg__mysql_thread_end();
+}
+
+static void *work_regular(void *arg) {
+    rg__workers *w = arg;
+    serve(w, &w->regular);
     return NULL;
 }
+
+static void *work_further(void *arg) {
+    rg__workers *w = arg;
+    serve(w, &w->further);
+    return NULL;
+}
+
+/* ---- giving; under the lock ---- */
 
 /* A forked child has none of the parent's threads, and its jobs are the parent's. */
 static void check_process(rg__workers *w) {
     if (w->pid == getpid()) return;
     w->pid = getpid();
-    w->started = 0;
-    w->queued = 0;
+    w->n_threads = w->queued = w->n_holding = 0;
+    gang_init(&w->regular, w->regular.most);
+    gang_init(&w->further, w->further.most);
     rg__list_init(&w->jobs);
+    rg__list_init(&w->holding);
 }
 
-static int start_one(rg__workers *w) {
-    if (w->started >= w->wanted) return RG_OK;
-    if (rg__thread_start(&w->threads[w->started], "regolith-work", work, w) != 0)
-        return w->started ? RG_OK : RG_ENO_MEMORY;
-    w->started++;
-    return RG_OK;
+static int enqueue(rg__workers *w, rg__job *job, rg_err *err) {
+    job->queued_ms = rg__now_ms();
+    rg__list_add_tail(job->holds ? &w->holding : &w->jobs, &job->node);
+    uint32_t *count = job->holds ? &w->n_holding : &w->queued;
+    ++*count;
+    call_somebody(w);
+    if (w->n_threads > 0) return RG_OK;
+    rg__list_remove(&job->node);
+    --*count;
+    return rg__fail(err, RG_ELIMIT, "a worker thread cannot be started");
 }
 
 static int submit(rg__workers *w, rg__job *job, bool bounded, rg_err *err) {
@@ -81,16 +176,14 @@ static int submit(rg__workers *w, rg__job *job, bool bounded, rg_err *err) {
     pthread_mutex_lock(&w->lock);
     check_process(w);
     if (w->stopping) rc = rg__fail(err, RG_ECLOSED, "the engine is closed");
-    else if (bounded && w->queued >= w->max_queued)
-        rc = rg__fail(err, RG_ELIMIT, "%u operations wait for a worker already", w->queued);
-    else if (start_one(w) < 0)
-        rc = rg__fail(err, RG_ELIMIT, "a worker thread cannot be started");
-    if (rc == RG_OK) {
-        rg__list_add_tail(&w->jobs, &job->node);
-        w->queued++;
-        pthread_cond_signal(&w->work);
-    }
+    else if (bounded && !job->holds && w->queued >= w->max_queued)
+        rc = rg__fail(err, RG_ELIMIT,
+                      "%u operations wait for a worker already (max_queued): the servers are slower "
+                      "than what is asked of them",
+                      w->queued);
+    else rc = enqueue(w, job, err);
     pthread_mutex_unlock(&w->lock);
+    if (rc == RG_ELIMIT && err) err->retriable = 1;
     return rc;
 }
 
@@ -102,13 +195,22 @@ int rg__workers_resume(rg__workers *w, rg__job *job, rg_err *err) {
     return submit(w, job, false, err);
 }
 
+void rg__workers_stats(rg__workers *w, uint32_t *threads, uint32_t *queued) {
+    pthread_mutex_lock(&w->lock);
+    check_process(w);
+    *threads = w->n_threads;
+    *queued = w->queued;
+    pthread_mutex_unlock(&w->lock);
+}
+
 void rg__workers_stop(rg__workers *w) {
     pthread_mutex_lock(&w->lock);
     check_process(w);
     w->stopping = true;
-    uint32_t n = w->started;
-    w->started = 0;
-    pthread_cond_broadcast(&w->work);
+    uint32_t n = w->n_threads;
+    w->n_threads = 0;
+    pthread_cond_broadcast(&w->regular.work);
+    pthread_cond_broadcast(&w->further.work);
     pthread_mutex_unlock(&w->lock);
     for (uint32_t i = 0; i < n; i++) pthread_join(w->threads[i], NULL);
 }
@@ -117,6 +219,7 @@ void rg__workers_free(rg__workers *w) {
     if (!w) return;
     rg__workers_stop(w);
     pthread_mutex_destroy(&w->lock);
-    pthread_cond_destroy(&w->work);
+    pthread_cond_destroy(&w->regular.work);
+    pthread_cond_destroy(&w->further.work);
     rg__free(w);
 }
