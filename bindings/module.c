@@ -16,6 +16,12 @@ static void push_array_marker(lua_State *L) {
     }
 }
 
+/* May the caller yield here? ngx_lua's coroutine library has no isyieldable. */
+static int is_yieldable(lua_State *L) {
+    lua_pushboolean(L, lua_isyieldable(L));
+    return 1;
+}
+
 __attribute__((visibility("default"))) int luaopen_regolith_core(lua_State *L);
 
 int luaopen_regolith_core(lua_State *L) {
@@ -32,6 +38,8 @@ int luaopen_regolith_core(lua_State *L) {
     lua_setfield(L, -2, "abi");
     lua_pushstring(L, RG_VERSION);
     lua_setfield(L, -2, "version");
+    lua_pushcfunction(L, is_yieldable);
+    lua_setfield(L, -2, "is_yieldable");
     rg__json_register(L, 1);
     rg__signal_register(L);
     return 1;

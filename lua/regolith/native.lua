@@ -42,6 +42,7 @@ local native = {
   version = core.version,
   json_encode = core.json_encode,
   json_decode = core.json_decode,
+  is_yieldable = core.is_yieldable,
   signal_watch = core.signal_watch,
   signal_taken = core.signal_taken,
   signal_unwatch = core.signal_unwatch,

@@ -90,7 +90,7 @@ function Cqueues:run(op, timeout_ms)
     if C.rg_op_run(op, timeout_ms or 0) < 0 then return nil, errors.from_c(C.rg_op_error(op)) end
     return true
   end
-  if coroutine.isyieldable and not coroutine.isyieldable() then
+  if not native.is_yieldable() then
     return nil, errors.new("MISUSE", "a database operation cannot wait below a C function "
       .. "(require, a sort's comparison, string.gsub's function, an iterator of C)")
   end

@@ -108,7 +108,7 @@ function Luv:run(op, timeout_ms)
     notifier, fault = start(self)
     if not notifier then return nil, fault end
   end
-  if coroutine.isyieldable and not coroutine.isyieldable() then
+  if not native.is_yieldable() then
     return nil, errors.new("MISUSE", "a database operation cannot wait below a C function "
       .. "(require, a sort's comparison, string.gsub's function, an iterator of C)")
   end

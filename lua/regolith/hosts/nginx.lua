@@ -78,8 +78,10 @@ local function watch(premature, self)
   end
 end
 
---- May an operation wait in this phase?
-function Nginx.may_wait() return YIELDABLE[ngx.get_phase()] == true end
+--- May an operation wait here?
+function Nginx.may_wait()
+  return YIELDABLE[ngx.get_phase()] == true and native.is_yieldable()
+end
 
 local function start(self)
   local notifier = C.rg_notifier_new(self.engine, 1, err)
@@ -94,12 +96,29 @@ local function start(self)
   return notifier
 end
 
+--- What to do instead, by phase.
+local INSTEAD = {
+  init = "open the orm here, and use it in init_worker_by_lua with ngx.timer.at(0, ...) or in requests",
+  init_worker = "hand it to ngx.timer.at(0, ...)",
+  exit_worker = "nothing can be awaited any more; do it in requests or timers",
+  set = "use rewrite_by_lua or access_by_lua and set the variable there",
+  balancer = "do it in access_by_lua and keep the result in ngx.ctx",
+  header_filter = "do it in access_by_lua or content_by_lua and keep the result in ngx.ctx",
+  body_filter = "do it in access_by_lua or content_by_lua and keep the result in ngx.ctx",
+  log = "keep what is needed in ngx.ctx, or hand it to ngx.timer.at(0, ...)",
+}
+
 local function check_phase()
   local phase = ngx.get_phase()
-  if YIELDABLE[phase] then return true end
-  return nil, errors.new("MISUSE", string.format(
-    "a database operation cannot wait in the phase '%s'; run it in rewrite, access or content, "
-      .. "or hand it to ngx.timer.at(0, ...)", phase))
+  if not YIELDABLE[phase] then
+    return nil, errors.new("MISUSE", string.format("a database operation cannot wait in the phase '%s': %s", phase,
+      INSTEAD[phase] or "run it in rewrite, access or content, or hand it to ngx.timer.at(0, ...)"))
+  end
+  if not native.is_yieldable() then
+    return nil, errors.new("MISUSE", "a database operation cannot wait below a C function (require, a sort's "
+      .. "comparison, string.gsub's function, an iterator of C): load the module in init_by_lua, or do it outside")
+  end
+  return true
 end
 
 --- Semaphores are used again unless a post may still be on its way.
