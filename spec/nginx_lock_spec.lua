@@ -21,11 +21,6 @@ function pages.hold()
   assert(lock:release())
   return string.format("%.0f", lock.token)
 end
-function pages.collect()
-  collectgarbage()
-  collectgarbage()
-  return "ok"
-end
 function pages.query() return orm:session():query("SELECT 1 AS n")[1].n end
 function pages.advisory()
   local lock = orm:advisory_lock("@name.page", { timeout_ms = number "wait" })
@@ -37,7 +32,7 @@ end
 -- A lease that ends: word comes without being asked for.
 local kept
 function pages.lose()
-  kept = assert(orm:lock("lose", { ttl_ms = 200, renew = false, on_lost = function(lock)
+  kept = assert(orm:lock("lose", { ttl_ms = 200, renew = false, keep = true, on_lost = function(lock)
     ngx.sleep(0.001) -- it may wait
     lost = lock.name
   end }))
@@ -101,9 +96,15 @@ run("locks under nginx", function()
     web:begin("hold?s=0.5", "first")
     await_lock()
     for _ = 1, 3 do web:get("hold?s=10&wait=15000", "-m 0.05") end
-    web:get "collect"
     local body = must((web:get "hold?s=0&wait=15000"))
     assert.matches("^%d+$", body)
+  end)
+
+  it("are given back when the request that has one is aborted", function()
+    web:get("hold?s=10&wait=15000", "-m 0.2")
+    assert.matches("^%d+$", (web:get "hold?s=0&wait=5000"))
+    web:get("advisory?s=10&wait=15000", "-m 0.2")
+    assert.equal("had", (web:get "advisory?s=0&wait=5000"))
   end)
 
   it("of MySQL are waited for without blocking the loop", function()

@@ -18,12 +18,13 @@ local wait = options.integer(0, 2147483647)
 ---@field renew boolean? [true]
 ---@field max_ms integer?
 ---@field redis string? name of the pool
+---@field keep boolean? nginx: beyond the request that took it [false]
 ---@field on_lost fun(lock: regolith.Lock)?
 local LOCK = {
   ttl_ms = ttl, wait_ms = wait, renew = options.boolean, max_ms = options.integer(1, 4294967295),
-  redis = options.string, on_lost = options.func,
+  redis = options.string, keep = options.boolean, on_lost = options.func,
 }
-local ADVISORY = { timeout_ms = wait, pool = options.string }
+local ADVISORY = { timeout_ms = wait, pool = options.string, keep = options.boolean }
 
 --- What was given after the name: options, a function, both or neither.
 local function arguments(what, name, opts, fn, schema)
@@ -136,6 +137,7 @@ local function take(orm, name, opts)
   done(op)
   if c == nil then return false end
   c = ffi.gc(c, C.rg_lock_free)
+  if orm._host.adopt and opts.keep ~= true then orm._host:adopt("lock", c) end
   local self = setmetatable({
     name = name, token = C.rg_lock_token(c), _orm = orm, _c = c, _on_lost = opts.on_lost,
   }, Lock)
@@ -224,6 +226,7 @@ local function take_advisory(orm, name, opts)
   if not op then return nil, fault end
   local lease = ffi.gc(C.rg_op_lease(op), C.rg_lease_free)
   done(op)
+  if orm._host.adopt and opts.keep ~= true then orm._host:adopt("lease", lease) end
   local seconds = timeout_ms / 1000
   local answer
   answer, fault = ask(orm, lease, timeout_ms + ADVISORY_GRACE_MS, GET_LOCK, sql_name, seconds, seconds)
@@ -259,7 +262,7 @@ function M.install(Orm)
   --- Takes the lock of that name in MySQL, on a connection that it keeps; false when somebody else has it.
   --- With a function: as above.
   ---@param name string
-  ---@param opts? { timeout_ms: integer?, pool: string? }
+  ---@param opts? { timeout_ms: integer?, pool: string?, keep: boolean? }
   ---@param fn? fun(lock: regolith.AdvisoryLock): any
   ---@return regolith.AdvisoryLock|false|nil lock
   ---@return regolith.Err? err

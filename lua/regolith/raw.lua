@@ -79,7 +79,10 @@ local function borrow(session, pool)
   local ok
   ok, fault = session:_run(op, 3)
   if not ok then return nil, fault end
-  return ffi.gc(C.rg_op_lease(op), C.rg_lease_free)
+  local lease = ffi.gc(C.rg_op_lease(op), C.rg_lease_free)
+  local host = session._orm._host
+  if host.adopt then host:adopt("lease", lease) end
+  return lease
 end
 
 --- Back into the pool, rolled back and reset. A connection that cannot be given back is closed by the

@@ -17,6 +17,7 @@
 #include <regolith/op.h>
 #include <regolith/pool.h>
 #include <regolith/queue.h>
+#include <regolith/request.h>
 #include <regolith/row.h>
 #include <regolith/schema.h>
 #include <regolith/session.h>

@@ -83,8 +83,7 @@ static bool leave_held(rg__dlock *l, rg__dlock_state to) {
     return true;
 }
 
-void rg__dlock_drop(rg__dlock *l) {
-    if (!l) return;
+void rg__dlock_abandon(rg__dlock *l) {
     rg__keeper *k = l->keeper;
     rg__keeper_check_process(k);
     pthread_mutex_lock(&k->lock);
@@ -95,7 +94,12 @@ void rg__dlock_drop(rg__dlock *l) {
         to_dropped(l);
     }
     pthread_mutex_unlock(&k->lock);
-    if (was_held) rg__dlock_unref(l);
+    if (was_held) rg__dlock_unref(l); /* the list's */
+}
+
+void rg__dlock_drop(rg__dlock *l) {
+    if (!l) return;
+    rg__dlock_abandon(l);
     rg__dlock_unref(l);
 }
 

@@ -36,6 +36,8 @@ rg__dlock *rg__dlock_new(rg__keeper *k, const char *name, size_t len, const rg__
                        rg_err *err);
 /* The handle goes; what it still holds is given back by the keeper. Never waits. */
 void rg__dlock_drop(rg__dlock *l);
+/* The same, though the handle stays: it is given back. */
+void rg__dlock_abandon(rg__dlock *l);
 /* 1: taken; 0: another has it, its lease lasts *left_ms; or negative. May be called again until it is
  * taken, also after a failure. */
 int rg__dlock_take(rg__dlock *l, const rg__ctx *ctx, int64_t *left_ms, rg_err *err);

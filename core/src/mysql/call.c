@@ -33,6 +33,7 @@ int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err) {
         return rg__fail(err, RG_ETIMEOUT, "%s: the deadline passed before anything was sent",
                         call->what);
     c->late = false;
+    c->cancelled = call->autocommit && !call->write ? call->ctx->cancelled : NULL;
     rg__wait_begin(c, deadline);
     return 0;
 }

@@ -71,6 +71,7 @@ struct rg__mysql {
     int64_t idle_since_ms;
     int64_t deadline_ms; /* of the call in progress */
     bool late;           /* rg__call_overdue cut it */
+    const atomic_bool *cancelled; /* of the call in progress: a read that nobody waits for; or NULL */
     bool tls;            /* asked for, or there */
     bool watched;        /* the watchdog has it */
     int watch_fd;        /* by this descriptor of its own; -1: by fd */

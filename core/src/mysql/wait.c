@@ -46,14 +46,28 @@ static void watch_handshake(rg__mysql *c, int fd) {
     if (c->watch_fd >= 0) watch(c, c->watch_fd);
 }
 
+enum { CANCEL_SLICE_MS = 50 }; /* how long a cancelled read may go on */
+
+static bool is_cancelled(const rg__mysql *c) {
+    return c && c->cancelled && atomic_load_explicit(c->cancelled, memory_order_relaxed);
+}
+
+/* The time of one poll; the deadline's is over at once when nobody waits. */
+static int slice_ms(const rg__mysql *c, int timeout_ms) {
+    if (!c) return timeout_ms;
+    int left = is_cancelled(c) ? 0 : rg__left_ms(c->deadline_ms);
+    return c->cancelled && left > CANCEL_SLICE_MS ? CANCEL_SLICE_MS : left;
+}
+
 static int wait_socket(my_socket fd, my_bool is_read, int timeout_ms) {
     struct pollfd p = {.fd = fd, .events = is_read ? POLLIN : POLLOUT};
     rg__mysql *c = waiting.c;
-    int rc;
+    int rc, ms;
     if (c) watch_handshake(c, fd);
-    do
-        rc = poll(&p, 1, c ? rg__left_ms(c->deadline_ms) : timeout_ms);
-    while (rc < 0 && errno == EINTR);
+    do {
+        ms = slice_ms(c, timeout_ms);
+        rc = poll(&p, 1, ms);
+    } while ((rc < 0 && errno == EINTR) || (rc == 0 && c && c->cancelled && ms > 0));
     if (rc == 0) {
         waiting.fired = true;
         errno = ETIMEDOUT;

@@ -158,16 +158,18 @@ static void wake(rg_notifier *n) {
     (void)sent;
 }
 
-void rg__notifier_complete(rg_op *op) {
+bool rg__notifier_complete(rg_op *op) {
     rg_notifier *n = op->notifier;
     pthread_mutex_lock(&n->lock);
     n->in_flight--;
     atomic_store(&op->phase, RG_OP_DONE);
-    if (!n->closed && !op->abandoned) {
+    bool wanted = !atomic_load(&op->abandoned);
+    if (!n->closed && wanted) {
         rg__list_add_tail(&n->done, &op->done.node);
         wake(n);
     }
     pthread_mutex_unlock(&n->lock);
+    return wanted;
 }
 
 rg_notifier *rg__notifier_ref(rg_notifier *n) {
@@ -191,13 +193,15 @@ void rg__notifier_withdraw(rg_notifier *n, rg__ready *ready) {
     unref(n);
 }
 
-void rg__notifier_forget(rg_op *op) {
+bool rg__notifier_forget(rg_op *op) {
     rg_notifier *n = op->notifier;
-    if (!n) return;
+    if (!n) return true;
     pthread_mutex_lock(&n->lock);
-    op->abandoned = true;
+    atomic_store(&op->abandoned, true);
+    bool done = atomic_load(&op->phase) == RG_OP_DONE;
     rg__list_remove(&op->done.node);
     pthread_mutex_unlock(&n->lock);
+    return done;
 }
 
 void rg__notifier_release(rg_op *op) {

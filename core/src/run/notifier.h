@@ -9,9 +9,9 @@
 void rg__notifier_expect(rg_notifier *n, rg_op *op);
 void rg__notifier_unexpect(rg_op *op);
 /* On the worker: phase DONE, onto the list, wake. */
-void rg__notifier_complete(rg_op *op);
-/* The handle goes: its completion is nobody's any more. */
-void rg__notifier_forget(rg_op *op);
+bool rg__notifier_complete(rg_op *op); /* false: it was abandoned */
+/* Its completion is nobody's any more. True when it is done already. */
+bool rg__notifier_forget(rg_op *op);
 /* News that are no operation's. The reference is for as long as `ready` may be posted. */
 rg_notifier *rg__notifier_ref(rg_notifier *n);
 void rg__notifier_post(rg_notifier *n, rg__ready *ready);

@@ -8,6 +8,8 @@
 #include "mysql/timeline.h"
 #include "run/notifier.h"
 
+static void end_op(rg__tenant *t);
+
 rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err) {
     if (atomic_load(&engine->closed)) {
         rg__fail(err, RG_ECLOSED, "the engine is closed");
@@ -24,6 +26,7 @@ rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err) {
     atomic_init(&op->owners, 1);
     atomic_init(&op->phase, RG_OP_NEW);
     rg__list_init(&op->done.node);
+    rg__tenant_init(&op->tenant, end_op);
     return op;
 }
 
@@ -56,9 +59,25 @@ static void drop(rg_op *op) {
 
 void rg_op_free(rg_op *op) {
     if (!op) return;
+    rg__tenant_leave(&op->tenant);
     rg__notifier_forget(op);
     if (atomic_load(&op->parked)) op->unpark(op);
     drop(op);
+}
+
+/* What came of an operation that nobody wants any more: a connection, a lock. */
+static void discard(rg_op *op) {
+    if (op->cleanup) op->cleanup(op);
+    op->cleanup = NULL;
+    op->own = NULL;
+}
+
+/* Its coroutine is gone: its handle will be collected, some time. */
+static void end_op(rg__tenant *t) {
+    rg_op *op = rg__container(t, rg_op, tenant);
+    if (!op->notifier) return;
+    if (rg__notifier_forget(op)) discard(op);
+    else if (atomic_load(&op->parked)) op->unpark(op);
 }
 
 static int execute(rg_op *op, uint32_t timeout_ms) {
@@ -66,6 +85,7 @@ static int execute(rg_op *op, uint32_t timeout_ms) {
     if (op->deadline_ms && op->deadline_ms < ctx.deadline_ms) ctx.deadline_ms = op->deadline_ms;
     ctx.timeline = op->timeline;
     rg__txs_bound(&op->txs, &ctx);
+    if (!op->inline_run) ctx.cancelled = &op->abandoned;
     atomic_store(&op->phase, RG_OP_RUNNING);
     int rc = op->run(op, &ctx, &op->err);
     if (rc < 0 && op->err.code == 0) rg__fail(&op->err, rc, "%s", rg_code_name(rc));
@@ -117,12 +137,12 @@ int rg_op_run(rg_op *op, uint32_t timeout_ms) {
 
 static void run_job(rg__job *job) {
     rg_op *op = rg__container(job, rg_op, job);
-    /* With one owner it was abandoned while it was queued. A parked one may be gone already. */
-    if (atomic_load(&op->owners) > 1 && execute(op, 0) == RG__PARK) {
+    /* It may have been abandoned while it was queued. A parked one may be gone already. */
+    if (!atomic_load(&op->abandoned) && execute(op, 0) == RG__PARK) {
         op->park(op);
         return;
     }
-    rg__notifier_complete(op);
+    if (!rg__notifier_complete(op)) discard(op);
     drop(op);
 }
 

@@ -7,8 +7,10 @@
 #define RG_RUN_OP_H
 
 #include <regolith/op.h>
+#include <regolith/lock.h>
 #include "run/engine.h"
 #include "run/tx.h"
+#include "run/request.h"
 #include "unit/flush.h"
 #include "unit/load.h"
 
@@ -46,7 +48,8 @@ struct rg_op {
     /* evented hosts */
     rg__job job;
     rg_notifier *notifier; /* a reference once submitted */
-    bool abandoned;        /* the handle went first; under the notifier's lock */
+    atomic_bool abandoned; /* nobody wants its results; set under the notifier's lock */
+    rg__tenant tenant;     /* of the request it belongs to, if any */
     rg__ready done;        /* in the notifier's list of completions */
     int64_t deadline_ms;
 
@@ -83,6 +86,8 @@ struct rg_op {
 };
 
 rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err);
+rg__tenant *rg__lease_tenant(rg_lease *l);
+rg__tenant *rg__lock_tenant(rg_lock *l);
 /* Ends the wait of a parked operation. */
 void rg__op_resume(rg_op *op);
 int rg__op_add_u64(rg_op *op, uint64_t v);

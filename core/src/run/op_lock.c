@@ -23,6 +23,7 @@ struct rg_lock {
     rg__dlock *lock;
     rg_notifier *notifier; /* a reference; NULL: nobody is to be told */
     rg__ready ready;
+    rg__tenant tenant;
 };
 
 /* Taking one. */
@@ -43,6 +44,12 @@ static void lock_unref(rg_lock *l) {
     rg__free(l);
 }
 
+static void end_lock(rg__tenant *t) {
+    rg__dlock_abandon(rg__container(t, rg_lock, tenant)->lock);
+}
+
+rg__tenant *rg__lock_tenant(rg_lock *l) { return &l->tenant; }
+
 static rg_lock *lock_new(rg_engine *e, rg__keeper *k, const char *name, size_t len,
                          const rg_lock_opts *o, rg_err *err) {
     const rg__dlock_opts opts = {.ttl_ms = o->ttl_ms, .renew = o->renew != 0, .max_ms = o->max_ms};
@@ -56,6 +63,7 @@ static rg_lock *lock_new(rg_engine *e, rg__keeper *k, const char *name, size_t l
     l->engine = rg_engine_ref(e);
     atomic_init(&l->refs, 1);
     rg__list_init(&l->ready.node);
+    rg__tenant_init(&l->tenant, end_lock);
     return l;
 }
 
@@ -91,7 +99,7 @@ static void park_lock(rg_op *op) {
 
 static void unpark_lock(rg_op *op) {
     taking *t = op->own;
-    if (t->handle) rg__dlock_wake(t->handle->lock, &t->waiter);
+    if (t && t->handle) rg__dlock_wake(t->handle->lock, &t->waiter);
 }
 
 static void fire(rg__dlock_waiter *w) { rg__op_resume(rg__container(w, taking, waiter)->op); }
@@ -151,7 +159,7 @@ rg_op *rg_op_lock(rg_engine *e, const char *name, size_t len, const rg_lock_opts
 rg_lock *rg_op_lock_take(rg_op *op) {
     if (op->run != run_lock || rg_op_phase_of(op) != RG_OP_DONE || op->number != 1) return NULL;
     taking *t = op->own;
-    rg_lock *l = t->handle;
+    rg_lock *l = t ? t->handle : NULL;
     if (!l) return NULL;
     rg__dlock_unlisten(l->lock, &t->waiter);
     t->handle = NULL;
@@ -210,7 +218,10 @@ int rg_lock_tell(rg_lock *l, rg_notifier *n, uint32_t tag) {
     return rg__dlock_on_lost(l->lock, told, l);
 }
 
-void rg_lock_free(rg_lock *l) { lock_unref(l); }
+void rg_lock_free(rg_lock *l) {
+    if (l) rg__tenant_leave(&l->tenant);
+    lock_unref(l);
+}
 
 /* ---- MySQL ---- */
 

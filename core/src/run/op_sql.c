@@ -9,6 +9,8 @@ struct rg_lease {
     atomic_uint refs;  /* the handle, and each operation on it */
     rg__mysql *conn;   /* NULL once returned */
     atomic_bool busy;  /* an operation is running on it */
+    atomic_bool orphan; /* its request has ended */
+    rg__tenant tenant;
 };
 
 static rg_op *with_text(rg_engine *engine, rg__op_fn run, const char *sql, size_t len, rg_err *err) {
@@ -45,6 +47,25 @@ rg_op *rg_op_query(rg_engine *engine, const char *pool, const char *sql, size_t 
 
 /* ---- borrowed connections ---- */
 
+/* The connection of one whose request has ended is closed, by whoever is the last at it. */
+static void close_orphan(rg_lease *l) {
+    if (!atomic_load(&l->orphan) || atomic_exchange(&l->busy, true)) return;
+    rg__mysql *c = l->conn;
+    l->conn = NULL;
+    atomic_store(&l->busy, false);
+    if (!c) return;
+    rg__mysql_poison(c);
+    rg__mysql_release(c);
+}
+
+static void end_lease(rg__tenant *t) {
+    rg_lease *l = rg__container(t, rg_lease, tenant);
+    atomic_store(&l->orphan, true);
+    close_orphan(l);
+}
+
+rg__tenant *rg__lease_tenant(rg_lease *l) { return &l->tenant; }
+
 static void lease_unref(rg_lease *l) {
     if (!l || atomic_fetch_sub(&l->refs, 1) != 1) return;
     if (l->conn) {
@@ -75,6 +96,7 @@ rg_op *rg_op_borrow(rg_engine *engine, const char *pool, rg_err *err) {
     }
     l->engine = rg_engine_ref(engine);
     atomic_init(&l->refs, 1);
+    rg__tenant_init(&l->tenant, end_lease);
     op->own = l;
     op->cleanup = drop_lease;
     op->pool = number;
@@ -105,6 +127,7 @@ static int run_lease_query(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rc = rg__mysql_query(l->conn, ctx, op->text.p, op->text.len, op->params, op->n_params, false,
                          &op->result, err);
     atomic_store(&l->busy, false);
+    close_orphan(l);
     return rc;
 }
 
@@ -143,7 +166,10 @@ int rg_lease_alive(rg_lease *l) {
     return alive;
 }
 
-void rg_lease_free(rg_lease *l) { lease_unref(l); }
+void rg_lease_free(rg_lease *l) {
+    if (l) rg__tenant_leave(&l->tenant);
+    lease_unref(l);
+}
 
 /* ---- tables ---- */
 

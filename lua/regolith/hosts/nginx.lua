@@ -144,6 +144,51 @@ local function wait(self, op, entry)
   if #self.pool < 256 then self.pool[#self.pool + 1] = entry end
 end
 
+-- ---- requests -----------------------------------------------------------------------------------
+-- A request that is killed (its client went away, ngx.exit, ngx.thread.kill and its end) runs no code of
+-- its coroutines any more. nginx itself calls the engine when a request ends: what the request has under
+-- way or borrowed ends with it. Where nginx' symbols are not to be had the collector does it, later.
+
+local function cleanup_list()
+  local ok, base = pcall(require, "resty.core.base")
+  if not ok or not base.get_request or ngx.config.subsystem ~= "http" then return nil end
+  if not pcall(ffi.typeof, "rg_ngx_cleanup") then
+    ffi.cdef [[
+      typedef struct rg_ngx_cleanup { void (*handler)(void *); void *data; struct rg_ngx_cleanup *next; } rg_ngx_cleanup;
+      rg_ngx_cleanup *ngx_http_cleanup_add(void *request, size_t size);
+    ]]
+  end
+  if not pcall(function() return ffi.C.ngx_http_cleanup_add end) then return nil end
+  return base.get_request
+end
+
+local requests, get_request = {}, nil -- by address, of which nginx uses few again and again
+
+--- The engine's object of the request at hand; nil where there is none.
+local function request_of()
+  if get_request == nil then get_request = cleanup_list() or false end
+  local r = get_request and get_request()
+  if not r then return nil end
+  local address = tonumber(ffi.cast("uintptr_t", r))
+  local request = requests[address]
+  if request and C.rg_request_ended(request) == 0 then return request end
+  local cleanup = ffi.C.ngx_http_cleanup_add(r, 0)
+  request = cleanup ~= nil and C.rg_request_new() or nil
+  if not request or request == nil then return nil end
+  cleanup.handler, cleanup.data = ffi.cast("void (*)(void *)", C.rg_request_end), request
+  request = ffi.gc(request, C.rg_request_free)
+  requests[address] = request
+  return request
+end
+
+--- Has what was borrowed end with the request.
+---@param kind "lease"|"lock"
+---@param handle ffi.cdata*
+function Nginx.adopt(_, kind, handle)
+  local request = request_of()
+  if request then C["rg_request_add_" .. kind](request, handle) end
+end
+
 local function next_tag(self)
   self.tag = (self.tag + 1) % 4294967296
   return self.tag
@@ -184,7 +229,10 @@ function Nginx:run(op, timeout_ms)
     self.waiting[tag] = nil
     return nil, errors.from_c(err)
   end
+  local request = request_of()
+  if request then C.rg_request_add_op(request, op) end
   wait(self, op, entry)
+  C.rg_op_leave(op)
   self.waiting[tag] = nil
   if C.rg_op_code(op) < 0 then return nil, errors.from_c(C.rg_op_error(op)) end
   return true
