@@ -5,6 +5,7 @@
 --   web:get "path?x=1"
 --   web:stop()                 asserts that nothing was logged as an error
 
+local ffi = require "ffi"
 local faults = require "support.faults"
 local support = require "support.init"
 
@@ -76,6 +77,29 @@ end
 --- Begins a request whose body goes to a file of the folder.
 function Nginx:begin(path, file)
   support.shell(string.format("%s >%s/%s 2>&1 &", curl(self, path), self.folder, file or "out"))
+end
+
+local address = ffi.new "rgspec_unix"
+
+--- Sends a request and hangs up after so many milliseconds, whatever came.
+function Nginx:abort(path, after_ms)
+  local text = string.format("GET /%s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+  address.family = 1
+  ffi.copy(address.path, self.folder .. "/web.sock")
+  local fd = ffi.C.socket(1, 1, 0)
+  local ok = ffi.C.connect(fd, address, ffi.sizeof "rgspec_unix") == 0 and ffi.C.write(fd, text, #text) == #text
+  if ok and after_ms > 0 then faults.pause(after_ms) end
+  ffi.C.close(fd)
+  return ok
+end
+
+--- Descriptors and threads of a process, and its memory in KiB.
+function M.usage(pid)
+  local status = io.open("/proc/" .. pid .. "/status", "r")
+  local text = status and status:read "*a" or ""
+  if status then status:close() end
+  local _, fds = support.shell("ls /proc/" .. pid .. "/fd"):gsub("\n", "")
+  return { fds = fds, threads = tonumber(text:match "Threads:%s+(%d+)"), kib = tonumber(text:match "VmRSS:%s+(%d+)") }
 end
 
 --- What a file of the folder holds; "" when there is none.

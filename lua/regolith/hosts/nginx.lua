@@ -154,7 +154,9 @@ local function cleanup_list()
   if not ok or not base.get_request or ngx.config.subsystem ~= "http" then return nil end
   if not pcall(ffi.typeof, "rg_ngx_cleanup") then
     ffi.cdef [[
-      typedef struct rg_ngx_cleanup { void (*handler)(void *); void *data; struct rg_ngx_cleanup *next; } rg_ngx_cleanup;
+      typedef struct rg_ngx_cleanup {
+        void (*handler)(void *); void *data; struct rg_ngx_cleanup *next;
+      } rg_ngx_cleanup;
       rg_ngx_cleanup *ngx_http_cleanup_add(void *request, size_t size);
     ]]
   end
