@@ -67,7 +67,6 @@ local function engine_opts(settings)
     node = settings.node or 0, queue_max_len = settings.queue_max_len or 0,
     backpressure_wait_ms = settings.backpressure_wait_ms or 0,
     outage = types.OUTAGE[settings.outage] or 0, mark_ms = settings.mark_ms or 0,
-    workers = settings.workers or 0, max_queued = settings.max_queued or 0,
     workers = settings.workers or 0, max_workers = settings.max_workers or 0, max_queued = settings.max_queued or 0,
     log_mask = mask, log_values = values,
   })
