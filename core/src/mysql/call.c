@@ -134,6 +134,7 @@ int rg__call_fail(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, rg_err *er
     const char *state = st ? mysql_stmt_sqlstate(st) : mysql_sqlstate(c->my);
     const char *text = st ? mysql_stmt_error(st) : mysql_error(c->my);
     const rg__sql_class *k = rg__sql_classify(c->flavour, number, state);
+    rg__conn_forget_closed(c);
     note_effect(c, k);
     if (c->late || (k->tx == RG__TX_LOST && rg__wait_fired(c))) return fail_overdue(c, call, err);
     if ((number == RG__CR_GONE || number == RG__CR_LOST) && call->bytes > c->max_packet)

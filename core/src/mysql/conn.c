@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* One connection: options, TLS, the session state that everything else relies on, its end. */
-#include "mysql/conn.h"
+#include "mysql/pool.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -224,6 +224,14 @@ failed:
 
 /* ---- the end ---- */
 
+/* The client library closes its socket when a call fails; its number may be another one's by now. */
+void rg__conn_forget_closed(rg__mysql *c) {
+    if (c->fd < 0 || !c->my || RG__SOCKET_OF(c->my)) return;
+    pthread_mutex_lock(&c->pool->lock);
+    c->fd = -1;
+    pthread_mutex_unlock(&c->pool->lock);
+}
+
 void rg__conn_cut(rg__mysql *c) {
     if (c->fd >= 0) shutdown(c->fd, SHUT_RDWR);
 }
@@ -246,6 +254,7 @@ void rg__conn_abandon(rg__mysql *c) {
 
 void rg__conn_close(rg__mysql *c) {
     if (c->fd >= 0 && c->pid != getpid()) rg__conn_abandon(c);
+    rg__conn_forget_closed(c);
     if (c->broken) rg__conn_cut(c);
     rg__wait_begin(c, rg__now_ms() + 100);
     if (c->my) rg__stmt_clear(c);

@@ -19,9 +19,11 @@
 #ifdef MARIADB_PACKAGE_VERSION
 #define RG__CLIENT_MARIADB 1
 typedef my_bool rg__flag;
+#define RG__SOCKET_OF(my) ((my)->net.pvio) /* NULL: closed */
 #else
 #define RG__CLIENT_MARIADB 0
 typedef bool rg__flag;
+#define RG__SOCKET_OF(my) ((my)->net.vio)
 #endif
 #if RG__CLIENT_MARIADB && !defined(RG_MYSQL_WATCHDOG)
 #define RG__WAIT_HOOK 1
@@ -132,6 +134,8 @@ void rg__conn_close(rg__mysql *c);
 /* The socket has neither data nor an end waiting; costs one poll. */
 bool rg__conn_quiet(const rg__mysql *c);
 int rg__conn_ping(rg__mysql *c, const rg__ctx *ctx);
+/* On the connection's thread, after a failure: the library may have closed the socket by itself. */
+void rg__conn_forget_closed(rg__mysql *c);
 /* Shuts the socket down: whoever waits on it returns. */
 void rg__conn_cut(rg__mysql *c);
 /* Session state as after connect. */

@@ -164,10 +164,8 @@ bool rg__notifier_complete(rg_op *op) {
     n->in_flight--;
     atomic_store(&op->phase, RG_OP_DONE);
     bool wanted = !atomic_load(&op->abandoned);
-    if (!n->closed && wanted) {
-        rg__list_add_tail(&n->done, &op->done.node);
-        wake(n);
-    }
+    if (!n->closed && wanted) rg__list_add_tail(&n->done, &op->done.node);
+    if (wanted || n->in_flight == 0) wake(n); /* the last one: who waits for the end looks */
     pthread_mutex_unlock(&n->lock);
     return wanted;
 }

@@ -1,0 +1,177 @@
+-- SPDX-License-Identifier: MIT
+-- nginx kills requests and restarts its workers: no connection comes back dirty, nothing is left behind.
+-- With REGOLITH_LONG=1 ten thousand aborts and reloads.
+
+local faults = require "support.faults"
+local nginx = require "support.nginx"
+local regolith = require "regolith"
+local support = require "support.init"
+
+local must = support.must
+local LONG = os.getenv "REGOLITH_LONG" ~= nil
+
+local APP = [[
+local regolith = require "regolith"
+local field = regolith.field
+local Item = regolith.entity("item", { field.string "name", field.uint32 "n" { default = 0 }, cache = true })
+local orm = assert(regolith.open(@orm))
+local pages = {}
+local function number(name) return tonumber(ngx.var["arg_" .. name]) end
+
+function pages.read(db) return assert(db:get(Item, number "id")).name end
+function pages.slow(db) return assert(db:query("SELECT SLEEP(?) AS s", number "s"))[1].s end
+function pages.write(db)
+  local item = assert(db:get(Item, number "id"))
+  item.n = item.n + 1
+  assert(db:flush())
+  return item.n
+end
+-- An open transaction on a borrowed connection, with a row locked, while the request waits for something else.
+function pages.dirty(db)
+  return db:connection(function(conn)
+    assert(conn:execute "BEGIN")
+    assert(conn:execute("UPDATE item SET n = n + 1000 WHERE id = ?", number "id"))
+    assert(conn:execute "SET @left = 'behind'")
+    ngx.sleep(number "s")
+    return "slept"
+  end)
+end
+function pages.lock()
+  local lock = assert(orm:lock("abort", { wait_ms = 5000 }))
+  if number "s" > 0 then ngx.sleep(number "s") end
+  lock:release()
+  return "had"
+end
+-- Light threads that are killed while they wait.
+function pages.kill()
+  for _ = 1, 4 do
+    local thread = ngx.thread.spawn(function() return orm:session():query "SELECT SLEEP(30)" end)
+    ngx.thread.kill(thread)
+  end
+  return "killed"
+end
+function pages.exit()
+  ngx.thread.spawn(function() return orm:session():query "SELECT SLEEP(30)" end)
+  ngx.exit(204)
+end
+function pages.state(db)
+  local busy = 0
+  for _, pool in ipairs(assert(orm:health())) do busy = busy + pool.busy end
+  local left = assert(db:query "SELECT @left AS x, @@in_transaction AS open")[1]
+  return string.format("%d %s %d", busy, tostring(left.x), left.open or 0)
+end
+return { serve = function()
+  local db = orm:session()
+  local ok, said, why = pcall(pages[ngx.var.uri:sub(2)], db)
+  if not ok or said == nil then ngx.log(ngx.NOTICE, "page: ", tostring(why or said)) end
+  ngx.say(tostring(said))
+  db:close()
+end }
+]]
+
+local run = nginx.available() and describe or pending
+
+run("requests that nginx kills", function()
+  local world, web, id
+
+  setup(function()
+    world = support.world()
+    local Item = regolith.entity("item", {
+      regolith.field.string "name", regolith.field.uint32 "n" { default = 0 }, cache = true,
+    })
+    local orm = world:open { Item }
+    local db = orm:session()
+    local item = db:new(Item, { name = "one" })
+    must(db:flush())
+    id = string.format("%.0f", item.id)
+    db:close()
+    world:shut(orm)
+    web = nginx.start {
+      app = APP, orm = string.format("{ mysql = %q, redis = %q, prefix = %q, entities = { Item } }",
+        world.mysql_url(world.name, "&pool=4"), world.redis_url(), world.name),
+    }
+  end)
+  teardown(function()
+    local said = support.shell("grep 'page: ' " .. web.folder .. "/error.log")
+    web:stop()
+    world:close()
+    assert.equal("", said) -- what is aborted harms nobody else
+  end)
+
+  --- Statements under way on the world's database, and connections to it.
+  local function on_server()
+    local rows = must(world.sql:query("SELECT COUNT(*) AS n, SUM(command <> 'Sleep') AS busy FROM "
+      .. "information_schema.processlist WHERE db = ?", world.name))
+    return tonumber(rows[1].busy or 0), rows[1].n
+  end
+
+  local function quiet()
+    faults.await("a quiet server", function() return on_server() == 0 end)
+    local text = faults.await("idle pools", function()
+      local state = web:get "state"
+      return state and state:match "^0" and state
+    end)
+    assert.equal("0 nil 0", text)
+  end
+
+  it("stop their statements on the server, and leave the pool clean", function()
+    for _ = 1, 6 do web:abort("slow?s=60", 30) end
+    quiet()
+    assert.equal("killed", (web:get "kill"))
+    web:get "exit"
+    quiet()
+  end)
+
+  it("leave no transaction open and no row locked", function()
+    for _ = 1, 6 do web:abort("dirty?s=60&id=" .. id, 60) end
+    assert.equal("1", (web:get("write?id=" .. id)))
+    quiet()
+    assert.equal("1", tostring(must(world.sql:query("SELECT n FROM `" .. world.name .. "`.item"))[1].n))
+  end)
+
+  it("come by the thousand, with reloads among them, and leave nothing behind", function()
+    local total, every = LONG and 10000 or 250, LONG and 200 or 60
+    local pages = {
+      "slow?s=0.2", "dirty?s=0.2&id=" .. id, "read?id=" .. id, "lock?s=0.2", "write?id=" .. id, "slow?s=5",
+    }
+    local master, before = web:master(), nil
+    for i = 1, total do
+      web:abort(pages[i % #pages + 1], i % 7)
+      if i % 10 == 0 then assert.equal("one", (web:get("read?id=" .. id))) end
+      if i % every == 0 then
+        web:command "-s reload"
+        faults.await("one worker", function() return #web:workers() == 1 end, 60)
+      end
+      if i == every * 2 then before = nginx.usage(master) end
+    end
+    assert.equal("had", (web:get "lock?s=0"))
+    quiet()
+    faults.await("one worker", function() return #web:workers() == 1 end, 60)
+    local _, connections = on_server()
+    assert.is_true(connections <= 4 + 1, connections)
+    local worker, usage = nginx.usage(web:workers()[1]), nginx.usage(master)
+    assert.is_true(usage.fds <= before.fds + 2, usage.fds .. " descriptors of the master, before " .. before.fds)
+    assert.is_true(usage.threads == before.threads, usage.threads .. " threads of the master")
+    assert.is_true(usage.kib < before.kib + 4096, usage.kib .. " KiB of the master, before " .. before.kib)
+    assert.is_true(worker.threads <= 4 + 60 + 4, worker.threads)
+  end)
+
+  it("do not make a worker grow", function()
+    local function storm(n)
+      for i = 1, n do
+        web:abort(i % 2 == 0 and "slow?s=0.05" or "dirty?s=0.05&id=" .. id, i % 5)
+        if i % 20 == 0 then web:get("read?id=" .. id) end
+      end
+      quiet()
+      return nginx.usage(web:workers()[1])
+    end
+    local pid = web:workers()[1]
+    storm(LONG and 2000 or 60)
+    local before = storm(LONG and 2000 or 60)
+    local after = storm(LONG and 6000 or 120)
+    assert.equal(pid, web:workers()[1])
+    assert.is_true(after.fds <= before.fds + 6, after.fds .. " descriptors, before " .. before.fds)
+    assert.is_true(after.threads <= before.threads + 8, after.threads .. " threads, before " .. before.threads)
+    assert.is_true(after.kib < before.kib + 8192, after.kib .. " KiB, before " .. before.kib)
+  end)
+end)
