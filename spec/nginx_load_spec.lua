@@ -114,7 +114,7 @@ run("nginx", function()
     end
     web = nginx.start {
       app = APP:gsub("@narrow", function()
-        return config(2, "entities = {}, workers = 2, max_queued = 4, max_workers = 6")
+        return config(2, "entities = {}, workers = 2, max_queued = 4, max_workers = 3")
       end),
       orm = config(32, "entities = { Item }, workers = 2"), server = SERVER,
       http = [[

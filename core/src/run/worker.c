@@ -10,11 +10,13 @@
 #include "mysql/mysql.h"
 
 enum {
-    MAX_THREADS = 256,
+    MAX_THREADS = 320,
+    MAX_DEVOTED = 64, /* beyond what was asked for */
     PATIENCE_MS = 20 /* a job that waited so long is taken by a further thread */
 };
 
-/* Regular threads take any job; further ones what holds something, and what waited too long. */
+/* Regular threads take any job; further ones what waited too long; devoted ones only what holds something:
+ * all others may be waiting for just that. */
 typedef struct gang {
     pthread_cond_t work;
     uint32_t started, idle, most;
@@ -27,7 +29,7 @@ struct rg__workers {
     rg__node holding; /* jobs that hold something */
     uint32_t queued, max_queued; /* in jobs */
     uint32_t n_holding;
-    gang regular, further;
+    gang regular, further, devoted;
     pid_t pid;        /* whose threads these are */
     bool stopping;
     uint32_t n_threads;
@@ -42,11 +44,12 @@ static void gang_init(gang *g, uint32_t most) {
 rg__workers *rg__workers_new(uint32_t threads, uint32_t most, uint32_t max_queued) {
     rg__workers *w = rg__calloc(1, sizeof *w);
     if (!w) return NULL;
-    if (threads > MAX_THREADS / 2) threads = MAX_THREADS / 2;
-    if (most > MAX_THREADS) most = MAX_THREADS;
+    if (most > MAX_THREADS - MAX_DEVOTED) most = MAX_THREADS - MAX_DEVOTED;
+    if (threads > most) threads = most;
     pthread_mutex_init(&w->lock, NULL);
     gang_init(&w->regular, threads);
-    gang_init(&w->further, most > threads ? most - threads : 0);
+    gang_init(&w->further, most - threads);
+    gang_init(&w->devoted, MAX_DEVOTED);
     rg__list_init(&w->jobs);
     rg__list_init(&w->holding);
     w->max_queued = max_queued;
@@ -58,13 +61,14 @@ rg__workers *rg__workers_new(uint32_t threads, uint32_t most, uint32_t max_queue
 
 static void *work_regular(void *arg);
 static void *work_further(void *arg);
+static void *work_devoted(void *arg);
 
 static bool start_one(rg__workers *w, gang *g) {
     if (w->stopping || g->started >= g->most || w->n_threads >= MAX_THREADS) return false;
-    bool regular = g == &w->regular;
-    if (rg__thread_start(&w->threads[w->n_threads], regular ? "regolith-work" : "regolith-more",
-                         regular ? work_regular : work_further, w) != 0)
-        return false;
+    void *(*work)(void *) = g == &w->regular   ? work_regular
+                            : g == &w->further ? work_further
+                                               : work_devoted;
+    if (rg__thread_start(&w->threads[w->n_threads], "regolith-work", work, w) != 0) return false;
     g->started++;
     w->n_threads++;
     return true;
@@ -76,7 +80,9 @@ static void call_somebody(rg__workers *w) {
     if (pending > w->regular.idle && start_one(w, &w->regular)) return;
     pthread_cond_signal(&w->regular.work);
     if (pending <= w->regular.idle) return;
-    if (w->further.idle <= w->n_holding) start_one(w, &w->further);
+    if (w->n_holding > w->devoted.idle) start_one(w, &w->devoted);
+    pthread_cond_signal(&w->devoted.work);
+    if (w->queued > 0 && w->further.idle == 0) start_one(w, &w->further);
     pthread_cond_signal(&w->further.work);
 }
 
@@ -86,13 +92,17 @@ static rg__job *first(rg__node *list) {
     return rg__list_empty(list) ? NULL : rg__container(list->next, rg__job, node);
 }
 
-static rg__job *take_regular(rg__workers *w) {
+static rg__job *take_holding(rg__workers *w) {
     rg__job *job = first(&w->holding);
-    if (job) {
-        rg__list_remove(&job->node);
-        w->n_holding--;
-        return job;
-    }
+    if (!job) return NULL;
+    rg__list_remove(&job->node);
+    w->n_holding--;
+    return job;
+}
+
+static rg__job *take_any(rg__workers *w) {
+    rg__job *job = take_holding(w);
+    if (job) return job;
     job = first(&w->jobs);
     if (!job) return NULL;
     rg__list_remove(&job->node);
@@ -105,14 +115,19 @@ static rg__job *take_further(rg__workers *w, int64_t *until) {
     rg__job *oldest = first(&w->jobs);
     *until = oldest ? oldest->queued_ms + PATIENCE_MS : RG__NO_DEADLINE;
     bool late = oldest && rg__now_ms() >= *until;
-    return late || !rg__list_empty(&w->holding) ? take_regular(w) : NULL;
+    return late ? take_any(w) : take_holding(w);
+}
+
+static rg__job *take_for(rg__workers *w, const gang *g, int64_t *until) {
+    if (g == &w->regular || w->stopping) return take_any(w);
+    return g == &w->further ? take_further(w, until) : take_holding(w);
 }
 
 /* NULL: the end. */
 static rg__job *take(rg__workers *w, gang *g) {
     for (;;) {
         int64_t until = RG__NO_DEADLINE;
-        rg__job *job = g == &w->regular || w->stopping ? take_regular(w) : take_further(w, &until);
+        rg__job *job = take_for(w, g, &until);
         /* Somebody goes on watching. */
         if (job && g == &w->further && g->idle == 0 && w->queued > 0) start_one(w, g);
         if (job || w->stopping) return job;
@@ -146,6 +161,12 @@ static void *work_further(void *arg) {
     return NULL;
 }
 
+static void *work_devoted(void *arg) {
+    rg__workers *w = arg;
+    serve(w, &w->devoted);
+    return NULL;
+}
+
 /* ---- giving; under the lock ---- */
 
 /* A forked child has none of the parent's threads, and its jobs are the parent's. */
@@ -155,6 +176,7 @@ static void check_process(rg__workers *w) {
     w->n_threads = w->queued = w->n_holding = 0;
     gang_init(&w->regular, w->regular.most);
     gang_init(&w->further, w->further.most);
+    gang_init(&w->devoted, w->devoted.most);
     rg__list_init(&w->jobs);
     rg__list_init(&w->holding);
 }
@@ -211,6 +233,7 @@ void rg__workers_stop(rg__workers *w) {
     w->n_threads = 0;
     pthread_cond_broadcast(&w->regular.work);
     pthread_cond_broadcast(&w->further.work);
+    pthread_cond_broadcast(&w->devoted.work);
     pthread_mutex_unlock(&w->lock);
     for (uint32_t i = 0; i < n; i++) pthread_join(w->threads[i], NULL);
 }
@@ -221,5 +244,6 @@ void rg__workers_free(rg__workers *w) {
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->regular.work);
     pthread_cond_destroy(&w->further.work);
+    pthread_cond_destroy(&w->devoted.work);
     rg__free(w);
 }

@@ -3,8 +3,9 @@
  *
  * The regular ones run jobs in the order in which they came. Two things must not wait behind others:
  * jobs that hold what others wait for (a statement on a borrowed connection, its return: behind jobs that
- * wait for a connection they would wait for ever), and quick jobs behind slow ones. So further threads, up
- * to a bound, take the former at once and any job that has waited for a while. */
+ * wait for a connection they would wait for ever), and quick jobs behind slow ones. So devoted threads take the
+ * former, as many as there are of them, and further threads, up to a bound, any job that has waited for a
+ * while. */
 #ifndef RG_RUN_WORKER_H
 #define RG_RUN_WORKER_H
 
