@@ -1,0 +1,114 @@
+-- SPDX-License-Identifier: MIT
+-- What servers on nginx want besides: the session of a request, pages for readiness and metrics, a consumer
+-- in one of the workers.
+--
+--   local web = require "regolith.nginx"
+
+local consumer_options = require "regolith.options"
+local errors = require "regolith.err"
+local native = require "regolith.native"
+local sql = require "regolith.sql"
+
+local C, ffi, err = native.C, native.ffi, native.err
+
+local M = {}
+
+local KEY = "regolith_sessions" -- in ngx.ctx: by orm
+
+--- The session of the request at hand, made when it is first asked for. M.close() ends it.
+---@param orm regolith.Orm
+---@param opts? { timeout_ms: integer? } for the first call
+---@return regolith.Session
+function M.session(orm, opts)
+  local ctx = ngx.ctx
+  local sessions = ctx[KEY]
+  if not sessions then
+    sessions = {}
+    ctx[KEY] = sessions
+  end
+  local session = sessions[orm]
+  if not session then
+    session = assert(orm:session(opts))
+    sessions[orm] = session
+  end
+  return session
+end
+
+--- Ends the sessions of the request; for log_by_lua. What was not flushed is lost.
+function M.close()
+  local sessions = ngx.ctx[KEY]
+  if not sessions then return end
+  ngx.ctx[KEY] = nil
+  for _, session in pairs(sessions) do
+    if not session._busy then session:close() end -- else its coroutine was killed: the collector does it
+  end
+end
+
+local function send(status, kind, text)
+  ngx.status = status
+  ngx.header["Content-Type"] = kind
+  ngx.header["Cache-Control"] = "no-store"
+  ngx.print(text)
+  return ngx.exit(ngx.OK)
+end
+
+--- A page: 200 when every server answers, 503 and which do not otherwise, as JSON.
+---@param orm regolith.Orm
+---@param timeout_ms? integer [1000]
+function M.ready(orm, timeout_ms)
+  local op = C.rg_op_health(orm._engine, err)
+  if op == nil then return send(503, "application/json", native.json_encode { ready = false, error = "no memory" }) end
+  op = ffi.gc(op, C.rg_op_free)
+  local ok, fault = orm:_run(op, timeout_ms or 1000)
+  local answer = { ready = ok == true, pools = setmetatable({}, native.array_mt), error = fault and tostring(fault) }
+  for i, pool in ipairs(ok and sql.rows(op, 0) or {}) do
+    answer.pools[i] = { kind = pool.kind, name = pool.name, ok = pool.ok == 1, error = pool.error }
+    answer.ready = answer.ready and pool.ok == 1
+  end
+  return send(answer.ready and 200 or 503, "application/json", native.json_encode(answer) .. "\n")
+end
+
+--- A page: counters, histograms and gauges of this worker process, for Prometheus.
+---@param orm regolith.Orm
+function M.metrics(orm) return send(200, "text/plain; version=0.0.4", orm:metrics()) end
+
+local CONSUME = {
+  queue = consumer_options.string, retry_s = consumer_options.integer(1, 3600), on_error = consumer_options.func,
+}
+
+--- Steps of the consumer while the lock is held and the worker lives.
+local function consume_while_owner(orm, opts, lock)
+  local consumer = orm:consumer { queue = opts.queue }
+  while lock:held() and not ngx.worker.exiting() do
+    local applied, fault = consumer:step(0.5)
+    if not applied then
+      if opts.on_error then opts.on_error(fault) end
+      if fault.code == "CLOSED" or fault.code == "MISUSE" then break end
+      ngx.sleep(0.5)
+    end
+  end
+  consumer:close()
+end
+
+local function consume(premature, orm, opts)
+  if premature then return end
+  local again_s = opts.retry_s or 2
+  local name = "consumer:" .. (opts.queue or "default")
+  local ok, fault = orm:lock(name, { ttl_ms = 10000, wait_ms = 1000 }, function(lock)
+    consume_while_owner(orm, opts, lock)
+    return true
+  end)
+  if ok == nil and opts.on_error and errors.is(fault) then opts.on_error(fault) end
+  if not ngx.worker.exiting() then ngx.timer.at(again_s, consume, orm, opts) end
+end
+
+--- Has one of all workers of all machines consume the queue; for init_worker_by_lua. Another one takes over
+--- when that one ends.
+---@param orm regolith.Orm
+---@param opts? { queue: string?, retry_s: integer?, on_error: fun(err: regolith.Err)? }
+function M.consume(orm, opts)
+  opts = consumer_options.require("consume", opts, CONSUME)
+  assert(ngx.timer.at(0, consume, orm, opts))
+end
+
+return M
