@@ -6,10 +6,10 @@ files["spec"] = { std = "+busted" }
 files[".luacheckrc"] = { std = "luacheckrc" }
 files["*.rockspec"] = { std = "rockspec" }
 
--- The engine's Redis scripts: the text of prelude.lua, and of marks.lua where a script wants it, goes
--- before each of them, so what these two declare is global to the others.
+-- The engine's Redis scripts: the text of prelude.lua, and of marks.lua and value.lua where a script wants it, goes
+-- before each of them, so what these declare is global to the others.
 local given = { "redis", "KEYS", "ARGV", "cjson", "cmsgpack", "struct", "bit" }
-for _, shared in ipairs { "prelude", "marks" } do
+for _, shared in ipairs { "prelude", "marks", "value" } do
    local file = io.open("core/src/cache/scripts/" .. shared .. ".lua")
    for line in file and file:lines() or function() end do
       local names = line:match "^local function ([%w_]+)" or line:match "^local ([%w_, ]+)"

@@ -2,6 +2,7 @@
 -- What regolith.open is given - a table, a file, the environment - as one checked configuration.
 -- A table in code goes before the environment, the environment before a file.
 
+local caches = require "regolith.cache.define"
 local entities = require "regolith.entity"
 local log = require "regolith.log"
 local native = require "regolith.native"
@@ -26,7 +27,7 @@ local function handlers(v)
 end
 
 local OPTIONS = {
-  mysql = url_or_table, redis = url_or_table, entities = options.table,
+  mysql = url_or_table, redis = url_or_table, entities = options.table, caches = options.table,
   prefix = options.string, process_cache_mb = options.integer(0, 16777216),
   timeout_ms = count, id_block = count, node = options.integer(0, 63),
   queue_max_len = count, backpressure_wait_ms = options.integer(0, 4294967295),
@@ -279,6 +280,7 @@ end
 ---@field mysql table[] pools
 ---@field redis table[] pools
 ---@field entities regolith.Entity[]
+---@field caches regolith.Cache[]
 ---@field faults string[] everything that is wrong
 
 --- Reads and checks everything; the result's `faults` is empty when all is well.
@@ -305,6 +307,7 @@ function M.read(given, overrides)
   config.log = take_log(config.log, complain)
   config.faults = faults
   config.entities = take_entities(config.entities, complain)
+  config.caches = caches.take(config.caches, complain)
   config.mysql = read_pools("mysql", config.mysql, wanted_pools(config.entities, "mysql"), complain)
   config.redis = read_pools("redis", config.redis, wanted_pools(config.entities, "redis"), complain)
   check_shards(config, complain)

@@ -52,6 +52,7 @@ local CACHE = {
   process = options.boolean,
   redis = options.boolean,
   all = options.boolean,
+  queries = options.boolean,
   ttl_s = options.integer(1, 4294967295),
   absent_ttl_s = options.integer(1, 4294967295),
   outage = options.one_of("strict", "available"),

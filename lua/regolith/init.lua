@@ -3,6 +3,7 @@
 --
 --   local regolith = require "regolith"
 
+local caches = require "regolith.cache.define"
 local entities = require "regolith.entity"
 local errors = require "regolith.err"
 local fields = require "regolith.field"
@@ -14,6 +15,7 @@ local transaction = require "regolith.transaction"
 ---@class regolith
 ---@field field regolith.FieldModule constructors of fields
 ---@field entity fun(name: string, definition: table): regolith.Entity
+---@field cache fun(name: string, options: table?): regolith.Cache a cache of the application's values
 ---@field open fun(config?: table|string, overrides?: table): regolith.Orm?, regolith.Err?, integer?, string?
 ---@field transactional fun(options: table|function, fn?: function): function runs fn in a transaction
 ---@field null lightuserdata stands for NULL where a table needs a value; equals ngx.null and cjson.null
@@ -22,6 +24,7 @@ local M = {
   _VERSION = native.version,
   field = fields.field,
   entity = entities.entity,
+  cache = caches.cache,
   open = orm.open,
   transactional = transaction.transactional,
   null = native.null,

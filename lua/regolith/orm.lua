@@ -5,6 +5,7 @@
 local admin = require "regolith.admin"
 local audit = require "regolith.audit"
 local callbacks = require "regolith.callbacks"
+local caches = require "regolith.cache.handle"
 local config = require "regolith.config"
 local consumer = require "regolith.consumer"
 local errors = require "regolith.err"
@@ -23,6 +24,7 @@ local C, ffi, err = native.C, native.ffi, native.err
 ---@field _host regolith.Host
 ---@field _types table<regolith.Entity, regolith.Type>
 ---@field _by_name table<string, regolith.Entity>
+---@field _caches table<regolith.Cache|string, table> by definition and by name
 ---@field _log fun(event: regolith.LogEvent)?
 ---@field _on_error fun(err: regolith.Err)?
 local Orm = { __name = "regolith.Orm" }
@@ -103,6 +105,9 @@ local function configure(settings, faults)
         by_name, spread and k)
       if described then add(faults, C.rg_config_type(c, described, err), "") end
     end
+  end
+  for _, cache in ipairs(settings.caches) do
+    if #cache.faults == 0 then add(faults, caches.describe(c, cache), "") end
   end
   return c
 end
@@ -193,6 +198,7 @@ function M.open(given, overrides)
   local ok
   ok, fault = take_types(self, settings.entities)
   if ok and not settings.lazy and self._host:may_wait() then ok, fault = self:connect() end
+  self._caches, self._cache_names = caches.register(settings.caches)
   if not ok then self:close() end
   if not ok then return errors.results(fault) end
   return self
@@ -232,6 +238,11 @@ end
 ---@param opts? { timeout_ms: integer?, token: string?, primary: boolean? }
 ---@return regolith.Session
 function Orm:session(opts) return session.new(self, opts) end
+
+--- A cache of the application's values, by its definition or its name.
+---@param which regolith.Cache|string
+---@return regolith.CacheHandle
+function Orm:cache(which) return (caches.of(self, nil, which, 2)) end
 
 --- Connects to every server once.
 ---@return true? ok

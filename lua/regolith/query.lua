@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- Searches: an SQL condition that is run when its result is asked for. Always answered by MySQL;
--- the entities found are those of the session.
+-- Searches: an SQL condition that is run when its result is asked for. Answered by MySQL, or by the
+-- cache with what MySQL would say; the entities found are those of the session.
 
+local entities = require "regolith.entity"
 local errors = require "regolith.err"
 local locking = require "regolith.locking"
 local native = require "regolith.native"
@@ -16,6 +17,8 @@ local ROWS, IDS, COUNT = 0, 1, 2
 ---@class regolith.Query
 ---@field _session regolith.Session
 ---@field _type regolith.SessionType
+---@field _ttl_ms number? of the cached answer
+---@field _tables regolith.SessionType[]? that it reads besides its own
 ---@field _where string
 ---@field _params any[]
 ---@field _n integer
@@ -53,6 +56,13 @@ local function run(self, mode, offset, limit)
   if not op then return nil, fault end
   if numbers and #numbers > 1 and not spread(op, numbers, self._plan) then return nil, errors.from_c(err) end
   if sql.bind(op, self._params, self._n) < 0 then return nil, errors.from_c(err) end
+  if self._ttl_ms and not session._scope then
+    local rc = C.rg_op_search_cached(op, self._ttl_ms, err)
+    for _, S in ipairs(self._tables) do
+      if rc >= 0 then rc = C.rg_op_search_reads(op, S.number, err) end
+    end
+    if rc < 0 then return nil, errors.from_c(err) end
+  end
   local ok
   ok, fault = locking.apply(op, mode == ROWS and self._lock or 0)
   if ok then ok, fault = session:_run(op, 3) end
@@ -185,6 +195,39 @@ function Query:ids()
   local ids = {}
   for i = 0, C.rg_op_rows(op) - 1 do ids[i + 1] = C.rg_op_id(op, i) end
   return ids
+end
+
+--- Does the text hold a word that may name further tables?
+local function reads_more(text)
+  local bare = text:gsub("'[^']*'", ""):gsub('"[^"]*"', ""):gsub("`[^`]*`", ""):lower()
+  return bare:find "%f[%w_]select%f[^%w_]" ~= nil
+end
+
+--- Has the answer come from the cache, when nothing of the tables read was written since it was filled. Of
+--- an entity with `cache = { queries = true }`; what sub-queries read besides is to be named.
+---@param ttl_s number
+---@param tables? regolith.Entity[] further entities whose tables are read
+---@return regolith.Query self
+function Query:cached(ttl_s, tables)
+  if type(ttl_s) ~= "number" or not (ttl_s >= 0.001 and ttl_s <= 1e9) then
+    error("cached takes a number of seconds", 2)
+  end
+  if tables == nil and reads_more(self._where) then
+    error("cached: the search has a sub-query; name the entities that it reads, as in cached(60, { Team })", 2)
+  end
+  if tables ~= nil and type(tables) ~= "table" then error("cached takes a list of entities", 2) end
+  local list = {}
+  for i, entity in ipairs(tables and (entities.is(tables) and { tables } or tables) or {}) do
+    list[i] = self._session:_type(entity, 2)
+  end
+  for _, S in ipairs { self._type, unpack(list) } do
+    if not S.T.entity.cache.queries then
+      error(string.format("searches of '%s' are not cached: it needs cache = { queries = true }", S.T.name), 2)
+    end
+  end
+  if self._type.T.entity.shards then error("cached: searches over shards are not cached", 2) end
+  self._ttl_ms, self._tables = ttl_s * 1000, list
+  return self
 end
 
 local M = {}

@@ -7,6 +7,7 @@
 -- `_at` maps places to entities, `_new` the numbers of new ones; each type's `places` maps ids to places.
 
 local errors = require "regolith.err"
+local caches = require "regolith.cache.handle"
 local entities = require "regolith.entity"
 local locking = require "regolith.locking"
 local log = require "regolith.log"
@@ -304,6 +305,11 @@ function Session:_forget_new()
   end
   self._n_fresh = 0
 end
+
+--- A cache of the application's values, by its definition or its name, for use with this session.
+---@param which regolith.Cache|string
+---@return regolith.CacheHandle
+function Session:cache(which) return (caches.of(self._orm, self, which, 2)) end
 
 -- ---- life ---------------------------------------------------------------------------------------
 

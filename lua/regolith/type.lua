@@ -108,7 +108,7 @@ local function new_type(entity, k)
     ids = entities.ids(entity.ids),
     cache_process = cache.process and 1 or 0, cache_redis = cache.redis and 1 or 0,
     ttl_s = cache.ttl_s or 0, absent_ttl_s = cache.absent_ttl_s or 0,
-    outage = M.OUTAGE[cache.outage] or 0,
+    cache_queries = cache.queries and 1 or 0, outage = M.OUTAGE[cache.outage] or 0,
   })
   return C.rg_type_new(opts, err)
 end

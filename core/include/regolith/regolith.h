@@ -11,6 +11,7 @@
 #define REGOLITH_H
 
 #include <regolith/api.h>
+#include <regolith/cache.h>
 #include <regolith/engine.h>
 #include <regolith/err.h>
 #include <regolith/lock.h>

@@ -70,6 +70,11 @@ RG_API int rg_builder_refs_add(rg_builder *b, uint32_t col, double id, rg_err *e
 RG_API int rg_builder_set_begin(rg_builder *b, uint32_t col, rg_err *err);
 RG_API int rg_builder_set_add(rg_builder *b, uint32_t col, const char *p, size_t len, rg_err *err);
 
+/* The row that was built, as an insert would write it (defaults, required columns); one reference. */
+RG_API rg_block *rg_builder_row(rg_builder *b, rg_err *err);
+/* 1 when the bytes are a whole row of the type, 0 when not. Pure. */
+RG_API int rg_row_sound(const rg_type *type, const uint8_t *row, uint32_t len);
+
 /* Text of a stored value for a reader that does not decode by itself: dates, decimals, enums, sets.
  * Writes at most cap bytes, returns the length needed (without NUL), or negative. */
 RG_API int rg_row_text(const rg_type *type, const uint8_t *row, uint32_t col, char *out, size_t cap);

@@ -120,6 +120,7 @@ typedef struct rg_type_opts {
     int32_t ids;            /* rg_ids */
     int32_t cache_process;  /* 1: rows are kept in the process cache */
     int32_t cache_redis;    /* 1: rows are kept in Redis */
+    int32_t cache_queries;  /* 1: searches of its table may be cached: writes tell of them */
     uint32_t ttl_s;         /* life of a cached row or lookup in Redis; 0: 3600 */
     uint32_t absent_ttl_s;  /* life of a cached absence; 0: 10 */
     int32_t outage;         /* rg_outage; 0: as the engine's */

@@ -20,6 +20,13 @@
     X(CORRUPT_ENTRY,      "regolith_cache_corrupt_total",           "cache entries that failed a check and counted as a miss") \
     X(LOOKUP_MISMATCH,    "regolith_lookup_mismatch_total",         "lookups whose row did not have the values asked for") \
     X(FILL_REFUSED,       "regolith_cache_fill_refused_total",      "fills refused because the lease was lost") \
+    X(VALUE_PROCESS_HIT,  "regolith_values_process_hits_total",     "values and searches answered by the process cache") \
+    X(VALUE_REDIS_HIT,    "regolith_values_redis_hits_total",       "values and searches answered by Redis") \
+    X(VALUE_MISS,         "regolith_values_misses_total",           "values and searches that Redis did not have") \
+    X(VALUE_STALE,        "regolith_values_stale_total",            "values past their life that were served while they were loaded") \
+    X(VALUE_WAIT,         "regolith_values_waits_total",            "times that somebody else's load was waited for") \
+    X(VALUE_BYPASS,       "regolith_values_bypasses_total",         "values and searches that went past the cache (marked or unreachable)") \
+    X(VALUE_REFUSED,      "regolith_values_fill_refused_total",     "loaded values that were refused: set, deleted or written meanwhile") \
     X(DB_ROWS_READ,       "regolith_mysql_rows_read_total",         "rows read from MySQL by key")   \
     X(MYSQL_QUERIES,      "regolith_mysql_queries_total",           "statements sent to MySQL")      \
     X(MYSQL_ERRORS,       "regolith_mysql_errors_total",            "statements that failed")        \

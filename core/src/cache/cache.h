@@ -198,6 +198,7 @@ typedef struct rg__change {
     /* lookups: the id that enters or leaves */
     uint64_t id;
     bool add;
+    bool generation;        /* of the table (value.h), for cached searches; not for the queue */
     /* set by rg__shared_mark: the entry held exactly `before` (rows): `after` may be published */
     bool verified;
 } rg__change;
@@ -223,7 +224,10 @@ void rg__shared_unmark(rg__shared *s, const rg__ctx *ctx, rg__txid tx, const rg_
 typedef struct rg__changes {
     rg__change *items;
     size_t n, cap;
+    const rg_type *told;  /* the last type whose generation was added */
 } rg__changes;
+/* The generation of a type's table, when searches of it may be cached; most repetitions are left out. */
+int rg__changes_add_generation(rg__changes *c, const rg__shared *s, const rg_type *t, rg_err *err);
 /* before/after: packed rows or NULL. Lookups that do not change are left out, and those of unique
  * indexes with NULL in them. A type that Redis need not hear of (rg__type_shared), or no Redis
  * pool, adds nothing; any other adds the row's key at least. */

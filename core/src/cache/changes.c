@@ -3,7 +3,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/map.h"
-#include "cache/cache.h"
+#include "cache/value.h"
 #include "row/row.h"
 
 enum { MANY = 64 }; /* changes; fewer are not worth looking for twins */
@@ -73,6 +73,16 @@ static int add_index(rg__changes *c, const rg__shared *s, const rg_type *t, uint
     return rc == RG_OK && is ? add_lookup(c, s, t, index, &k->new, id, true) : rc;
 }
 
+int rg__changes_add_generation(rg__changes *c, const rg__shared *s, const rg_type *t, rg_err *err) {
+    if (!t->cache_queries || c->told == t) return RG_OK;
+    rg__change *ch = add(c);
+    if (!ch || rg__key_generation(s, t, &ch->key) < 0) return rg__fail_memory(err);
+    ch->type = t;
+    ch->generation = true;
+    c->told = t;
+    return RG_OK;
+}
+
 int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const void *before,
                     rg_block *after, rg_err *err) {
     if (!s || !rg__type_shared(t) || (!before && !after)) return RG_OK;
@@ -84,7 +94,7 @@ int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const
         if (rg__index_cached(&t->indexes[i])) rc = add_index(c, s, t, i, before, now, id, &k);
     rg__buf_deinit(&k.old);
     rg__buf_deinit(&k.new);
-    return rc < 0 ? rg__fail_memory(err) : rc;
+    return rc < 0 ? rg__fail_memory(err) : rg__changes_add_generation(c, s, t, err);
 }
 
 /* Whether the map had the key; it has it then. */

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/thread.h"
 #include "cache/shared.h"
+#include "cache/value.h"
 
 enum {
     PING_MS = 1000,
@@ -148,6 +149,8 @@ static void invalidate(rg__coherence *c, rg__slice key) {
         drop_key(c, (rg__slice){key.p + s->lookups.len, key.len - s->lookups.len}, false);
     else if (begins(key, &s->epoch_key))
         forget_epoch(c);
+    else
+        rg__values_invalidate(c->shared, c->process, key);
 }
 
 /* ---- messages ---- */
@@ -220,17 +223,40 @@ static int listen(rg__coherence *c, const rg__ctx *ctx, long long *id) {
     return rc;
 }
 
+static void add_prefix(rg__args *a, const char *text, size_t len) {
+    rg__args_add(a, "PREFIX", 6);
+    rg__args_add(a, text, len);
+}
+
+/* Value caches that no process keeps are not announced. */
+static void add_prefixes(rg__args *a, const rg__shared *s) {
+    const rg__name *const names[] = {&s->rows, &s->lookups, &s->epoch_key};
+    bool any = false;
+    for (int i = 0; i < 3; i++) add_prefix(a, names[i]->text, names[i]->len);
+    for (uint32_t i = 0; i < s->n_values; i++) {
+        if (!s->values[i]->process) continue;
+        any = true;
+        add_prefix(a, s->values[i]->prefix, s->values[i]->prefix_len);
+    }
+    if (any) add_prefix(a, s->deps.text, s->deps.len);
+}
+
 static int track(rg__coherence *c, const rg__ctx *ctx, long long listener_id) {
+    static const char *const words[] = {"CLIENT", "TRACKING", "ON", "REDIRECT"};
     char id[24];
-    snprintf(id, sizeof id, "%lld", listener_id);
-    const rg__shared *s = c->shared;
-    const char *argv[] = {"CLIENT", "TRACKING",      "ON",     "REDIRECT",
-                          id,       "BCAST",         "PREFIX", s->rows.text,
-                          "PREFIX", s->lookups.text, "PREFIX", s->epoch_key.text};
+    rg__args a;
     redisReply *r = NULL;
-    int rc = rg__redis_dedicated_until(s->pool, ctx, &c->stop, &c->tracker, NULL);
-    if (rc == RG_OK) rc = command(c->tracker, ctx, &r, sizeof argv / sizeof *argv, argv);
+    rg__args_init(&a);
+    for (int i = 0; i < 4; i++) rg__args_add(&a, words[i], strlen(words[i]));
+    rg__args_add(&a, id, (size_t)snprintf(id, sizeof id, "%lld", listener_id));
+    rg__args_add(&a, "BCAST", 5);
+    add_prefixes(&a, c->shared);
+    int rc = a.failed ? RG_ENO_MEMORY : RG_OK;
+    if (rc == RG_OK)
+        rc = rg__redis_dedicated_until(c->shared->pool, ctx, &c->stop, &c->tracker, NULL);
+    if (rc == RG_OK) rc = rg__redis_command(c->tracker, ctx, &r, NULL, a.n, a.argv, a.lens);
     freeReplyObject(r);
+    rg__args_deinit(&a);
     return rc;
 }
 

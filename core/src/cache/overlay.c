@@ -86,8 +86,10 @@ static int group_changes(enqueueing *e) {
     e->groups = rg__reallocarray(NULL, n + 1, sizeof *e->groups);
     e->next = rg__reallocarray(NULL, n + 1, sizeof *e->next);
     bool ok = table && e->groups && e->next && have_text(e->q);
-    for (size_t i = 0; ok && i < n; i++)
-        join(e, &table[slot_of(e, table, size - 1, &e->q->changes[i].key)], (int32_t)i);
+    for (size_t i = 0; ok && i < n; i++) {
+        const rg__change *c = &e->q->changes[i];
+        if (!c->generation) join(e, &table[slot_of(e, table, size - 1, &c->key)], (int32_t)i);
+    }
     rg__free(table);
     return ok ? RG_OK : RG_ENO_MEMORY;
 }
@@ -187,6 +189,7 @@ static size_t values_size(const enqueueing *e) {
     size_t size = 1;
     for (size_t i = 0; i < e->q->n_changes; i++) {
         const rg__change *c = &e->q->changes[i];
+        if (c->generation) continue;
         size += c->is_row ? RG__AT_PENDING + (c->after ? c->after->len : 0) : DELTA;
     }
     return size;

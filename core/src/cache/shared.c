@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "cache/value.h"
+
 #include "base/alloc.h"
 #include "base/err.h"
 
@@ -34,7 +36,8 @@ static bool make_names(rg__shared *s, const char *prefix) {
     return s->prefix && make_name(&s->epoch_key, prefix, ":ep") &&
            make_name(&s->life_key, prefix, ":life") && make_name(&s->marked_key, prefix, ":mz") &&
            make_name(&s->producers_key, prefix, ":ps") && make_name(&s->rows, prefix, ":e:") &&
-           make_name(&s->lookups, prefix, ":l:");
+           make_name(&s->lookups, prefix, ":l:") && make_name(&s->deps, prefix, ":d:") &&
+           make_name(&s->counter_key, prefix, ":uc");
 }
 
 rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg__schema *schema,
@@ -63,9 +66,10 @@ void rg__shared_free(rg__shared *s) {
     for (uint32_t i = 0; i < s->n_forget; i++) rg__free(s->forget[i].text);
     for (uint32_t i = 0; i < s->n_types; i++) rg__free(s->row_prefixes[i].text);
     rg__free(s->row_prefixes);
+    rg__free(s->values);
     char *const names[] = {s->prefix,          s->epoch_key.text,     s->life_key.text,
                            s->marked_key.text, s->producers_key.text, s->rows.text,
-                           s->lookups.text};
+                           s->lookups.text,    s->deps.text,          s->counter_key.text};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) rg__free(names[i]);
     pthread_mutex_destroy(&s->forget_lock);
     rg__free(s);
@@ -96,7 +100,9 @@ rg__ctx rg__ctx_finish(const rg__ctx *ctx) {
 }
 
 void rg__shared_drop_process(rg__shared *s, const rg__key *key) {
-    if (s->process) rg__process_drop(s->process, key->space, key->hash);
+    if (!s->process) return;
+    if (key->space == RG__SPACE_DEPS) atomic_fetch_add(&s->deps_dropped, 1);
+    rg__process_drop(s->process, key->space, key->hash);
 }
 
 static void add_key(rg__args *a, const rg__key *key) {

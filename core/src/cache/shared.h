@@ -46,6 +46,11 @@ struct rg__shared {
     char *prefix;
     rg__name epoch_key, life_key, marked_key, producers_key;
     rg__name rows, lookups;    /* "{P}:e:", "{P}:l:" */
+    rg__name deps, counter_key; /* "{P}:d:", "{P}:uc" of value caches (value.h) */
+    struct rg__values **values; /* that live here, borrowed; complete before first use */
+    uint32_t n_values;
+    atomic_ullong deps_dropped; /* generations that this process was told to forget; rises first */
+    atomic_ullong values_dropped; /* values that it was told to forget; rises last */
     rg__name *row_prefixes;    /* "{P}:e:<table>:" by number of the type */
     uint32_t n_types;
     uint64_t seed;             /* of the hash of lookups */

@@ -90,6 +90,7 @@ int rg__batch_make(rg__batch *b, const rg__queue *q, const rg__window *w, size_t
 void rg__batch_deinit(rg__batch *b) {
     for (size_t i = 0; i < b->n; i++) rg__free(b->tasks[i].error);
     for (size_t i = 0; i < b->n_entries; i++) rg__payload_deinit(&b->payloads[i]);
+    rg__changes_deinit(&b->tables);
     rg__free(b->tasks);
     rg__free(b->payloads);
     *b = (rg__batch){0};

@@ -16,6 +16,9 @@ typedef struct rg__batch {
     rg__pos last;          /* id of the last entry */
     bool singly;           /* some operation is bad: apply them one by one */
     bool resolved;         /* its COMMIT was found in the ledger, and may have been a rival's */
+    rg__changes tables;    /* generations of the tables that it writes, when searches of them are cached */
+    rg__txid tx;           /* under which they are marked */
+    bool marked;
 } rg__batch;
 
 /* Decodes entries of the window from w->at on: one at least, more while all of them together stay
@@ -34,6 +37,13 @@ int rg__batch_park(rg__batch *b, rg__dead *dead, const rg__queue *q, rg__mysql *
 int rg__batch_apply_singly(rg__batch *b, rg__mysql *c, const rg__ctx *ctx, rg_err *err);
 int rg__batch_write_letters(const rg__batch *b, const rg__queue *q, rg__mysql *c,
                             const rg__ctx *ctx, rg_err *err);
+
+/* ---- cached searches: around the COMMIT ---- */
+/* Marks the tables that it writes: no search of them is served from now on. Costs nothing when none is
+ * cached. */
+int rg__batch_mark(rg__batch *b, const rg__queue *q, const rg__ctx *ctx, rg_err *err);
+/* The outcome is known. Repeated it does nothing. */
+void rg__batch_unmark(rg__batch *b, const rg__queue *q, const rg__ctx *ctx, bool committed);
 
 /* ---- after its COMMIT ---- */
 /* Takes note of the dead ones. */

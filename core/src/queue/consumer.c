@@ -179,15 +179,16 @@ static int transact(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch
 }
 
 /* The connection died with COMMIT in flight. Killing what is left of it and locking the ledger
- * settles what became of that. */
+ * settles what became of that: *known then. */
 static int resolve(rg__consumer *c, const rg__ctx *ctx, const rg__batch *b, unsigned long old,
-                   rg_err *err) {
+                   bool *known, rg_err *err) {
     rg__mysql *m = NULL;
     rg__pos at = {0, 0};
     rg__mysql_kill(c->q->mysql, ctx, old, NULL);
     int rc = rg__mysql_acquire(c->q->mysql, ctx, &m, err);
     if (rc >= 0) rc = rg__ledger_begin(c->q, m, ctx, &at, err);
     if (m) rg__mysql_release(m);
+    *known = rc >= 0;
     if (rc < 0) rg__err_prefix(err, "finding out what became of a COMMIT: ");
     if (rc < 0) return rc;
     if (rg__pos_compare(at, b->last) >= 0) return DONE;
@@ -231,6 +232,7 @@ static int try_on(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *
     int64_t started_us = rg__now_us();
     rg__kill_point(RG__KILL_BEGUN);
     rc = rg__pos_compare(at, c->at) == 0 ? transact(c, m, ctx, b, err) : MOVED;
+    if (rc == DONE) rc = rg__batch_mark(b, c->q, ctx, err);
     if (rc == DONE) rc = confirm(c, ctx, err);
     if (rc == DONE) rc = commit(m, ctx, unknown, err);
     else rg__mysql_rollback(m, ctx);
@@ -248,9 +250,11 @@ static int try_batch(rg__consumer *c, const rg__ctx *ctx, rg__batch *b, rg_err *
     unsigned long id = rg__mysql_thread_id(m);
     rc = try_on(c, m, ctx, b, &unknown, err);
     rg__mysql_release(m);
-    if (!unknown) return rc;
-    b->resolved = true;
-    return resolve(c, ctx, b, id, err);
+    bool known = !unknown; /* the marks of what stays unknown expire, and are healed */
+    b->resolved = unknown;
+    if (unknown) rc = resolve(c, ctx, b, id, &known, err);
+    if (known) rg__batch_unmark(b, c->q, ctx, rc == DONE);
+    return rc;
 }
 
 /* ---- tries ---- */

@@ -46,9 +46,12 @@ static int collect(const rg__batch *b, bool drop, const rg__queue *q, rg__change
         const rg__task *task = &b->tasks[i];
         size_t from = keys->n;
         if (task->op) rc = rg__qop_keys(q, task->op, keys, err);
-        for (; rc >= 0 && from < keys->n; from++)
-            if (tell_key(t, &keys->items[from], task->id, drop || task->fate != RG__FATE_GOOD) < 0)
+        for (; rc >= 0 && from < keys->n; from++) {
+            const rg__change *ch = &keys->items[from];
+            if (ch->generation) continue; /* of tables: batch_mark and batch_publish */
+            if (tell_key(t, ch, task->id, drop || task->fate != RG__FATE_GOOD) < 0)
                 rc = rg__fail_memory(err);
+        }
     }
     return rc;
 }

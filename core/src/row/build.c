@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The builder: its life, NULL, trusted values, and the finished row. */
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "row/builder.h"
 
@@ -359,3 +360,7 @@ rg_block *rg__builder_finish(rg_builder *b, bool insert, int64_t now_us, rg_err 
 }
 
 rg_block *rg__builder_partial(rg_builder *b) { return make_row(b, false, 0, NULL); }
+
+rg_block *rg_builder_row(rg_builder *b, rg_err *err) {
+    return rg__builder_finish(b, true, rg__wall_us(), err);
+}

@@ -132,3 +132,7 @@ int rg__row_check(const rg_type *t, const void *p, size_t len, rg_err *err) {
         return fail(t, RG_ESCHEMA, err, "packed for other columns");
     return check_body(t, p, (uint32_t)len, err);
 }
+
+int rg_row_sound(const rg_type *type, const uint8_t *row, uint32_t len) {
+    return rg__row_check(type, row, len, NULL) == RG_OK;
+}

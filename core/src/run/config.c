@@ -73,6 +73,7 @@ void rg_config_free(rg_config *c) {
     if (!c) return;
     for (uint32_t i = 0; i < c->n_mysql; i++) rg__mysql_pool_free(c->mysql[i]);
     for (uint32_t i = 0; i < c->n_redis; i++) rg__redis_pool_free(c->redis[i]);
+    rg__caches_free(c->caches, c->n_caches);
     rg__schema_deinit(&c->schema);
     rg__free(c->mysql);
     rg__free(c->redis);

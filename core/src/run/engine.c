@@ -83,12 +83,35 @@ static void resolve_pools(const rg_config *c, rg_type *t, rg__buf *faults) {
         add_fault(faults, "%s: there is no Redis pool \"%s\"", t->name, t->redis);
 }
 
+/* The queue tells one Redis of what it writes. */
+static void check_queries(const rg_config *c, const rg_type *t, rg__buf *faults) {
+    if (!t->cache_queries) return;
+    if (t->redis_pool < 0)
+        add_fault(faults, "%s: cached searches need Redis pool \"%s\", which is not defined", t->name,
+                  t->redis);
+    for (uint32_t i = 0; i < c->schema.n; i++) {
+        const rg_type *u = c->schema.types[i];
+        if (u->mysql_pool == t->mysql_pool && u->redis_pool != t->redis_pool)
+            add_fault(faults, "%s: with cached searches, %s of the same MySQL pool must have its Redis pool",
+                      t->name, u->name);
+    }
+}
+
+static void resolve_cache(const rg_config *c, rg__values *v, rg__buf *faults) {
+    v->redis_pool = find_pool(c->n_redis, v->redis, redis_name, c);
+    if (v->redis_pool < 0 && (v->in_redis || strcmp(v->redis, "default") != 0))
+        add_fault(faults, "cache %s: it needs Redis pool \"%s\", which is not defined", v->name,
+                  v->redis);
+}
+
 static int resolve(rg_config *c, rg_err *err) {
     rg__buf faults = {0};
     rg_err schema = {0};
     if (rg__schema_resolve(&c->schema, &schema) < 0) add_fault(&faults, "%s%s", schema.message, "");
     if (c->n_mysql == 0) add_fault(&faults, "%s%s", "no MySQL pool is defined", "");
     for (uint32_t i = 0; i < c->schema.n; i++) resolve_pools(c, c->schema.types[i], &faults);
+    for (uint32_t i = 0; i < c->schema.n; i++) check_queries(c, c->schema.types[i], &faults);
+    for (uint32_t i = 0; i < c->n_caches; i++) resolve_cache(c, c->caches[i], &faults);
     int rc = RG_OK;
     if (faults.len) rc = rg__fail(err, RG_ECONFIG, "%s", rg__buf_cstr(&faults));
     rg__buf_deinit(&faults);
@@ -107,6 +130,34 @@ static int make_shared(rg_engine *e, const rg_config *c, rg_err *err) {
         if (!e->keepers[i]) return RG_ENO_MEMORY;
     }
     return RG_OK;
+}
+
+/* Searches of a Redis pool: those that processes keep, and those that they do not. */
+static int make_searches(rg__store *s, rg_err *err) {
+    static const char *const keys[] = {"z:", "s:"};
+    int rc = RG_OK;
+    s->searches = rg__calloc(2 * (size_t)s->n_redis + 1, sizeof *s->searches);
+    if (!s->searches) return rg__fail_memory(err);
+    for (uint32_t i = 0; rc >= 0 && i < 2 * s->n_redis; i++) {
+        rg__values *v = &s->searches[i];
+        *v = (rg__values){.in_redis = true, .in_process = i % 2 == 1, .lease_ms = 10000,
+                          .max_bytes = 4 << 20};
+        rc = rg__values_init(v, s->shared[i / 2], s->process, s->n_caches + i, keys[i % 2], err);
+    }
+    return rc;
+}
+
+static int make_caches(rg__store *s, rg_err *err) {
+    int rc = make_searches(s, err);
+    for (uint32_t i = 0; rc >= 0 && i < s->n_caches; i++) {
+        rg__values *v = s->caches[i];
+        rg__buf key = {0};
+        rg__buf_fmt(&key, "u:%s:", v->name);
+        rc = rg__values_init(v, v->redis_pool >= 0 ? s->shared[v->redis_pool] : NULL, s->process, i,
+                             rg__buf_cstr(&key), err);
+        rg__buf_deinit(&key);
+    }
+    return rc;
 }
 
 /* The Redis pool of a queue is the one that the MySQL pool's entities use; the first decides. */
@@ -157,6 +208,10 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     c->mysql = NULL;
     c->redis = NULL;
     c->n_mysql = c->n_redis = 0;
+    s->caches = c->caches;
+    s->n_caches = c->n_caches;
+    c->caches = NULL;
+    c->n_caches = 0;
     s->id_block = c->opts.id_block;
     s->node = c->opts.node;
     s->queue_max_len = c->opts.queue_max_len;
@@ -173,6 +228,7 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     name_producers(s);
     int rc = make_shared(e, c, err);
     if (rc >= 0) rc = rg__outages_new(s, err);
+    if (rc >= 0) rc = make_caches(s, err);
     return rc < 0 ? rc : make_queues(e, c, err);
 }
 
@@ -183,6 +239,9 @@ static void destroy(rg_engine *e) {
     for (uint32_t i = 0; s->coherence && i < s->n_redis; i++)
         if (s->coherence[i]) rg__coherence_free(s->coherence[i]);
     for (uint32_t i = 0; s->shared && i < s->n_redis; i++) rg__shared_free(s->shared[i]);
+    rg__caches_free(s->caches, s->n_caches);
+    for (uint32_t i = 0; s->searches && i < 2 * s->n_redis; i++) rg__values_deinit(&s->searches[i]);
+    rg__free(s->searches);
     for (uint32_t i = 0; s->queues && i < s->n_mysql; i++) rg__free(s->queues[i].stream);
     rg__workers_free(e->workers);
     for (uint32_t i = 0; i < s->n_mysql; i++) rg__mysql_pool_free(s->mysql[i]);

@@ -16,6 +16,8 @@ struct rg_config {
     uint32_t n_mysql;
     rg__redis_pool **redis;
     uint32_t n_redis;
+    rg__values **caches;
+    uint32_t n_caches;
 };
 
 struct rg_engine {
@@ -32,6 +34,7 @@ struct rg_engine {
     rg_engine *next;        /* all open engines, for the exit handler; under its lock */
 };
 
+void rg__caches_free(rg__values **caches, uint32_t n);
 /* A context for work on the caller's thread. trace may be NULL. */
 rg__ctx rg__engine_ctx(rg_engine *e, rg__trace *trace, uint32_t timeout_ms);
 /* Number of the MySQL pool of that name (NULL: "default"), or EINVALID naming the known ones. */

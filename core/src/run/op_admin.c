@@ -183,15 +183,29 @@ static int drop_ids(rg_op *op, rg__shared *shared, const rg__ctx *ctx, rg_err *e
     return rc;
 }
 
+/* Searches of the table are void as well: who wrote it past the library told of rows only. */
+static int drop_searches(rg_op *op, rg__shared *shared, const rg__ctx *ctx, rg_err *err) {
+    rg__key key = {0};
+    if (!op->type->cache_queries) return RG_OK;
+    int rc = rg__key_generation(shared, op->type, &key) < 0
+                 ? rg__fail_memory(err)
+                 : rg__shared_drop(shared, ctx, &key, 1, err);
+    rg__process_drop(op->engine->store.process, key.space, key.hash);
+    rg__key_deinit(&key);
+    return rc < 0 ? rc : RG_OK;
+}
+
 static int run_invalidate(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg__shared *shared = rg__store_shared(&op->engine->store, op->type);
     if (!shared) {
         rg__process_clear(op->engine->store.process);
         return RG_OK;
     }
+    int rc = drop_searches(op, shared, ctx, err);
+    if (rc < 0) return rc;
     if (op->n_ids) return drop_ids(op, shared, ctx, err);
     uint64_t dropped = 0;
-    int rc = rg__shared_drop_type(shared, ctx, op->type, &dropped, err);
+    rc = rg__shared_drop_type(shared, ctx, op->type, &dropped, err);
     rg__process_clear(op->engine->store.process);
     op->number = (double)dropped;
     return rc;

@@ -68,6 +68,7 @@ static void copy_plain(rg_type *t, const rg_type_opts *o) {
     t->ids = o->ids;
     t->cache_process = o->cache_process != 0;
     t->cache_redis = o->cache_redis != 0;
+    t->cache_queries = o->cache_queries != 0;
     t->ttl_s = o->ttl_s ? o->ttl_s : DEFAULT_TTL_S;
     t->absent_ttl_s = o->absent_ttl_s ? o->absent_ttl_s : DEFAULT_ABSENT_TTL_S;
     t->outage = o->outage;
@@ -148,7 +149,7 @@ int rg__type_column_find(const rg_type *t, const char *name, size_t len) {
 /* Rows kept in processes count: Redis is what tells the other processes about a write. */
 bool rg__type_shared(const rg_type *t) {
     if (t->redis_pool < 0) return false;
-    if (t->cache_redis || t->cache_process) return true;
+    if (t->cache_redis || t->cache_process || t->cache_queries) return true;
     for (uint32_t i = 0; i < t->n_indexes; i++)
         if (rg__index_cached(&t->indexes[i])) return true;
     return false;

@@ -44,6 +44,7 @@ struct rg_type {
     bool sharded;                /* another type may have this table, on another pool */
     uint64_t id_base, id_last;   /* its ids are within; id_last 0: any */
     bool cache_process, cache_redis;
+    bool cache_queries;
     uint32_t ttl_s, absent_ttl_s;
     int32_t outage;              /* rg_outage; the engine resolves 0 */
     rg__column *columns;

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include "cache/cache.h"
+#include "cache/value.h"
 #include "mysql/mysql.h"
 #include "queue/queue.h"
 
@@ -41,6 +42,9 @@ typedef struct rg__store {
     uint32_t n_redis;
     rg__outage *outages;    /* by MySQL pool, then by Redis pool */
     rg__process *process;
+    rg__values **caches;    /* the application's, by number */
+    uint32_t n_caches;
+    rg__values *searches;   /* two a Redis pool: not kept in the process, kept there */
     rg__flights *flights;
     rg__id_block *ids;      /* by type->number */
     rg__metrics metrics;

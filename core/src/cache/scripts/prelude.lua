@@ -51,9 +51,9 @@ local function heals(e) return sub(e, 34, 34) == '1' end
 -- with older data. Who asks the ledger may adopt it.
 local function suspect(e) return sub(e, 2, 9) ~= epoch end
 
--- A mark was lost here: only a locking read may fill.
+-- A mark was lost here: only a locking read may fill. The time tells one exposure from the next.
 local function expose(key)
-  call('SET', key, 'X' .. epoch)
+  call('SET', key, 'X' .. epoch .. to_bytes('<I8', time[1] * 1000000 + time[2]))
   call('ZADD', KEYS[2], now + DAY, key)
 end
 
