@@ -49,6 +49,10 @@ describe("command line", function()
         greet = function(payload) io.stdout:write("hello ", payload, "\n") end,
         moan = function() return nil, "never" end,
       }
+      config.subscribers = { orders = { printer = { max_tries = 2, handler = function(event)
+        if event.body.n == 2 then return nil, "no paper" end
+        io.stdout:write("order ", event.body.n, "\n")
+      end } } }
       return config
     ]])
     write("bad.lua", "return 5")
@@ -141,7 +145,7 @@ describe("command line", function()
     local out, code = run("consume", "--until-empty", calls)
     assert.equal(0, code, out)
     assert.matches("hello ann\n", out)
-    assert.matches("1 applied, 0 dead letters, 0 waiting; 1 callbacks, 0 of them dead", out)
+    assert.matches("1 applied, 0 dead letters, 0 waiting;.* 1 callbacks, 0 of them dead", out)
     assert.matches("1 waiting", (run("callbacks", "status", calls)))
     must(db:execute("UPDATE _regolith_callbacks SET tries = 9, due = UTC_TIMESTAMP(6) WHERE number = ?", number))
     out, code = run("consume", "--until-empty", "--only", "callbacks", calls)
@@ -156,6 +160,25 @@ describe("command line", function()
     assert.same({ 1, 2 }, { select(2, run("callbacks", "show", calls, number)),
       select(2, run("callbacks", "drop", calls, "x")) })
     world:shut(own)
+  end)
+
+  it("runs subscribers, and looks after streams", function()
+    local calls = folder .. "/calls.lua"
+    must(orm:publish("orders", { n = 1 }))
+    must(orm:publish("orders", { n = 2 }))
+    must(orm:publish("orders", { n = 3 }))
+    local out, code = run("consume", "--until-empty", "--only", "events", calls)
+    assert.equal(0, code, out)
+    assert.matches("order 1\n", out)
+    assert.matches("order 3\n", out)
+    assert.matches("orders/printer: 3 events, 1 dead", out)
+    assert.matches("3 events.*printer +0 +0 +0 +1\n", (run("events", "status", calls, "orders")))
+    out = run("events", "errors", calls, "orders", "printer")
+    assert.matches("no paper +{\"n\":2}", out)
+    assert.matches("1 will be handled again", (run("events", "retry", calls, "orders", "printer", "all")))
+    assert.matches("0 dropped", (run("events", "drop", calls, "orders", "printer", "all")))
+    assert.matches("3 removed", (run("events", "trim", calls, "orders")))
+    assert.equal(1, select(2, run("events", "drop", calls, "orders", "printer", "some")))
   end)
 
   it("tells how the servers are", function()

@@ -26,6 +26,23 @@ local function handlers(v)
   end
 end
 
+--- Functions by group, by stream.
+local function subscribers(v)
+  if type(v) ~= "table" then return "must be a table of streams" end
+  for stream, groups in pairs(v) do
+    if type(stream) ~= "string" or type(groups) ~= "table" then
+      return "must hold groups by stream, as in { orders = { mailer = function(event) end } }"
+    end
+    for group, handler in pairs(groups) do
+      local fn = type(handler) == "table" and handler.handler or handler
+      if type(group) ~= "string" or type(fn) ~= "function" then
+        local text = "must hold functions (or options with a handler) by group, but '%s' of '%s' is a %s"
+        return string.format(text, tostring(group), stream, type(handler))
+      end
+    end
+  end
+end
+
 local OPTIONS = {
   mysql = url_or_table, redis = url_or_table, entities = options.table, caches = options.table,
   prefix = options.string, process_cache_mb = options.integer(0, 16777216),
@@ -34,7 +51,8 @@ local OPTIONS = {
   workers = options.integer(1, 64), max_workers = options.integer(1, 256), max_queued = count,
   outage = options.one_of("strict", "available"), mark_ms = options.integer(10, 3600000),
   host = options.one_of("nginx", "cqueues", "luv", "blocking"),
-  lazy = options.boolean, log = options.table, on_error = options.func, callbacks = handlers,
+  lazy = options.boolean, log = options.table, on_error = options.func,
+  on_dead_letter = options.func, callbacks = handlers, subscribers = subscribers,
 }
 
 local function table_or_list(v)

@@ -24,7 +24,8 @@ Consumer.__index = Consumer
 local count = options.integer(1, 4294967295)
 local OPTIONS = {
   queue = options.name, max_batch = count, max_hold_ms = count, max_backoff_ms = count, max_tries = count,
-  on_error = options.one_of("wait", "stop"), on_dead = options.func, on_error_report = options.func,
+  on_error = options.one_of("wait", "stop"), on_dead = options.func,
+  on_dead_letter = options.func, on_error_report = options.func,
 }
 local RUN = { signals = options.boolean, on_step = options.func, max_wait_s = function(v)
   if type(v) ~= "number" or v <= 0 or v > 3600 then return "must be a number of seconds" end
@@ -86,6 +87,21 @@ local function tell_dead(self)
   self._dead = dead
 end
 
+--- Hands the letters of a step to the hook; one that was resolved meanwhile is not told.
+local function tell_letters(self, numbers)
+  local hook = self._opts.on_dead_letter or self._orm._on_dead_letter
+  for _, number in ipairs(hook and numbers or {}) do
+    local letter = self._orm:dead_letter(number, self._opts.queue)
+    if letter then hook(letter) end
+  end
+end
+
+local function letters_of(op)
+  local numbers = {}
+  for i = 1, C.rg_op_letters(op) do numbers[i] = C.rg_op_id(op, i - 1) end
+  return numbers
+end
+
 --- One batch: waits for operations, applies them. A temporary error is returned; nothing is lost, step
 --- again later.
 ---@param max_wait_s? number how long to wait for the first operation [1]
@@ -97,9 +113,10 @@ function Consumer:step(max_wait_s)
   local wait_ms = math.floor((max_wait_s or 1) * 1000)
   local op, fault = self._orm:_do(C.rg_op_consume(self._c, wait_ms, err))
   if not op then return errors.results(fault) end
-  local n = C.rg_op_number(op)
+  local n, letters = C.rg_op_number(op), letters_of(op)
   native.done(op)
   tell_dead(self)
+  tell_letters(self, letters)
   return n
 end
 

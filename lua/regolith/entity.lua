@@ -31,6 +31,7 @@ local C = native.C
 ---@field hooks table<string, function>
 ---@field methods table<string, function>
 ---@field cache table
+---@field feeds { stream: string, kinds: table<string, boolean>, fields: string[] }[] streams of its events
 ---@field mysql string pool
 ---@field redis string pool
 ---@field shards regolith.Shards? when its rows are spread over pools
@@ -64,7 +65,8 @@ local OPTIONS = {
   table = options.string, mysql = options.name, redis = options.name,
   ids = options.one_of("block", "application", "database", "snowflake"),
   id_column = options.string, unique = options.table, index = options.table,
-  shards = options.table, cache = bool_or_table, hooks = options.table, methods = options.table,
+  shards = options.table, events = options.table,
+  cache = bool_or_table, hooks = options.table, methods = options.table,
 }
 local RESERVED = { id = true }
 
@@ -210,6 +212,39 @@ local function take_functions(self, what, given, schema)
   return taken
 end
 
+local KINDS = options.one_of("insert", "update", "delete")
+
+--- One stream that changes are told on: true, or a list of kinds, and fields of which updates must
+--- change one.
+local function take_feed(self, stream, given, complain)
+  if given == true then given = {} end
+  if type(stream) ~= "string" or type(given) ~= "table" then
+    return complain 'must hold true or a table by stream, as in { users = { "insert", fields = { "name" } } }'
+  end
+  options.check(given, { fields = options.table }, function(text) complain(stream .. ": " .. text) end, true)
+  local feed = { stream = stream, kinds = {}, fields = {} }
+  for i = 1, #given do
+    local wrong = KINDS(given[i])
+    if wrong then complain(stream .. ": a kind of write " .. wrong) end
+    feed.kinds[given[i]] = true
+  end
+  for i, path in ipairs(type(given.fields) == "table" and given.fields or {}) do
+    local column = index_column(self, path)
+    if not column then
+      complain(string.format("%s: there is no field '%s'%s", stream, tostring(path), suggest.hint(path, self.by_path)))
+    end
+    feed.fields[i] = column and column.path or ""
+  end
+  self.feeds[#self.feeds + 1] = feed
+end
+
+local function take_feeds(self, given)
+  if type(given) ~= "table" then return end
+  for _, stream in ipairs(sorted_names(given)) do
+    take_feed(self, stream, given[stream], function(text) self:complain("events", text) end)
+  end
+end
+
 local function text_or_nil(v) return type(v) == "string" and v or nil end
 
 --- Defines an entity: its fields in the list part, then its options. Faults are reported by
@@ -223,7 +258,7 @@ local function entity(name, args)
     error(string.format("regolith.entity(%q) takes a table of fields and options", name), 2)
   end
   local self = setmetatable({
-    name = name, faults = {}, keys = {}, refs = {}, by_path = {}, indexes = {}, by_index = {},
+    name = name, faults = {}, keys = {}, refs = {}, by_path = {}, indexes = {}, by_index = {}, feeds = {},
     table = text_or_nil(args.table), id_column = text_or_nil(args.id_column),
     mysql = text_or_nil(args.mysql), redis = text_or_nil(args.redis),
     ids = text_or_nil(args.ids) or "block",
@@ -242,6 +277,7 @@ local function entity(name, args)
     self.shards = shards.define(self, args.shards, function(text) self:complain("shards", text) end)
     if self.mysql then self:complain("mysql", "an entity with shards names its pools there") end
   end
+  take_feeds(self, args.events)
   self.hooks = take_functions(self, "hooks", args.hooks, HOOKS)
   self.methods = take_functions(self, "methods", args.methods)
   return self

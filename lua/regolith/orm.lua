@@ -9,6 +9,7 @@ local caches = require "regolith.cache.handle"
 local config = require "regolith.config"
 local consumer = require "regolith.consumer"
 local errors = require "regolith.err"
+local events = require "regolith.events"
 local hosts = require "regolith.hosts.init"
 local lock = require "regolith.lock"
 local log = require "regolith.log"
@@ -189,8 +190,10 @@ function M.open(given, overrides)
     _engine = engine, _replicas = C.rg_engine_has_replicas(engine) == 1,
     _types = {}, _by_name = {}, _on_error = settings.on_error,
     _spare_at = {}, _spare_places = {}, _spare_new = {},
+    _on_dead_letter = settings.on_dead_letter,
     _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
     _has_redis = #settings.redis > 0, _inverses = {}, _n_inverses = 0, _pools = {},
+    _subscribers = settings.subscribers or {}, _prefix = settings.prefix or "rg",
   }, Orm)
   for i, pool in ipairs(settings.mysql) do self._pools[i] = pool.name end
   self._host, fault = hosts.new(settings.host, engine)
@@ -322,6 +325,7 @@ end
 admin.install(Orm)
 audit.install(Orm)
 callbacks.install(Orm)
+events.install(Orm)
 lock.install(Orm)
 
 return M

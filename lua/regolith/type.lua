@@ -98,6 +98,17 @@ local function add_index(c, index)
   return C.rg_type_index(c, opts, err)
 end
 
+local FEED = { insert = C.RG_FEED_INSERT, update = C.RG_FEED_UPDATE, delete = C.RG_FEED_DELETE }
+
+local function add_feed(c, feed)
+  local kinds, fields_of_feed = 0, strings(feed.fields)
+  for kind in pairs(feed.kinds) do kinds = kinds + FEED[kind] end
+  return C.rg_type_feed(c, ffi.new("rg_feed_opts", {
+    size = ffi.sizeof "rg_feed_opts", stream = feed.stream, kinds = kinds,
+    fields = #feed.fields > 0 and fields_of_feed or nil, n_fields = #feed.fields,
+  }), err)
+end
+
 local function new_type(entity, k)
   local cache, spread = entity.cache, entity.shards
   local name = k and shards.type_name(entity, k) or entity.name
@@ -132,6 +143,9 @@ function M.describe(entity, complain, by_name, k)
   end
   for _, index in ipairs(faults == 0 and entity.indexes or {}) do
     if add_index(c, index) < 0 then fault() faults = faults + 1 end
+  end
+  for _, feed in ipairs(faults == 0 and entity.feeds or {}) do
+    if add_feed(c, feed) < 0 then fault() faults = faults + 1 end
   end
   if faults == 0 then return c end
   C.rg_type_free(c)

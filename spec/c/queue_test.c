@@ -631,7 +631,7 @@ static void open_world_at(world *w, const char *mysql_socket) {
     resolve(&w->schema);
     w->shared = rg__shared_new(w->redis, NULL, &w->schema, PREFIX, NULL, &err);
     if (!w->shared) must(-1, &err, "shared");
-    w->queue = (rg__queue){"queue_test", stream_name, w->mysql, w->shared, &w->schema};
+    w->queue = (rg__queue){"queue_test", stream_name, w->mysql, w->shared, &w->schema, false};
 }
 
 static void open_world(world *w) { open_world_at(w, getenv("REGOLITH_MYSQL_SOCKET")); }

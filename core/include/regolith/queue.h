@@ -30,6 +30,8 @@ RG_API void rg_consumer_free(rg_consumer *c);
  * returned as errors (the caller waits and steps again); nothing is lost by that. A bad operation
  * becomes a dead letter, and the step goes on. */
 RG_API rg_op *rg_op_consume(rg_consumer *c, uint32_t max_wait_ms, rg_err *err);
+/* Numbers of the dead letters that a DONE consume has written, as rg_op_id gives them; how many. */
+RG_API uint32_t rg_op_letters(const rg_op *op);
 /* Totals since rg_consumer_new. */
 typedef struct rg_consumer_stats {
     double applied, dead, batches, retries;
@@ -53,5 +55,16 @@ RG_API rg_op *rg_op_dead_retry(rg_engine *engine, const char *queue, double numb
 RG_API rg_op *rg_op_dead_drop(rg_engine *engine, const char *queue, double number, rg_err *err);
 /* DONE when everything queued before this call has been applied, or ETIMEOUT. */
 RG_API rg_op *rg_op_drained(rg_engine *engine, const char *queue, rg_err *err);
+
+/* ---- events ---- */
+/* Moves events from the outbox of a MySQL pool to their streams; every consume does it too.
+ * rg_op_number: how many. */
+RG_API rg_op *rg_op_relay(rg_engine *engine, const char *queue, rg_err *err);
+/* Seconds of a clock that only goes forward. Pure. */
+RG_API double rg_clock_s(void);
+/* One command on the Redis pool of a queue: its words are the operation's string parameters. The
+ * result is a table of kind (a array: value is the number of parts that follow, s text, i integer, n
+ * nil, e error) and value, depth first. */
+RG_API rg_op *rg_op_redis(rg_engine *engine, const char *queue, rg_err *err);
 
 #endif

@@ -96,6 +96,18 @@ typedef struct rg_index_opts {
     uint32_t flags;
 } rg_index_opts;
 
+/* What writes a feed tells of; 0: all. */
+enum { RG_FEED_INSERT = 1, RG_FEED_UPDATE = 2, RG_FEED_DELETE = 4 };
+
+/* A stream of events that changes of an entity are told on, published with the change. */
+typedef struct rg_feed_opts {
+    uint32_t size;
+    const char *stream;         /* 1 to 128 letters, digits, '.', '-' and '_' */
+    uint32_t kinds;             /* RG_FEED_* */
+    const char *const *fields;  /* updates: field paths one of which must change */
+    uint32_t n_fields;          /* 0: any */
+} rg_feed_opts;
+
 /* How ids come about. */
 typedef enum rg_ids {
     RG_IDS_BLOCK = 0,   /* from blocks of a durable MySQL row; no round trip per entity */
@@ -139,6 +151,8 @@ RG_API void rg_type_free(rg_type *type);
 /* Adds a column / an index. EINVALID names the field in err->field and says what is wrong. */
 RG_API int rg_type_column(rg_type *type, const rg_column_opts *opts, rg_err *err);
 RG_API int rg_type_index(rg_type *type, const rg_index_opts *opts, rg_err *err);
+/* Adds a feed; after the columns. */
+RG_API int rg_type_feed(rg_type *type, const rg_feed_opts *opts, rg_err *err);
 
 /* What a decoder generator asks about column i (0 is the id) of a frozen type. Pure. */
 typedef struct rg_column_info {

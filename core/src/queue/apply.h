@@ -20,6 +20,7 @@ typedef struct rg__task {
     uint32_t index;
     rg__fate fate;
     rg_err *error;              /* DEAD, PARKED: why; owned */
+    uint64_t letter;            /* number of its dead letter, once written */
 } rg__task;
 
 /* Applies the good ones among n tasks with as few statements as possible. Any failure is the whole

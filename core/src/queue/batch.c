@@ -164,7 +164,7 @@ int rg__batch_apply_singly(rg__batch *b, rg__mysql *c, const rg__ctx *ctx, rg_er
     return RG_OK;
 }
 
-static int write_letter(const rg__task *t, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx,
+static int write_letter(rg__task *t, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx,
                         rg_err *err) {
     rg__buf alone = {0};
     rg__letter l = {.id = t->id, .index = t->index, .error = t->error, .entity = "",
@@ -177,7 +177,7 @@ static int write_letter(const rg__task *t, const rg__queue *q, rg__mysql *c, con
         l.operation = rg__write_name(t->op->write);
         l.payload = (rg__slice){alone.p, alone.len};
     }
-    int rc = alone.failed ? rg__fail_memory(err) : rg__letter_add(q, c, ctx, &l, err);
+    int rc = alone.failed ? rg__fail_memory(err) : rg__letter_add(q, c, ctx, &l, &t->letter, err);
     rg__buf_deinit(&alone);
     return rc;
 }

@@ -44,6 +44,9 @@ int rg__batch_write_letters(const rg__batch *b, const rg__queue *q, rg__mysql *c
 int rg__batch_mark(rg__batch *b, const rg__queue *q, const rg__ctx *ctx, rg_err *err);
 /* The outcome is known. Repeated it does nothing. */
 void rg__batch_unmark(rg__batch *b, const rg__queue *q, const rg__ctx *ctx, bool committed);
+/* Writes the events of what was applied, and announces its dead letters. After the letters. */
+int rg__batch_write_events(const rg__batch *b, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx,
+                           rg_err *err);
 
 /* ---- after its COMMIT ---- */
 /* Takes note of the dead ones. */

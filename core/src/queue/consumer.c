@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "queue/batch.h"
+#include "queue/outbox.h"
 
 enum {
     MAX_BATCH = 256,
@@ -37,6 +38,8 @@ struct rg__consumer {
     size_t entry_bytes;   /* running mean */
     unsigned untrimmed;   /* batches */
     rg__consumer_totals totals;
+    uint64_t *letters;    /* that the step has written */
+    size_t n_letters, letters_cap;
 };
 
 rg__consumer *rg__consumer_new(const rg__queue *q, const rg__consumer_config *cfg, rg_err *err) {
@@ -66,7 +69,13 @@ void rg__consumer_free(rg__consumer *c) {
     if (!c) return;
     rg__window_clear(&c->window);
     rg__dead_deinit(&c->dead);
+    rg__free(c->letters);
     rg__free(c);
+}
+
+const uint64_t *rg__consumer_letters(const rg__consumer *c, size_t *n) {
+    *n = c->n_letters;
+    return c->letters;
 }
 
 rg__consumer_totals rg__consumer_totals_get(const rg__consumer *c) { return c->totals; }
@@ -172,6 +181,7 @@ static int transact(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch
     if (rc != DONE) return rc;
     rg__kill_point(RG__KILL_APPLIED);
     rc = rg__batch_write_letters(b, c->q, m, ctx, err);
+    if (rc >= 0) rc = rg__batch_write_events(b, c->q, m, ctx, err);
     rg__kill_point(RG__KILL_LETTERS);
     if (rc >= 0) rc = rg__ledger_advance(c->q, m, ctx, b->last, b->n - b->n_dead, err);
     rg__kill_point(RG__KILL_ADVANCED);
@@ -245,7 +255,8 @@ static int try_on(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *
 static int try_batch(rg__consumer *c, const rg__ctx *ctx, rg__batch *b, rg_err *err) {
     rg__mysql *m = NULL;
     bool unknown = false;
-    int rc = rg__mysql_acquire(c->q->mysql, ctx, &m, err);
+    int rc = rg__outbox_ready(c->q, ctx, err);
+    if (rc >= 0) rc = rg__mysql_acquire(c->q->mysql, ctx, &m, err);
     if (rc < 0) return rc;
     unsigned long id = rg__mysql_thread_id(m);
     rc = try_on(c, m, ctx, b, &unknown, err);
@@ -302,11 +313,25 @@ static void tidy(rg__consumer *c, const rg__ctx *ctx, const rg__batch *b) {
     if (rc < 0) distrust(c);
 }
 
+/* For who wants to be told; without memory the count tells at least how many there are. */
+static void keep_letters(rg__consumer *c, const rg__batch *b) {
+    size_t n = c->n_letters + b->n_dead;
+    if (b->n_dead && n > c->letters_cap) {
+        uint64_t *p = rg__reallocarray(c->letters, n * 2, sizeof *p);
+        if (!p) return;
+        c->letters = p;
+        c->letters_cap = n * 2;
+    }
+    for (size_t i = 0; b->n_dead && i < b->n; i++)
+        if (b->tasks[i].letter) c->letters[c->n_letters++] = b->tasks[i].letter;
+}
+
 static void account(rg__consumer *c, const rg__ctx *ctx, const rg__batch *b) {
     size_t applied = b->n - b->n_dead;
     c->totals.applied += applied;
     c->totals.dead += b->n_dead;
     c->totals.batches++;
+    keep_letters(c, b);
     rg__count(ctx->metrics, RG__C_APPLIED_OPS, applied);
     rg__count(ctx->metrics, RG__C_DEAD_OPS, b->n_dead);
 }
@@ -355,6 +380,7 @@ int rg__consumer_step(rg__consumer *c, const rg__ctx *ctx, uint32_t max_wait_ms,
     rg_err fault;
     rg__err_clear(&fault);
     *done = 0;
+    c->n_letters = 0;
     int64_t until_ms = rg__now_ms() + max_wait_ms;
     if (until_ms > ctx->deadline_ms - ANSWER_MS) until_ms = ctx->deadline_ms - ANSWER_MS;
     int rc = step(c, ctx, until_ms, done, &fault);

@@ -35,19 +35,25 @@ static rg__param text(const char *s) {
 }
 
 int rg__letter_add(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, const rg__letter *l,
-                   rg_err *err) {
+                   uint64_t *number_out, rg_err *err) {
     static const char sql[] =
         "INSERT INTO `_regolith_dead` (`queue`,`id_ms`,`id_seq`,`op_index`,`entity`,`entity_id`,"
         "`operation`,`payload`,`errno`,`sqlstate`,`error`,`tries`,`at`,`state`) "
-        "VALUES (?,?,?,?,?,?,?,?,?,?,?,0,UTC_TIMESTAMP(6),?)";
+        "VALUES (?,?,?,?,?,?,?,?,?,?,?,0,UTC_TIMESTAMP(6),?) ON DUPLICATE KEY UPDATE "
+        "`number`=LAST_INSERT_ID(`number`),`payload`=VALUES(`payload`),`errno`=VALUES(`errno`),"
+        "`sqlstate`=VALUES(`sqlstate`),`error`=VALUES(`error`),`at`=VALUES(`at`),"
+        "`state`=VALUES(`state`)";
     rg__param params[] = {text(q->name), number(l->id.ms), number(l->id.seq), number(l->index),
                           text(l->entity), number(l->entity_id), text(l->operation),
                           {.kind = RG__P_BYTES, .s = l->payload}, number(l->error->sql_errno),
                           text(l->error->sqlstate), text(l->error->message),
                           text(l->parked ? "parked" : "dead")};
+    rg__result *r = NULL;
     int rc = rg__mysql_query(c, ctx, sql, sizeof sql - 1, params, sizeof params / sizeof *params,
-                             false, NULL, err);
+                             false, &r, err);
     if (rc < 0) rg__err_prefix(err, "writing a dead letter: ");
+    else *number_out = r->insert_id;
+    rg__result_free(r);
     return rc;
 }
 

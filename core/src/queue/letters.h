@@ -24,9 +24,10 @@ const char *rg__qop_entity(const rg__qdecoded *op);
 /* Whether the operation can be applied here at all: it was read, and its entity lives in the
  * queue's database. A permanent error when not. */
 int rg__qop_check(const rg__queue *q, const rg__qdecoded *op, rg_err *err);
-/* Writes the letter in the open transaction. */
+/* Writes the letter in the open transaction; *number is the one it is given. One that a replay of
+ * the stream makes again replaces the former. */
 int rg__letter_add(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, const rg__letter *l,
-                   rg_err *err);
+                   uint64_t *number, rg_err *err);
 
 /* Appends " FROM the letters' table WHERE they are this queue's". */
 void rg__letters_from(rg__buf *sql, const rg__queue *q);

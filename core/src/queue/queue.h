@@ -67,6 +67,7 @@ typedef struct rg__queue {
     rg__mysql_pool *mysql;         /* borrowed */
     rg__shared *shared;            /* borrowed: the Redis pool whose cache overlays these entries */
     const rg__schema *schema;      /* borrowed */
+    atomic_bool outbox;            /* its tables were seen by this process */
 } rg__queue;
 
 /* ---- consumer.c ---- */
@@ -84,6 +85,8 @@ typedef struct rg__consumer_totals {
     uint64_t applied, dead, batches, retries, lag;
 } rg__consumer_totals;
 rg__consumer_totals rg__consumer_totals_get(const rg__consumer *c);
+/* Numbers of the dead letters that the last step has written; borrowed until the next one. */
+const uint64_t *rg__consumer_letters(const rg__consumer *c, size_t *n);
 
 /* Kills the process (SIGKILL) when REGOLITH_KILL_POINT was "<step>:<count>" at its start and this
  * is the count-th time that it comes by; for tests of what a crash leaves behind. */
@@ -107,6 +110,9 @@ typedef enum rg__kill {
     RG__KILL_FLUSH_COVERED,   /* Redis is away: the keys are in the transaction, before COMMIT */
     RG__KILL_LOADED,          /* a read: before it fills Redis */
     RG__KILL_HEALED,          /* Redis knows what was written without it, before that is committed */
+    RG__KILL_RELAY_READ = 30, /* events were read from the outbox */
+    RG__KILL_RELAY_PUBLISHED, /* they are in their streams */
+    RG__KILL_RELAY_DELETED,   /* they are no longer in the outbox */
     RG__KILL_END
 } rg__kill;
 void rg__kill_point(rg__kill step);

@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "queue/apply.h"
 #include "queue/letters.h"
+#include "queue/outbox.h"
 
 enum { AT_ONCE = 100, MAX_TRIES = 5 };
 
@@ -152,8 +153,19 @@ static int mark(retrial *r, letter *l, rg_err *err) {
     return rc == RG_EPENDING ? RG_OK : rc;
 }
 
+static int tell_events(retrial *r, const letter *l, rg_err *err) {
+    rg__outbox o = {.q = r->q, .c = r->c};
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < l->ops.n; i++)
+        rc = rg__qop_tell(&o, r->ctx, &l->ops.ops[i], err);
+    if (rc >= 0) rc = rg__outbox_write(&o, r->ctx, err);
+    rg__outbox_deinit(&o);
+    return rc;
+}
+
 static int finish(retrial *r, letter *l, rg_err *err) {
-    int rc = mark(r, l, err);
+    int rc = tell_events(r, l, err);
+    if (rc >= 0) rc = mark(r, l, err);
     if (rc >= 0) rc = delete_letter(r->c, r->ctx, l->number, err);
     if (rc >= 0) rc = rg__mysql_commit(r->c, r->ctx, err);
     bool unknown = rc < 0 && err->cls == RG_CLASS_AMBIGUOUS;
@@ -186,7 +198,8 @@ static int retry_once(retrial *r, uint64_t number, rg_err *err) {
     letter l = {0};
     rg__pos at;
     r->marked = false;
-    int rc = rg__mysql_acquire(r->q->mysql, r->ctx, &r->c, err);
+    int rc = rg__outbox_ready(r->q, r->ctx, err);
+    if (rc >= 0) rc = rg__mysql_acquire(r->q->mysql, r->ctx, &r->c, err);
     if (rc < 0) return rc;
     unsigned long id = rg__mysql_thread_id(r->c);
     rc = rg__ledger_begin(r->q, r->c, r->ctx, &at, err);

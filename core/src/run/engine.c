@@ -79,6 +79,8 @@ static void resolve_pools(const rg_config *c, rg_type *t, rg__buf *faults) {
     if (t->cache_redis || t->cache_process)
         add_fault(faults, "%s: its cache needs Redis pool \"%s\", which is not defined", t->name,
                   t->redis);
+    else if (t->n_feeds && c->n_redis == 0)
+        add_fault(faults, "%s: its events need a Redis pool, and none is defined%s", t->name, "");
     else if (strcmp(t->redis, "default") != 0)
         add_fault(faults, "%s: there is no Redis pool \"%s\"", t->name, t->redis);
 }
@@ -222,6 +224,8 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     s->coherence = rg__calloc(s->n_redis + 1, sizeof(rg__coherence *));
     s->queues = rg__calloc(s->n_mysql + 1, sizeof *s->queues);
     s->ids = rg__calloc(s->schema.n + 1, sizeof *s->ids);
+    e->relays = rg__engine_relays_new(s->n_mysql);
+    if (!e->relays) return rg__fail_memory(err);
     if (!e->keepers || !s->process || !s->flights || !s->shared || !s->coherence || !s->queues || !s->ids)
         return rg__fail_memory(err);
     for (uint32_t i = 0; i < s->schema.n; i++) pthread_mutex_init(&s->ids[i].lock, NULL);
@@ -242,6 +246,7 @@ static void destroy(rg_engine *e) {
     rg__caches_free(s->caches, s->n_caches);
     for (uint32_t i = 0; s->searches && i < 2 * s->n_redis; i++) rg__values_deinit(&s->searches[i]);
     rg__free(s->searches);
+    rg__engine_relays_free(e->relays, s->n_mysql);
     for (uint32_t i = 0; s->queues && i < s->n_mysql; i++) rg__free(s->queues[i].stream);
     rg__workers_free(e->workers);
     for (uint32_t i = 0; i < s->n_mysql; i++) rg__mysql_pool_free(s->mysql[i]);

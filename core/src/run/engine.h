@@ -28,6 +28,7 @@ struct rg_engine {
     rg__keeper **keepers;   /* by the same */
     uint32_t n_redis;
     rg__workers *workers;
+    struct rg__pool_relay *relays; /* by MySQL pool; op_events.c */
     uint32_t timeout_ms;
     bool has_replicas;      /* some MySQL pool has */
     atomic_int log_mask, log_values;
@@ -39,6 +40,11 @@ void rg__caches_free(rg__values **caches, uint32_t n);
 rg__ctx rg__engine_ctx(rg_engine *e, rg__trace *trace, uint32_t timeout_ms);
 /* Number of the MySQL pool of that name (NULL: "default"), or EINVALID naming the known ones. */
 int rg__engine_mysql(const rg_engine *e, const char *name, rg_err *err);
+/* Moves events of a MySQL pool's outbox, unless another thread of the process is at it. */
+int rg__engine_relay(rg_engine *e, uint32_t pool, const rg__ctx *ctx, uint64_t *moved, rg_err *err);
+/* Room for relays, which are made on first use. */
+struct rg__pool_relay *rg__engine_relays_new(uint32_t n);
+void rg__engine_relays_free(struct rg__pool_relay *relays, uint32_t n);
 /* The type, or NULL and EINVALID. */
 const rg_type *rg__engine_type(const rg_engine *e, uint32_t type, rg_err *err);
 

@@ -3,6 +3,7 @@
 #include <regolith/queue.h>
 
 #include "base/alloc.h"
+#include "base/err.h"
 #include "run/op.h"
 
 struct rg_consumer {
@@ -11,8 +12,11 @@ struct rg_consumer {
     atomic_bool busy;
     rg__consumer *consumer;
     rg__shared *shared; /* of its queue, borrowed */
+    uint32_t pool;      /* number of its MySQL pool */
     int64_t swept_ms;   /* when it last swept; only the step touches it */
 };
+
+static int run_consume(rg_op *op, const rg__ctx *ctx, rg_err *err);
 
 static void consumer_unref(rg_consumer *c) {
     if (!c || atomic_fetch_sub(&c->refs, 1) != 1) return;
@@ -50,6 +54,7 @@ rg_consumer *rg_consumer_new(rg_engine *engine, const rg_consumer_opts *opts, rg
     c->engine = rg_engine_ref(engine);
     atomic_init(&c->refs, 1);
     c->shared = q->shared;
+    c->pool = (uint32_t)(q - engine->store.queues);
     c->swept_ms = rg__now_ms();
     c->consumer = rg__consumer_new(q, &cfg, err);
     if (c->consumer) return c;
@@ -68,13 +73,51 @@ static void sweep(rg_consumer *c, const rg__ctx *ctx) {
     (void)rg__shared_sweep(c->shared, ctx, SWEEP_KEYS, NULL);
 }
 
+enum { RELAY_EVERY_MS = 100 };
+
+/* Waits for entries in slices, between which events are moved: these come from flushes of any kind.
+ * What keeps events from being moved does not keep operations from being applied. */
+static int step_and_relay(rg_consumer *c, const rg__ctx *ctx, uint32_t wait_ms, uint64_t *done,
+                          rg_err *err) {
+    int64_t until_ms = rg__now_ms() + wait_ms;
+    rg_err fault;
+    for (;;) {
+        uint64_t moved = 0;
+        rg__err_clear(&fault);
+        int left = rg__left_ms(until_ms);
+        int relayed = rg__engine_relay(c->engine, c->pool, ctx, &moved, &fault);
+        uint32_t slice = (uint32_t)(left > RELAY_EVERY_MS ? RELAY_EVERY_MS : left);
+        int rc = rg__consumer_step(c->consumer, ctx, moved ? 0 : slice, done, err);
+        if (rc < 0) return rc;
+        if (*done) relayed = rg__engine_relay(c->engine, c->pool, ctx, &moved, &fault);
+        if (*done) return RG_OK;
+        if (relayed < 0) {
+            if (err) *err = fault;
+            return relayed;
+        }
+        if (rg__left_ms(until_ms) == 0) return RG_OK;
+    }
+}
+
+uint32_t rg_op_letters(const rg_op *op) { return op->run == run_consume ? (uint32_t)op->n_ids : 0; }
+
+static int keep_letters(rg_op *op, rg_err *err) {
+    const rg_consumer *c = op->own;
+    size_t n = 0;
+    const uint64_t *numbers = rg__consumer_letters(c->consumer, &n);
+    for (size_t i = 0; i < n; i++)
+        if (rg__op_add_u64(op, numbers[i]) < 0) return rg__fail_memory(err);
+    return RG_OK;
+}
+
 static int run_consume(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg_consumer *c = op->own;
     if (atomic_exchange(&c->busy, true))
         return rg__fail(err, RG_EMISUSE, "the consumer is in the middle of a step");
     uint64_t done = 0;
-    int rc = rg__consumer_step(c->consumer, ctx, (uint32_t)op->number_in, &done, err);
+    int rc = step_and_relay(c, ctx, (uint32_t)op->number_in, &done, err);
     op->number = (double)done;
+    if (rc >= 0) rc = keep_letters(op, err);
     if (rc >= 0 && done == 0) sweep(c, ctx);
     atomic_store(&c->busy, false);
     return rc;

@@ -104,6 +104,8 @@ void rg_type_free(rg_type *t) {
         rg__free(t->indexes[i].name);
         rg__free(t->indexes[i].columns);
     }
+    for (uint32_t i = 0; i < t->n_feeds; i++) rg__feed_deinit(&t->feeds[i]);
+    rg__free(t->feeds);
     rg__free(t->columns);
     rg__free(t->indexes);
     rg__free(t->name);

@@ -36,6 +36,13 @@ typedef struct rg__index {
     bool exact; /* all columns exact: absence and lists may be cached */
 } rg__index;
 
+/* A stream that changes of the type are told on. */
+typedef struct rg__feed {
+    char *stream;
+    uint32_t kinds; /* RG_FEED_* */
+    uint8_t *mask;  /* updates: columns one of which must change; NULL: any */
+} rg__feed;
+
 struct rg_type {
     char *name, *table, *quoted; /* quoted: table in backticks */
     char *mysql, *redis;         /* pool names */
@@ -51,6 +58,8 @@ struct rg_type {
     uint32_t n_columns;
     rg__index *indexes;
     uint32_t n_indexes;
+    rg__feed *feeds;
+    uint32_t n_feeds;
     uint32_t version_column; /* 0: none */
     bool frozen;
     uint32_t fixed_end;   /* end of the fixed area = start of the variable area */
@@ -93,6 +102,14 @@ static inline bool rg__index_cached(const rg__index *x) {
 }
 /* True when a write of this type must tell Redis (rows or lookups are cached there). */
 bool rg__type_shared(const rg_type *t);
+/* What rg_write (row.h, a floor above) says. */
+enum { RG__FEED_WRITE_INSERT = 1, RG__FEED_WRITE_UPDATE, RG__FEED_WRITE_DELETE };
+/* Whether a write is told on a feed, or on any of the type's. mask: columns that an update changes. */
+bool rg__feed_wants(const rg_type *t, const rg__feed *f, int write, const uint8_t *mask);
+bool rg__type_tells(const rg_type *t, int write, const uint8_t *mask);
+/* 1 to 128 letters, digits, '.', '-' and '_'. */
+bool rg__feed_name_valid(const char *name, size_t len);
+void rg__feed_deinit(rg__feed *f);
 /* Appends a quoted identifier; EINVALID when empty, over 64 characters, not UTF-8, or with NUL. */
 int rg__ident_quote(rg__buf *out, const char *name, size_t len, rg_err *err);
 

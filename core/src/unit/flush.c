@@ -3,6 +3,7 @@
 #include "unit/flush.h"
 
 #include "base/alloc.h"
+#include "queue/outbox.h"
 #include "unit/load.h"
 #include "unit/outage.h"
 
@@ -42,6 +43,7 @@ static bool tells_redis(const flush *f, int pool) {
 
 /* A single statement without caches needs no transaction of its own. */
 static bool needs_transaction(const flush *f, int pool, const rg__mysql *c, const rg__plan *plan) {
+    if (rg__items_tell(f->items, pool)) return true;
     if (plan->n != 1 || tells_redis(f, pool) || plan->steps[0].type->version_column) return true;
     for (uint32_t i = 0; i < f->store->n_mysql; i++)
         if ((int)i != pool && f->parts[i].plan.n) return true;
@@ -83,6 +85,7 @@ static int note_writes(const flush *f, const part *p, rg_err *err) {
 static bool needs_guard(const flush *f, const part *p, const rg__mysql *c) {
     for (uint32_t i = 0; i < f->store->n_mysql; i++)
         if (&f->parts[i] != p && f->parts[i].plan.n) return true;
+    if (rg__items_tell(f->items, (int)(p - f->parts))) return true;
     return p->plan.n > 1 || !rg__step_is_atomic(f->items, c, &p->plan.steps[0]);
 }
 
@@ -97,6 +100,9 @@ static int run_inside(flush *f, part *p, rg_err *err) {
     }
     for (size_t i = 0; rc >= 0 && i < p->plan.n; i++)
         rc = rg__step_run(f->items, f->ctx, c, &p->plan.steps[i], err);
+    int pool = (int)(p - f->parts);
+    if (rc >= 0 && rg__items_tell(f->items, pool))
+        rc = rg__items_publish(f->items, pool, &f->store->queues[pool], c, f->ctx, err);
     bool ran = rc >= 0;
     if (ran) rc = note_writes(f, p, err);
     if (ran && rc < 0 && !p->guarded) rg__tx_give_up(p->tx, err);
@@ -119,6 +125,8 @@ static int run_part(flush *f, int pool, rg_err *err) {
     part *p = &f->parts[pool];
     if (p->plan.n == 0) return RG_OK;
     int rc = f->ctx->nested ? refuse_own_locks(f, pool, err) : RG_OK;
+    bool tells = rg__items_tell(f->items, pool);
+    if (rc >= 0 && tells) rc = rg__outbox_ready(&f->store->queues[pool], f->ctx, err);
     if (rc < 0) return rc;
     if (p->tx) return run_inside(f, p, err);
     rc = rg__mysql_acquire(f->store->mysql[pool], f->ctx, &p->conn, err);
@@ -129,6 +137,8 @@ static int run_part(flush *f, int pool, rg_err *err) {
     }
     for (size_t i = 0; rc >= 0 && i < p->plan.n; i++)
         rc = rg__step_run(f->items, f->ctx, p->conn, &p->plan.steps[i], err);
+    if (rc >= 0 && tells)
+        rc = rg__items_publish(f->items, pool, &f->store->queues[pool], p->conn, f->ctx, err);
     return rc;
 }
 

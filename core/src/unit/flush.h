@@ -82,6 +82,13 @@ int rg__step_run_expecting(const rg__items *items, const rg__ctx *ctx, rg__mysql
  * it has to be undone. */
 bool rg__step_is_atomic(const rg__items *items, const rg__mysql *conn, const rg__step *step);
 
+/* Does any item on the pool have to be told on a stream of events? (tell.c) */
+bool rg__items_tell(const rg__items *items, int pool);
+/* Writes their events in the open transaction, after their statements. rg__outbox_ready comes before
+ * the transaction. */
+int rg__items_publish(const rg__items *items, int pool, const rg__queue *q, rg__mysql *c,
+                      const rg__ctx *ctx, rg_err *err);
+
 /* Runs the items. On failure nothing was applied (but see ECOMMIT_UNKNOWN and, over several pools,
  * the message) and err->item names the item when it is known. On success inserted rows with
  * database ids have new `after` blocks. */

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- regolith consume: queued writes, and the handlers of the application's durable callbacks, taking turns.
+-- regolith consume: queued writes, and the application's subscribers and durable callbacks, taking turns.
 
 local app = require "regolith.cli.app"
+local events = require "regolith.events"
 local loop = require "regolith.loop"
 local out = require "regolith.cli.out"
 
@@ -16,6 +17,7 @@ local ALONE_S, TOGETHER_S, DRAIN_S = 1, 0.2, 0.1
 ---@class regolith.cli.Part : regolith.LoopPart
 ---@field summary fun(): string
 ---@field close fun()
+---@field busy? fun(): boolean something waits for its next try
 
 local function queue_part(orm, args)
   local consumer, fault = orm:consumer {
@@ -52,6 +54,27 @@ local function callbacks_part(orm)
   }
 end
 
+local function subscriber_parts(orm, parts)
+  local list = events.configured(orm, {
+    on_dead = function(event)
+      out.error(string.format("event %s of %s is a letter of %s: %s", event.id, event.stream, event.group, event.error))
+    end,
+    on_error_report = function(err) out.error(tostring(err)) end,
+  })
+  for _, subscriber in ipairs(list) do
+    parts[#parts + 1] = {
+      name = "events",
+      step = function() return subscriber:step() end,
+      busy = function() return subscriber:busy() end,
+      close = function() subscriber:close() end,
+      summary = function()
+        local stats = subscriber:stats()
+        return string.format("%s: %.0f events, %.0f dead", subscriber:name(), stats.handled + stats.dead, stats.dead)
+      end,
+    }
+  end
+end
+
 --- Which parts there are: what the command was told, else what the application has.
 local function parts_of(orm, args)
   local parts = {}
@@ -61,9 +84,17 @@ local function parts_of(orm, args)
     if not part then return nil, fault end
     parts[#parts + 1] = part
   end
+  if wanted("events", true) then subscriber_parts(orm, parts) end
   if wanted("callbacks", orm:has_callbacks()) then parts[#parts + 1] = callbacks_part(orm) end
-  if #parts == 0 then return nil, "there is nothing to do: neither a queue (no Redis) nor callbacks" end
+  if #parts == 0 then return nil, "nothing to do: neither a queue (no Redis), nor subscribers, nor callbacks" end
   return parts
+end
+
+local function is_busy(parts)
+  for _, part in ipairs(parts) do
+    if part.busy and part.busy() then return true end
+  end
+  return false
 end
 
 local function summary(parts)
@@ -94,7 +125,7 @@ local function consume(orm, args)
     signals = true, idle_s = args.until_empty and DRAIN_S or #parts > 1 and TOGETHER_S or ALONE_S,
     on_step = function(done, idle)
       report(done)
-      if args.until_empty and done == 0 and idle then self._stopped = true end
+      if args.until_empty and done == 0 and idle and not is_busy(parts) then self._stopped = true end
     end,
   }, function(err)
     out.error(tostring(err))

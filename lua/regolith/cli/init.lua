@@ -63,6 +63,27 @@ local function callback_commands(parser)
   action("drop", "give a dead one up", "number of the callback, or 'all'")
 end
 
+local function event_commands(parser)
+  local events = parser:command("events", "look after streams of events")
+  events:command_target "action"
+  local function action(name, text, more)
+    local command = events:command(name, text)
+    add_app(command)
+    command:argument("stream", "name of the stream")
+    for _, argument in ipairs(more or {}) do command:argument(argument[1], argument[2]) end
+    add_queue_option(command)
+    return command
+  end
+  local group, letter = { "group", "group of subscribers" }, { "letter", "name of the letter, or 'all'" }
+  action("status", "length, and each group: pending, lag, letters")
+  action("errors", "list what a group could not handle", { group }):option("-n --limit", "at most so many")
+    :default "100":convert(tonumber)
+  action("retry", "have a letter handled again", { group, letter })
+  action("drop", "give a letter up", { group, letter })
+  action("trim", "remove what every group has done with"):option("--keep", "seconds to keep"):default "0"
+    :convert(tonumber)
+end
+
 local function build_parser()
   local argparse = require "argparse"
   local parser = argparse("regolith", "An ORM for Lua on MySQL and Redis.")
@@ -72,15 +93,19 @@ local function build_parser()
     os.exit(OK, true)
   end)
   schema_commands(parser)
-  local consume = parser:command("consume", "apply queued writes and run callbacks until SIGINT or SIGTERM")
+  local consume = parser:command("consume",
+    "apply queued writes, run subscribers and callbacks until SIGINT or SIGTERM")
   add_app(consume)
   add_queue_option(consume)
-  consume:option("--only", "one kind of work: queue or callbacks"):choices { "queue", "callbacks" }
+  consume:option("--only", "one kind of work: queue, events or callbacks"):choices {
+    "queue", "events", "callbacks",
+  }
   consume:option("--max-batch", "operations in one transaction"):convert(tonumber)
   consume:flag("--stop-on-error", "end at the first temporary error")
   consume:flag("--until-empty", "end when nothing is queued")
   queue_commands(parser)
   callback_commands(parser)
+  event_commands(parser)
   local stats = parser:command("stats", "health of the servers and queues")
   stats:flag("--metrics", "Prometheus text instead")
   add_app(stats)

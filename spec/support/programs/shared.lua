@@ -20,6 +20,10 @@ local M = {
     field.array "of" { of = field.uint32, n = 4 },
     ids = "application", cache = { process = true, redis = true },
   }),
+  --- Each change is told on a stream.
+  Ping = regolith.entity("ping", {
+    field.uint32 "n", ids = "application", cache = { redis = true }, events = { pings = true },
+  }),
   --- Moved from shelf to shelf.
   Book = regolith.entity("book", {
     field.string "title" { required = true, unique = true }, field.uint32 "shelf" { index = true, cached = true },
