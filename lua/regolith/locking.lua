@@ -47,7 +47,7 @@ end
 ---@return true? ok
 ---@return regolith.Err? err
 function M.apply(op, number)
-  if number == 0 or C.rg_op_lock(op, number, err) >= 0 then return true end
+  if number == 0 or C.rg_op_lock_rows(op, number, err) >= 0 then return true end
   return nil, errors.from_c(err)
 end
 

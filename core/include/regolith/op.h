@@ -73,7 +73,7 @@ RG_API int rg_op_order(rg_op *op, uint32_t column, int desc, rg_err *err);
 RG_API int rg_op_add_id_of(rg_op *op, uint32_t type, double id, rg_err *err);
 /* Has a get, a lookup or a search of rows lock what it reads, inside a transaction: 1 for share, 2 for
  * update; + 4 fails instead of waiting, + 8 leaves out what others have locked. */
-RG_API int rg_op_lock(rg_op *op, int lock, rg_err *err);
+RG_API int rg_op_lock_rows(rg_op *op, int lock, rg_err *err);
 /* Results: number of rows; row i pinned in the session (RG_GET_HIT or RG_GET_ABSENT). */
 RG_API uint32_t rg_op_rows(const rg_op *op);
 RG_API int rg_op_row(rg_op *op, uint32_t i, rg_session *s, rg_view *out);

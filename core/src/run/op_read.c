@@ -183,7 +183,7 @@ rg_op *rg_op_search(rg_engine *engine, uint32_t type, const char *where, size_t 
     return NULL;
 }
 
-int rg_op_lock(rg_op *op, int lock, rg_err *err) {
+int rg_op_lock_rows(rg_op *op, int lock, rg_err *err) {
     int mode = lock & (RG__LOCK_SHARE | RG__LOCK_UPDATE);
     int wait = lock & ~mode;
     if ((mode != RG__LOCK_SHARE && mode != RG__LOCK_UPDATE) ||
