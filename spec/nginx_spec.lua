@@ -149,6 +149,23 @@ function pages.many()
   for i = 1, 40 do sum = sum + select(2, ngx.thread.wait(threads[i])) end
   return sum
 end
+-- Reads over two shards, more of them than there are workers.
+function pages.spread(db)
+  local Part = require "entities" [2]
+  for k = 0, 1 do assert(db:new(Part, { n = k }, { shard = k })) end
+  assert(db:flush())
+  local threads, found = {}, {}
+  for i = 1, 20 do
+    threads[i] = ngx.thread.spawn(function()
+      local own = orm:session()
+      local list = assert(own:search(Part, "1 = 1 ORDER BY n DESC"):all())
+      own:close()
+      return list[1].n .. list[2].n
+    end)
+  end
+  for i = 1, 20 do found[i] = select(2, ngx.thread.wait(threads[i])) end
+  return table.concat(found, " ")
+end
 function pages.stats() return orm:metrics() end
 local logged = "none"
 function pages.logged() return logged end
@@ -175,7 +192,7 @@ end
 local run = have_nginx() and describe or pending
 
 run("nginx", function()
-  local world, folder, parent, child
+  local world, other, folder, parent, child
 
   local function write(name, text)
     local file = must(io.open(folder .. "/" .. name, "w"))
@@ -207,7 +224,10 @@ run("nginx", function()
   end
 
   setup(function()
-    world = support.world()
+    world, other = support.world(), support.world()
+    local Part = regolith.entity("part", { field.uint32 "n", shards = { "default", "s1" } })
+    local pools = { default = world.mysql_url(world.name), s1 = world.mysql_url(other.name) }
+    world:shut(world:open({ Part }, { mysql = pools }))
     local Item = regolith.entity("item", {
       field.string "name", field.ref "parent" { "item" }, cache = { redis = true },
     })
@@ -224,10 +244,11 @@ run("nginx", function()
       local field = regolith.field
       return { regolith.entity("item", {
         field.string "name", field.ref "parent" { "item" }, cache = { redis = true },
-      }) }
+      }), regolith.entity("part", { field.uint32 "n", shards = { "default", "s1" } }) }
     ]])
-    local config = string.format("{ mysql = %q, redis = %q, prefix = %q, entities = require 'entities' }",
-      world.mysql_url(world.name, "&pool=8"), world.redis_url(), world.name)
+    local config = string.format("{ mysql = { default = %q, s1 = %q }, redis = %q, prefix = %q, "
+      .. "entities = require 'entities' }", world.mysql_url(world.name, "&pool=8"), pools.s1, world.redis_url(),
+      world.name)
     local values = {
       folder = folder, config = config, lua_path = package.path:gsub("\n", ""), lua_cpath = package.cpath,
     }
@@ -243,6 +264,7 @@ run("nginx", function()
     support.eventually(function() return support.shell("test -e " .. folder .. "/nginx.pid || echo gone") ~= "" end, 10)
     local log = support.shell("grep -E '\\[(error|crit|alert|emerg|warn)\\]|signal 11' " .. folder .. "/error.log")
     world:close()
+    other:close()
     support.shell("rm -rf '" .. folder .. "'")
     assert.equal("", log)
   end)
@@ -254,6 +276,10 @@ run("nginx", function()
     local id = get "write?name=new"
     assert.matches("^%d+$", id)
     assert.equal("new", (get("read?id=" .. id)))
+  end)
+
+  it("reads over shards from many requests at once", function()
+    assert.equal(("10 "):rep(19) .. "10", (get "spread"))
   end)
 
   it("answers other requests of the same worker meanwhile", function()

@@ -115,6 +115,15 @@ describe("replica", function()
     db:close()
   end)
 
+  it("costs a write nothing: its position comes with its answer", function()
+    local db = orm:session()
+    must(db:new(Note, { title = "cheap", n = 9 }))
+    local counts = support.count(orm, function() must(db:flush()) end)
+    assert.equal(1, counts.mysql, table.concat(counts.texts, "; "))
+    assert.matches("0=%d+$", must(db:token()))
+    db:close()
+  end)
+
   it("tracks tables apart, but not where a condition reads other tables", function()
     pair:hold()
     local db = orm:session()
@@ -291,6 +300,62 @@ describe("replica", function()
       db:close()
       return counts.east == 1
     end)
+  end)
+
+  it("is asked no more about a table whose write has an unknown outcome", function()
+    local id = written { title = "unknown", n = 75 }
+    local db = orm:session { timeout_ms = 300 }
+    pair.primary:stop "mysql"
+    local ok, fault = db:execute("UPDATE note SET n = 76 WHERE id = ?", id)
+    pair.primary:continue "mysql"
+    assert.is_nil(ok)
+    assert.equal("COMMIT_UNKNOWN", fault.code)
+    assert.matches("!", must(db:token()))
+    local later = orm:session { token = db:token() }
+    for _ = 1, 2 do
+      assert.equal(0, asked(orm, function() must(later:get(Note, id)) end).east)
+      later:clear()
+    end
+    later:close()
+    db:close()
+  end)
+
+  it("goes on answering while the primary is down, who needs no more than it has", function()
+    local id = written { title = "up", n = 77 }
+    local token
+    do
+      local db = orm:session()
+      must(db:get(Note, id)).n = 78
+      must(db:flush())
+      token = must(db:token())
+      db:close()
+      pair:catch_up()
+    end
+    local ahead = token:gsub("=(%d+)$", function(n) return "=" .. tonumber(n) + 1000 end)
+    pair.primary:kill "mysql"
+    local ok, fault = pcall(function()
+      for _, with in ipairs { false, token } do
+        local db = orm:session { token = with or nil }
+        assert.equal(78, must(db:get(Note, id)).n)
+        db:close()
+      end
+      local db = orm:session { token = ahead }
+      local note, why = db:get(Note, id)
+      assert.is_nil(note)
+      assert.equal("UNAVAILABLE", why.code)
+      db:close()
+    end)
+    pair.primary:start()
+    must(ok, fault)
+    faults.await("the primary", function()
+      local db = orm:session { primary = true }
+      local note = db:get(Note, id)
+      db:close()
+      return note
+    end)
+    pair.sql.primary:close()
+    pair:reconnect "primary"
+    pair:catch_up()
   end)
 
   it("is cut short when it hangs: the primary answers in time", function()

@@ -269,6 +269,14 @@ describe("shards", function()
       end
     end)
 
+    it("asks the shards side by side", function()
+      fill()
+      local faults = require "support.faults"
+      local started = faults.now()
+      assert.equal(3, must(db:search(Team, "SLEEP(0.4) = 0"):count()))
+      assert.is_true(faults.now() - started < 1.1) -- one after the other: 1.2
+    end)
+
     it("refuses an order that it cannot merge", function()
       local function fault(text) return select(2, pcall(db.search, db, User, text)) end
       assert.matches("orders by columns alone", fault "1 = 1 ORDER BY visits + 1")

@@ -83,6 +83,12 @@ local function connect(servers)
   return orm, orm:session()
 end
 
+--- The spec's own connections to a server that was killed and started.
+function Pair:reconnect(which)
+  self.admins[which]:close()
+  self.admins[which], self.sql[which] = connect(self[which])
+end
+
 --- Starts both.
 ---@return Pair
 function M.pair(purpose)
