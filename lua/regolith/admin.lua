@@ -191,7 +191,8 @@ function M.install(Orm)
     return rows_of(self, C.rg_op_dead_list(self._engine, queue or "default", limit or 0, err))
   end
 
-  --- One dead letter with its values (member `values`: column -> value), or nil.
+  --- One dead letter with its values (member `values`: column -> value), or nil. One that has met
+  --- another row than was expected has that row in `current`.
   ---@param number integer
   ---@param queue? string
   ---@return table? letter
@@ -205,6 +206,10 @@ function M.install(Orm)
     letter.values = {}
     for _, row in ipairs(C.rg_op_sets(op) > 1 and sql.rows(op, 1) or {}) do
       letter.values[row.column] = row.value
+    end
+    for _, row in ipairs(C.rg_op_sets(op) > 2 and sql.rows(op, 2) or {}) do
+      letter.current = letter.current or {}
+      letter.current[row.column] = row.value
     end
     return letter
   end

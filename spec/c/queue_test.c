@@ -186,11 +186,11 @@ TEST(codec_gives_back_what_it_got) {
     uint8_t mask[32] = {0}, version[3] = {0, 1, 1};
     uint32_t changed = rg__row_diff(t, a->data, b->data, mask);
     CHECK_EQ_INT(changed, 2);
-    rg__qop ops[] = {{RG_INSERT, t, 1, NULL, a->data, NULL, 0},
-                     {RG_UPDATE, t, 1, mask, b->data, a->data, 0},
-                     {RG_UPDATE, s.types[1], 3, version, k->data, NULL, 7},
-                     {RG_DELETE, t, 1, NULL, NULL, b->data, 0},
-                     {RG_DELETE, s.types[1], 3, NULL, NULL, NULL, 8}};
+    rg__qop ops[] = {{RG_INSERT, t, 1, NULL, a->data, NULL, 0, NULL, NULL, NULL},
+                     {RG_UPDATE, t, 1, mask, b->data, a->data, 0, NULL, NULL, NULL},
+                     {RG_UPDATE, s.types[1], 3, version, k->data, NULL, 7, NULL, NULL, NULL},
+                     {RG_DELETE, t, 1, NULL, NULL, b->data, 0, NULL, NULL, NULL},
+                     {RG_DELETE, s.types[1], 3, NULL, NULL, NULL, 8, NULL, NULL, NULL}};
     rg__buf out = {0};
     REQUIRE(rg__qop_encode(ops, 5, &out, &err) == 0);
     CHECK_EQ_INT(rg__payload_count(slice_of(&out)), 5);
@@ -224,8 +224,8 @@ TEST(codec_alone_makes_a_payload_of_one_operation) {
     rg_err err;
     make_schema(&s);
     rg_block *a = item(s.types[0], 1, "one", 5), *k = tick(s.types[1], 3, 8, "tock");
-    rg__qop ops[] = {{RG_INSERT, s.types[0], 1, NULL, a->data, NULL, 0},
-                     {RG_INSERT, s.types[1], 3, NULL, k->data, NULL, 0}};
+    rg__qop ops[] = {{RG_INSERT, s.types[0], 1, NULL, a->data, NULL, 0, NULL, NULL, NULL},
+                     {RG_INSERT, s.types[1], 3, NULL, k->data, NULL, 0, NULL, NULL, NULL}};
     rg__buf out = {0}, alone = {0};
     REQUIRE(rg__qop_encode(ops, 2, &out, &err) == 0);
     rg__payload p, one;
@@ -283,7 +283,7 @@ static int convert(field from, const char *text, field to, char *out, size_t cap
     if (text && rg_builder_string(build, 1, text, strlen(text), &err) < 0) abort();
     rg_block *row = finish(build);
     rg__payload p;
-    rg__qdecoded *op = only(&p, &b, &(rg__qop){RG_INSERT, a.types[0], 1, NULL, row->data, NULL, 0});
+    rg__qdecoded *op = only(&p, &b, &(rg__qop){RG_INSERT, a.types[0], 1, NULL, row->data, NULL, 0, NULL, NULL, NULL});
     int code = op->error ? op->error->code : 0;
     int n = op->row ? rg_row_text(b.types[0], op->row->data, 1, out, cap - 1) : -1;
     out[n > 0 ? n : 0] = 0;
@@ -350,7 +350,7 @@ TEST(codec_reads_across_versions_of_an_entity) {
     rg_block *a = item(t, 1, "one", 5);
     uint8_t mask[32] = {[NAME] = 1, [QTY] = 1, [PRICE] = 1, [STATE] = 1, [TAGS] = 1, [BORN] = 1};
     rg__payload p;
-    rg__qdecoded *op = only(&p, &later, &(rg__qop){RG_UPDATE, t, 1, mask, a->data, a->data, 0});
+    rg__qdecoded *op = only(&p, &later, &(rg__qop){RG_UPDATE, t, 1, mask, a->data, a->data, 0, NULL, NULL, NULL});
     CHECK(!op->error);
     char text[64] = {0};
     int q = rg__type_column_find(u, "qty", 3), pr = rg__type_column_find(u, "price", 5);
@@ -363,14 +363,14 @@ TEST(codec_reads_across_versions_of_an_entity) {
     rg__payload_deinit(&p);
 
     mask[RATIO] = 1; /* a column that the later version does not have */
-    op = only(&p, &later, &(rg__qop){RG_UPDATE, t, 1, mask, a->data, NULL, 0});
+    op = only(&p, &later, &(rg__qop){RG_UPDATE, t, 1, mask, a->data, NULL, 0, NULL, NULL, NULL});
     CHECK(op->error && op->error->code == RG_ESCHEMA && op->error->cls == RG_CLASS_PERMANENT);
     CHECK(!op->row);
     CHECK(op->error && strstr(op->error->message, "\"ratio\""));
     rg__payload_deinit(&p);
 
     rg__schema none = {0};
-    op = only(&p, &none, &(rg__qop){RG_DELETE, t, 1, NULL, NULL, a->data, 0});
+    op = only(&p, &none, &(rg__qop){RG_DELETE, t, 1, NULL, NULL, a->data, 0, NULL, NULL, NULL});
     CHECK(!op->type && op->error && op->error->code == RG_ESCHEMA);
     CHECK_STR(op->entity, "item");
     rg__payload_deinit(&p);
@@ -396,7 +396,7 @@ TEST(codec_finds_renamed_entities_by_table_and_fills_new_columns) {
     rg_block *row = finish(b);
     rg__payload p;
     rg__qdecoded *op = only(&p, &later, &(rg__qop){RG_INSERT, s.types[0], 4, NULL, row->data, NULL,
-                                                   0});
+                                                   0, NULL, NULL, NULL});
     CHECK(!op->error && op->type == later.types[0]);
     CHECK_EQ_INT(rg__row_value(op->type, op->row->data, 2).i, -6);
     CHECK(rg__row_value(op->type, op->row->data, 3).is_null);
@@ -446,10 +446,10 @@ TEST(codec_survives_arbitrary_bytes) {
     rg_block *a = item(t, 1, "one", 5), *b = item(t, 1, "uno", -1), *k = tick(s.types[1], 3, 8, "tock");
     uint8_t mask[32] = {0}, version[3] = {0, 1, 1};
     rg__row_diff(t, a->data, b->data, mask);
-    rg__qop ops[] = {{RG_INSERT, t, 1, NULL, a->data, NULL, 0},
-                     {RG_UPDATE, t, 1, mask, b->data, a->data, 0},
-                     {RG_UPDATE, s.types[1], 3, version, k->data, NULL, 7},
-                     {RG_DELETE, t, 1, NULL, NULL, b->data, 0}};
+    rg__qop ops[] = {{RG_INSERT, t, 1, NULL, a->data, NULL, 0, NULL, NULL, NULL},
+                     {RG_UPDATE, t, 1, mask, b->data, a->data, 0, NULL, NULL, NULL},
+                     {RG_UPDATE, s.types[1], 3, version, k->data, NULL, 7, NULL, NULL, NULL},
+                     {RG_DELETE, t, 1, NULL, NULL, b->data, 0, NULL, NULL, NULL}};
     rg__buf whole = {0}, copy = {0};
     REQUIRE(rg__qop_encode(ops, 4, &whole, &err) == 0);
     long good = 0, n = getenv("REGOLITH_LONG") ? 10000000 : 200000;
@@ -480,7 +480,7 @@ TEST(codec_cut_anywhere_is_corrupt) {
     rg_err err;
     make_schema(&s);
     rg_block *a = item(s.types[0], 1, "one", 5);
-    rg__qop op = {RG_INSERT, s.types[0], 1, NULL, a->data, NULL, 0};
+    rg__qop op = {RG_INSERT, s.types[0], 1, NULL, a->data, NULL, 0, NULL, NULL, NULL};
     rg__buf whole = {0}, copy = {0};
     REQUIRE(rg__qop_encode(&op, 1, &whole, &err) == 0);
     for (size_t n = 0; n < whole.len; n++) {
@@ -502,7 +502,7 @@ TEST(codec_survives_failing_allocations) {
     rg_err err;
     make_schema(&s);
     rg_block *a = item(s.types[0], 1, "one", 5);
-    rg__qop op = {RG_INSERT, s.types[0], 1, NULL, a->data, NULL, 0};
+    rg__qop op = {RG_INSERT, s.types[0], 1, NULL, a->data, NULL, 0, NULL, NULL, NULL};
     rg__buf whole = {0};
     REQUIRE(rg__qop_encode(&op, 1, &whole, &err) == 0);
     int failures = 0;

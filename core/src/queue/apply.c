@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
+#include "mysql/cas.h"
 
 #include <stdlib.h>
 
@@ -17,7 +18,7 @@ typedef struct touched {
 
 /* One task of the wave. */
 typedef struct member {
-    const rg__qdecoded *op;
+    rg__qdecoded *op;
     uint32_t order;
     bool grouped; /* updates: may share a statement with others, in any order */
 } member;
@@ -100,7 +101,7 @@ static bool joins(const wave *w, const rg__qdecoded *op) {
     return op->write == RG_DELETE || w->n[RG_DELETE] == 0 || is_free(op);
 }
 
-static void join(wave *w, const rg__qdecoded *op, uint32_t order) {
+static void join(wave *w, rg__qdecoded *op, uint32_t order) {
     *find_row(w, op->type, op->id) = (touched){op->type, op->id, w->generation, op->write};
     bool update = op->write == RG_UPDATE;
     w->kinds[op->write][w->n[op->write]++] =
@@ -115,6 +116,14 @@ static int sign(int64_t a, int64_t b) { return (a > b) - (a < b); }
 static int compare_types(const rg_type *a, const rg_type *b) {
     int d = sign(a->rank, b->rank);
     return d ? d : sign(a->number, b->number);
+}
+
+/* Those that compare the same columns go together. */
+static int compare_expectations(const rg__qdecoded *a, const rg__qdecoded *b) {
+    int d = sign(a->has_expected, b->has_expected);
+    if (d == 0) d = sign(a->expect != NULL, b->expect != NULL);
+    if (d == 0 && a->expect) d = memcmp(a->expect, b->expect, a->type->n_columns);
+    return d;
 }
 
 static int compare_ids(const rg__qdecoded *a, const rg__qdecoded *b) {
@@ -134,20 +143,21 @@ static int compare_updates(const void *p, const void *q) {
     if (d == 0 && !a->grouped) return sign(a->order, b->order);
     if (d == 0) d = compare_types(a->op->type, b->op->type);
     if (d == 0) d = memcmp(a->op->mask, b->op->mask, a->op->type->n_columns);
-    if (d == 0) d = sign(a->op->has_expected, b->op->has_expected);
+    if (d == 0) d = compare_expectations(a->op, b->op);
     return d ? d : compare_ids(a->op, b->op);
 }
 
 static int compare_deletes(const void *p, const void *q) {
     const member *a = p, *b = q;
     int d = compare_types(b->op->type, a->op->type);
-    if (d == 0) d = sign(a->op->has_expected, b->op->has_expected);
+    if (d == 0) d = compare_expectations(a->op, b->op);
     return d ? d : compare_ids(a->op, b->op);
 }
 
 static bool same_statement(const member *a, const member *b) {
     const rg__qdecoded *x = a->op, *y = b->op;
-    if (x->type != y->type || x->has_expected != y->has_expected) return false;
+    if (x->type != y->type) return false;
+    if (x->write != RG_INSERT && compare_expectations(x, y) != 0) return false;
     if (x->write != RG_UPDATE) return true;
     return a->grouped && b->grouped && memcmp(x->mask, y->mask, x->type->n_columns) == 0;
 }
@@ -160,6 +170,48 @@ static int fewer(const rg_type *t, rg_err *err) {
 
 static bool is_empty(const rg__qdecoded *op) {
     return !memchr(op->mask, 1, op->type->n_columns);
+}
+
+static int take_current(void *arg, rg_block *row) {
+    rg__qdecoded *op = arg;
+    rg_block_unref(op->current);
+    op->current = row;
+    return RG_OK;
+}
+
+static bool as_expected(const rg__qdecoded *op) {
+    return op->current && rg__cas_holds(op->type, op->expect, op->expected_row->data,
+                                        op->current->data, NULL);
+}
+
+/* Nothing is written: the row is compared only. */
+static int compare_one(rg__mysql *c, const rg__ctx *ctx, rg__qdecoded *op, rg_err *err) {
+    int rc = rg__sql_select_ids(c, ctx, op->type, &op->id, 1, RG__LOCK_UPDATE, take_current, op, err);
+    return rc >= 0 && !as_expected(op) ? fewer(op->type, err) : rc;
+}
+
+/* Rows that have to hold expected values; all of them, or the batch is applied one by one. */
+static int run_expecting(wave *w, const member *m, size_t n, rg_err *err) {
+    rg__qdecoded *first = m->op;
+    const rg__cas cas = {.t = first->type, .write = first->write, .expect = first->expect,
+                         .mask = first->write == RG_UPDATE ? first->mask : NULL};
+    const void *expected[RG__CAS_ROWS];
+    int rc = RG_OK;
+    if (first->write == RG_UPDATE && is_empty(first)) {
+        for (size_t i = 0; rc >= 0 && i < n; i++) rc = compare_one(w->c, w->ctx, m[i].op, err);
+        return rc;
+    }
+    for (size_t at = 0, k; rc >= 0 && at < n; at += k) {
+        uint64_t marks = 0;
+        k = n - at < RG__CAS_ROWS ? n - at : RG__CAS_ROWS;
+        for (size_t i = 0; i < k; i++) expected[i] = m[at + i].op->expected_row->data;
+        if (first->write == RG_UPDATE)
+            k = rg__sql_cas_fits(w->c, &cas, w->pointers + at, expected, k);
+        rc = rg__sql_cas(w->c, w->ctx, &cas, w->ids + at, w->pointers + at, expected, k, &marks,
+                         err);
+        if (rc >= 0 && (size_t)__builtin_popcountll(marks) < k) rc = fewer(first->type, err);
+    }
+    return rc;
 }
 
 static int run_update(wave *w, const rg__qdecoded *first, size_t n, rg_err *err) {
@@ -186,6 +238,7 @@ static int run_statement(wave *w, const member *m, size_t n, rg_err *err) {
         w->expected[i] = m[i].op->expected;
     }
     rg__kill_point(RG__KILL_STATEMENT);
+    if (first->expect) return run_expecting(w, m, n, err);
     if (first->write == RG_UPDATE) return run_update(w, first, n, err);
     if (first->write == RG_DELETE) return run_delete(w, first, n, err);
     return rg__sql_insert(w->c, w->ctx, first->type, w->pointers, n, NULL, err);
@@ -232,12 +285,32 @@ int rg__apply_waves(rg__mysql *c, const rg__ctx *ctx, const rg__task *tasks, siz
 /* ---- one by one ---- */
 
 static int conflict(const rg__qdecoded *op, rg_err *err) {
-    const char *what = op->has_expected ? "changed or vanished" : "vanished";
+    const char *what = op->current ? "changed"
+                       : op->has_expected && !op->expect ? "changed or vanished"
+                                                         : "vanished";
     int rc = rg__fail(err, RG_ECONFLICT, "%s %llu: the row %s before the queued %s was applied",
                       op->type->name, (unsigned long long)op->id, what,
                       op->write == RG_UPDATE ? "update" : "delete");
     rg__err_set_entity(err, op->type->name);
     return rc;
+}
+
+/* A row that is as expected after all cannot be, as it is locked. */
+static int expect_one(rg__mysql *c, const rg__ctx *ctx, rg__qdecoded *op, rg_err *err) {
+    const rg__cas cas = {.t = op->type, .write = op->write, .expect = op->expect,
+                         .mask = op->write == RG_UPDATE ? op->mask : NULL};
+    const void *row = op->row ? op->row->data : NULL;
+    const void *expected = op->expected_row->data;
+    uint64_t marks = 0;
+    int rc = RG_OK;
+    if (op->write == RG_DELETE || !is_empty(op))
+        rc = rg__sql_cas(c, ctx, &cas, &op->id, &row, &expected, 1, &marks, err);
+    if (rc < 0 || marks) return rc;
+    rg_block_unref(op->current);
+    op->current = NULL;
+    rc = rg__sql_select_ids(c, ctx, op->type, &op->id, 1, RG__LOCK_UPDATE, take_current, op, err);
+    bool fine = op->write == RG_DELETE ? !op->current : is_empty(op) && as_expected(op);
+    return rc >= 0 && !fine ? conflict(op, err) : rc;
 }
 
 static int note_row(void *arg, rg_block *row) {
@@ -266,8 +339,9 @@ static int update_one(rg__mysql *c, const rg__ctx *ctx, const rg__qdecoded *op, 
     return rc >= 0 && matched == 0 ? conflict(op, err) : rc;
 }
 
-int rg__apply_one(rg__mysql *c, const rg__ctx *ctx, const rg__qdecoded *op, rg_err *err) {
+int rg__apply_one(rg__mysql *c, const rg__ctx *ctx, rg__qdecoded *op, rg_err *err) {
     rg__kill_point(RG__KILL_STATEMENT);
+    if (op->expect && op->write != RG_INSERT) return expect_one(c, ctx, op, err);
     if (op->write == RG_UPDATE) return update_one(c, ctx, op, err);
     if (op->write == RG_DELETE) return delete_one(c, ctx, op, err);
     const void *row = op->row->data;

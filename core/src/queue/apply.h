@@ -13,7 +13,7 @@ typedef enum rg__fate {
 } rg__fate;
 
 typedef struct rg__task {
-    const rg__qdecoded *op;     /* NULL: a whole entry that cannot be read */
+    rg__qdecoded *op;           /* NULL: a whole entry that cannot be read */
     const rg__payload *payload; /* where op is number `index` */
     rg__slice bytes;            /* of the whole entry */
     rg__pos id;                 /* of the entry */
@@ -30,8 +30,8 @@ typedef struct rg__task {
  * deletes, referencing types first; a task opens a new wave when running at its turn there would
  * change what it or an earlier one does (see joins). */
 int rg__apply_waves(rg__mysql *c, const rg__ctx *ctx, const rg__task *tasks, size_t n, rg_err *err);
-/* Applies one. RG_ECONFLICT when an update finds no row, or the version is another one; deleting a
- * row that is not there is fine. */
-int rg__apply_one(rg__mysql *c, const rg__ctx *ctx, const rg__qdecoded *op, rg_err *err);
+/* Applies one. RG_ECONFLICT when an update finds no row, or the row is not as expected, which is then
+ * in op->current; deleting a row that is not there is fine. */
+int rg__apply_one(rg__mysql *c, const rg__ctx *ctx, rg__qdecoded *op, rg_err *err);
 
 #endif

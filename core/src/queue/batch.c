@@ -40,7 +40,7 @@ static int add_unreadable(rg__batch *b, const rg__stream_entry *e, const rg_err 
     return condemn(b, t, RG__FATE_DEAD, why, err);
 }
 
-static int add_op(rg__batch *b, const rg__queue *q, const rg__stream_entry *e, const rg__payload *p,
+static int add_op(rg__batch *b, const rg__queue *q, const rg__stream_entry *e, rg__payload *p,
                   uint32_t index, rg_err *err) {
     rg_err fault;
     rg__task *t = add_task(b, err);
@@ -164,20 +164,37 @@ int rg__batch_apply_singly(rg__batch *b, rg__mysql *c, const rg__ctx *ctx, rg_er
     return RG_OK;
 }
 
+/* With the row that was met, when there is one. */
+static int letter_payload(const rg__task *t, rg__buf *out, rg_err *err) {
+    const rg__qdecoded *op = t->op;
+    if (!op->current || op->error) {
+        rg__payload_alone(t->payload, t->index, out);
+        return RG_OK;
+    }
+    const rg__qop with = {.write = op->write, .type = op->type, .id = op->id, .mask = op->mask,
+                          .row = op->row ? op->row->data : NULL,
+                          .before = op->before ? op->before->data : NULL,
+                          .expected = op->expected, .expect = op->expect,
+                          .expected_row = op->expected_row ? op->expected_row->data : NULL,
+                          .current = op->current->data};
+    return rg__qop_encode(&with, 1, out, err);
+}
+
 static int write_letter(rg__task *t, const rg__queue *q, rg__mysql *c, const rg__ctx *ctx,
                         rg_err *err) {
     rg__buf alone = {0};
     rg__letter l = {.id = t->id, .index = t->index, .error = t->error, .entity = "",
                     .operation = "entry", .payload = t->bytes,
                     .parked = t->fate == RG__FATE_PARKED};
+    int rc = RG_OK;
     if (t->op) {
-        rg__payload_alone(t->payload, t->index, &alone);
+        rc = letter_payload(t, &alone, err);
         l.entity = rg__qop_entity(t->op);
         l.entity_id = t->op->id;
         l.operation = rg__write_name(t->op->write);
         l.payload = (rg__slice){alone.p, alone.len};
     }
-    int rc = alone.failed ? rg__fail_memory(err) : rg__letter_add(q, c, ctx, &l, &t->letter, err);
+    if (rc >= 0) rc = alone.failed ? rg__fail_memory(err) : rg__letter_add(q, c, ctx, &l, &t->letter, err);
     rg__buf_deinit(&alone);
     return rc;
 }

@@ -85,15 +85,25 @@ static int show_values(rg__result *r, const rg__qdecoded *op) {
     return rc;
 }
 
-/* The values of all operations of a letter, as far as they can be read here. */
+static int show_current(rg__result *r, const rg__qdecoded *op) {
+    int rc = RG_OK;
+    for (uint32_t i = 0; rc >= 0 && op->current && i < op->type->n_columns; i++)
+        rc = show_column(r, op->type, op->current->data, i);
+    return rc;
+}
+
+/* The values of all operations of a letter, as far as they can be read here; then the rows that were
+ * met instead. */
 static int show_payload(const rg__queue *q, rg__slice bytes, rg__result **out, rg_err *err) {
     static const char *const names[] = {"column", "value"};
     rg__payload p;
     int rc = RG_OK;
     *out = rg__result_new(names, 2);
-    if (!*out) return rg__fail_memory(err);
+    if (*out) (*out)->next = rg__result_new(names, 2);
+    if (!*out || !(*out)->next) return rg__fail_memory(err);
     if (rg__payload_decode(q->schema, bytes, &p, NULL) < 0) return RG_OK;
     for (size_t i = 0; rc >= 0 && i < p.n; i++) rc = show_values(*out, &p.ops[i]);
+    for (size_t i = 0; rc >= 0 && i < p.n; i++) rc = show_current((*out)->next, &p.ops[i]);
     rg__payload_deinit(&p);
     return rc < 0 ? rg__fail_memory(err) : rc;
 }

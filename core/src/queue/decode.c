@@ -138,6 +138,7 @@ static int measure(const decoder *d, size_t *bytes, rg_err *err) {
         if (number >= d->n_tables) return corrupt(err, "an operation on no table");
         const rg_type *t = d->tables[number].type;
         if (rg__read_u8(&op) == RG_UPDATE && t) *bytes += t->n_columns;
+        if (rg__read_u8(&op) & RG__OP_COMPARED && t) *bytes += t->n_columns;
     }
     return left(&r) ? corrupt(err, "bytes after the end") : RG_OK;
 }
@@ -305,6 +306,26 @@ static bool take_before(decoder *d, rg__reader *r, const table *e, rg__qdecoded 
     return true;
 }
 
+static bool take_expected(decoder *d, rg__reader *r, const table *e, rg__qdecoded *op,
+                          rg_err *fault) {
+    if (!read_values(d, r, e, fault)) return false;
+    if (!e->type || fault->code < 0) return true;
+    op->expect = (uint8_t *)arena_take(&d->out->arena, e->type->n_columns);
+    memcpy(op->expect, d->given, e->type->n_columns);
+    op->expect[0] = 0;
+    op->expected_row = make_row(d, e->type, op, false, fault);
+    return true;
+}
+
+/* For a person to read: what does not fit here is left out. */
+static bool take_current(decoder *d, rg__reader *r, const table *e, rg__qdecoded *op,
+                         rg_err *fault) {
+    rg_err ignored = {0};
+    if (!read_values(d, r, e, &ignored)) return false;
+    if (e->type && ignored.code == 0) op->current = make_row(d, e->type, op, false, fault);
+    return true;
+}
+
 /* ---- operations ---- */
 
 static void check_type(const table *e, const rg__qdecoded *op, rg_err *fault) {
@@ -316,6 +337,7 @@ static void check_type(const table *e, const rg__qdecoded *op, rg_err *fault) {
 
 static bool known(const rg__qdecoded *op, uint8_t flags) {
     if (op->write != RG_INSERT && op->write != RG_UPDATE && op->write != RG_DELETE) return false;
+    if (op->write == RG_INSERT && flags & RG__OP_COMPARED) return false;
     return !(flags & ~RG__OP_FLAGS) && !(flags & RG__OP_VALUES) == (op->write == RG_DELETE);
 }
 
@@ -350,6 +372,8 @@ static int read_op(decoder *d, rg__qdecoded *op, rg_err *err) {
     check_type(e, op, &fault);
     bool good = !(flags & RG__OP_VALUES) || take_values(d, &r, e, op, &fault);
     good = good && (!(flags & RG__OP_BEFORE) || take_before(d, &r, e, op, &fault));
+    good = good && (!(flags & RG__OP_COMPARED) || take_expected(d, &r, e, op, &fault));
+    good = good && (!(flags & RG__OP_CURRENT) || take_current(d, &r, e, op, &fault));
     if (!good || r.bad || left(&r)) return corrupt(err, "an operation's values do not add up");
     return keep_fault(op, &fault, err);
 }
@@ -384,6 +408,8 @@ void rg__payload_deinit(rg__payload *p) {
     for (size_t i = 0; i < p->n; i++) {
         rg_block_unref(p->ops[i].row);
         rg_block_unref(p->ops[i].before);
+        rg_block_unref(p->ops[i].expected_row);
+        rg_block_unref(p->ops[i].current);
         rg__free(p->ops[i].error);
     }
     rg__free(p->ops);

@@ -131,10 +131,11 @@ static int note(dictionary *d, const rg__qop *op, rg_err *err) {
     table *e = find_table(d, op->type);
     if (!e) e = add_table(d, op->type);
     if (!e) return rg__fail_memory(err);
-    if (op->write == RG_INSERT) e->all = true;
+    if (op->write == RG_INSERT || op->current) e->all = true;
     if (e->all) return RG_OK;
     if (op->write == RG_UPDATE) use(e, op->mask);
     if (find_before(op, e->before)) use(e, e->before);
+    if (op->expect) use(e, op->expect);
     return RG_OK;
 }
 
@@ -277,6 +278,8 @@ static size_t room(const table *e, const rg__qop *op) {
     size_t n = RG__OP_SMALLEST + 8;
     if (op->row) n += fixed + row_length(op->row);
     if (op->before) n += fixed + row_length(op->before);
+    if (op->expect) n += fixed + row_length(op->expected_row);
+    if (op->current) n += fixed + row_length(op->current);
     return n;
 }
 
@@ -287,13 +290,17 @@ static uint8_t *put_op(uint8_t *p, table *e, size_t number, const rg__qop *op) {
     uint16_t at = (uint16_t)number;
     uint8_t kind[2] = {op->write, (uint8_t)((expected ? RG__OP_EXPECTED : 0) |
                                             (values ? RG__OP_VALUES : 0) |
-                                            (before ? RG__OP_BEFORE : 0))};
+                                            (before ? RG__OP_BEFORE : 0) |
+                                            (op->expect ? RG__OP_COMPARED : 0) |
+                                            (op->current ? RG__OP_CURRENT : 0))};
     p = put(p, &at, sizeof at);
     p = put(p, kind, sizeof kind);
     p = put(p, &op->id, sizeof op->id);
     if (expected) p = put(p, &op->expected, sizeof op->expected);
     if (values) p = put_values(p, e, op->write == RG_UPDATE ? op->mask : NULL, op->row);
     if (before) p = put_values(p, e, e->before, op->before);
+    if (op->expect) p = put_values(p, e, op->expect, op->expected_row);
+    if (op->current) p = put_values(p, e, NULL, op->current);
     return p;
 }
 

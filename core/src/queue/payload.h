@@ -6,7 +6,7 @@
  *   u32 operations   u16 tables
  *   each table:      name entity, name SQL table, u16 columns used, of each: u8 kind, name column
  *   each operation:  u32 bytes that follow, u16 table, u8 write, u8 flags, u64 id,
- *                    [u64 expected version] [values] [values before]
+ *                    [u64 expected version] [values] [values before] [values expected] [current row]
  *   values:          bitmap of the columns present, bitmap of those that are NULL (a bit a column
  *                    of the table, low bit first, whole bytes), then what is present and not NULL
  *   value, by kind:  1, 2, 4 or 8 bytes as stored in a row; else varint length and bytes. ENUM and
@@ -29,7 +29,14 @@ enum {
 };
 
 /* Flags of an operation. */
-enum { RG__OP_EXPECTED = 1, RG__OP_VALUES = 2, RG__OP_BEFORE = 4, RG__OP_FLAGS = 7 };
+enum {
+    RG__OP_EXPECTED = 1,
+    RG__OP_VALUES = 2,
+    RG__OP_BEFORE = 4,
+    RG__OP_COMPARED = 8, /* columns that have to hold certain values */
+    RG__OP_CURRENT = 16, /* of dead letters: the row that was met instead */
+    RG__OP_FLAGS = 31
+};
 
 /* Bytes that a value of this kind takes, 0 when it has a length of its own, -1 for no such kind. */
 int rg__payload_width(int kind);

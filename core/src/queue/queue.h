@@ -27,6 +27,9 @@ typedef struct rg__qop {
     const void *row;      /* insert, update: packed row that holds the values; borrowed */
     const void *before;   /* update, delete: the row as it was believed to be; borrowed */
     uint64_t expected;    /* version column's value required, when the type has one */
+    const uint8_t *expect;     /* update, delete: columns that are compared; NULL: none */
+    const void *expected_row;  /* with their values; borrowed */
+    const void *current;       /* of a dead letter: the row that was met; borrowed, may be NULL */
 } rg__qop;
 
 /* ---- op.c: payload bytes. Self-describing, so that producers and consumers of different schema
@@ -45,6 +48,9 @@ typedef struct rg__qdecoded {
     uint8_t *mask;        /* update; borrowed from the arena */
     bool has_expected;
     uint64_t expected;
+    uint8_t *expect;      /* columns that are compared, NULL: none; borrowed from the arena */
+    rg_block *expected_row; /* with their values; owned */
+    rg_block *current;    /* the row that was met instead, as far as it fits here; owned */
     rg_block *before;     /* only the values of columns that are in cached indexes; may be NULL */
     rg_err *error;        /* NULL when good; owned */
     rg__slice table, raw; /* its table's part of the dictionary and its own bytes (payload.h) */

@@ -134,7 +134,7 @@ typedef struct retrial {
 static int apply_ops(retrial *r, letter *l, rg_err *err) {
     int rc = rg__payload_decode(r->q->schema, l->payload, &l->ops, err);
     for (size_t i = 0; rc >= 0 && i < l->ops.n; i++) {
-        const rg__qdecoded *op = &l->ops.ops[i];
+        rg__qdecoded *op = &l->ops.ops[i];
         rc = rg__qop_check(r->q, op, err);
         if (rc >= 0) rc = rg__apply_one(r->c, r->ctx, op, err);
     }

@@ -48,6 +48,10 @@ static rg__qop op_of(const rg__item *it) {
     if (it->after) op.row = rg_block_data(it->after);
     if (it->before) op.before = rg_block_data(it->before);
     if (it->before && it->type->version_column) op.expected = version_of(it->type, it->before);
+    if (it->terms && it->terms->expect) {
+        op.expect = it->terms->expect;
+        op.expected_row = rg_block_data(it->terms->expected);
+    }
     return op;
 }
 
@@ -94,10 +98,29 @@ static int vanished(const rg__item *it, uint32_t number, rg_err *err, const char
     return rc;
 }
 
+static bool as_expected(const rg__item *it, const rg_block *row) {
+    const rg__terms *t = it->terms;
+    if (!t || !t->expect) return true;
+    return rg__cas_holds(it->type, t->expect, rg_block_data(t->expected), rg_block_data(row), NULL);
+}
+
+static int conflict(rg__item *it, uint32_t number, rg_block *current, rg_err *err) {
+    rg__terms *t = it->terms;
+    rg__free(t->differs);
+    t->differs = rg__calloc(it->type->n_columns, 1);
+    if (!t->differs) return rg__fail_memory(err);
+    rg__cas_holds(it->type, t->expect, rg_block_data(t->expected), rg_block_data(current), t->differs);
+    rg_block_unref(t->current);
+    t->current = rg_block_ref(current);
+    t->outcome = RG_OUTCOME_CONFLICT;
+    return vanished(it, number, err, "changed");
+}
+
 /* Puts this item's columns over the row as it is now. Takes nothing. */
 static int rebase(batch *b, uint32_t number, rg_block *current, rg_err *err) {
     rg__item *it = &b->items->items[number];
     if (!current) return vanished(it, number, err, "vanished");
+    if (!as_expected(it, current)) return conflict(it, number, current, err);
     if (it->type->version_column && version_of(it->type, current) != version_of(it->type, it->before))
         return vanished(it, number, err, "changed");
     if (it->write == RG_UPDATE) {
@@ -191,6 +214,16 @@ static int enqueue(batch *b, char id[48], rg_err *err) {
     return rg__fail(err, RG_ECONFLICT, "the rows are being changed by others all the time");
 }
 
+/* What is expected may be another thing than what was read: then the row is looked at now. */
+static int check_expected(batch *b, rg_err *err) {
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < b->n; i++) {
+        const rg__item *it = &b->items->items[b->numbers[i]];
+        if (it->before && !as_expected(it, it->before)) rc = reload(b, b->numbers[i], err);
+    }
+    return rc;
+}
+
 static int take_producer(batch *b, rg_err *err) {
     do {
         for (int i = 0; i < RG__PRODUCERS; i++) {
@@ -277,6 +310,7 @@ static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     rc = check_trust(b, err);
     if (rc >= 0) rc = check_types(b, err);
     if (rc >= 0) rc = check_sizes(b, err);
+    if (rc >= 0) rc = check_expected(b, err);
     if (rc >= 0) rc = take_producer(b, err);
     if (rc >= 0) rc = enqueue(b, stream_id, err);
     if (b->producer) atomic_store(&b->producer->busy, false);

@@ -29,6 +29,13 @@ function ACTIONS.errors(orm, args)
   return 0
 end
 
+local function show_values(values)
+  local names = {}
+  for name in pairs(values) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do out.line("  %s = %s", name, tostring(values[name])) end
+end
+
 function ACTIONS.show(orm, args)
   local letter, fault = orm:dead_letter(args.number, args.queue_name)
   if fault then return nil, fault end
@@ -38,10 +45,11 @@ function ACTIONS.show(orm, args)
   for _, name in ipairs(MEMBERS) do
     if letter[name] ~= nil then out.line("%-10s %s", name, tostring(letter[name])) end
   end
-  local names = {}
-  for name in pairs(letter.values) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do out.line("  %s = %s", name, tostring(letter.values[name])) end
+  show_values(letter.values)
+  if letter.current then
+    out.line "the row as it was met:"
+    show_values(letter.current)
+  end
   return 0
 end
 
