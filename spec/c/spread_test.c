@@ -180,7 +180,7 @@ static void with_servers(void) {
     char sql[320];
     rg_engine *admin = open_engine(false);
     for (int k = 0; k < SHARDS; k++) {
-        snprintf(pools[k], sizeof pools[k], "s%d", k);
+        snprintf(pools[k], sizeof pools[k], "s%d", k % 10);
         snprintf(names[k], sizeof names[k], "%s_spread%d", base, k);
         snprintf(sql, sizeof sql, "DROP DATABASE IF EXISTS `%s`", names[k]);
         run(admin, "default", sql);

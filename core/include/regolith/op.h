@@ -36,6 +36,7 @@ RG_API void rg_op_of_session(rg_op *op, rg_session *s);
  * hosts that poll descriptors themselves. */
 typedef struct rg_notifier rg_notifier;
 RG_API rg_notifier *rg_notifier_new(rg_engine *engine, int listen_socket, rg_err *err);
+RG_API void rg_notifier_close(rg_notifier *n); /* nothing comes any more; who reads sees the end */
 RG_API void rg_notifier_free(rg_notifier *n); /* operations in flight are abandoned */
 RG_API const char *rg_notifier_path(const rg_notifier *n); /* when listening */
 RG_API int rg_notifier_fd(const rg_notifier *n);           /* read end, when not listening */

@@ -83,6 +83,7 @@ void rg__wait_begin(rg__mysql *c, int64_t deadline_ms) {
 }
 
 bool rg__wait_end(rg__mysql *c) {
+    c->cancelled = NULL; /* the operation's: it ends before the connection does */
     waiting.c = NULL;
     return unwatch(c) || waiting.fired;
 }
@@ -103,6 +104,7 @@ void rg__wait_begin(rg__mysql *c, int64_t deadline_ms) {
 }
 
 bool rg__wait_end(rg__mysql *c) {
+    c->cancelled = NULL; /* the operation's: it ends before the connection does */
     return unwatch(c);
 }
 bool rg__wait_fired(const rg__mysql *c) {

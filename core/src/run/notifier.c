@@ -98,14 +98,18 @@ rg_notifier *rg_notifier_new(rg_engine *engine, int listen_socket, rg_err *err) 
     return n;
 }
 
-void rg_notifier_free(rg_notifier *n) {
-    if (!n) return;
+void rg_notifier_close(rg_notifier *n) {
     pthread_mutex_lock(&n->lock);
     n->closed = true;
     while (!rg__list_empty(&n->done)) rg__list_remove(n->done.next);
     remove_path(n);
     if (n->write_fd >= 0 && n->read_fd < 0) shutdown(n->write_fd, SHUT_RDWR);
     pthread_mutex_unlock(&n->lock);
+}
+
+void rg_notifier_free(rg_notifier *n) {
+    if (!n) return;
+    rg_notifier_close(n);
     unref(n);
 }
 

@@ -142,7 +142,7 @@ function Cqueues:close()
     pump.closed = true
     for _, entry in pairs(pump.waiting) do entry.cond:signal() end
     pump.stop:signal()
-    C.rg_notifier_free(ffi.gc(pump.notifier, nil))
+    C.rg_notifier_close(pump.notifier) -- the pump polls its descriptor still
   end
 end
 

@@ -159,7 +159,7 @@ function Luv:close()
   -- A handle that is being closed when the Lua state ends crashes luv 1.44: without a loop that would see
   -- it closed the collector does it.
   if loop_runs(self) then self.uv.close(poll) end
-  C.rg_notifier_free(ffi.gc(notifier, nil))
+  C.rg_notifier_close(notifier)
   for _, waiter in pairs(waiting) do
     if type(waiter) == "thread" then coroutine.resume(waiter) end
   end

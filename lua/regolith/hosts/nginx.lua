@@ -74,7 +74,7 @@ local function watch(premature, self)
   local notifier = self.notifier
   if notifier and C.rg_notifier_in_flight(notifier) == 0 then
     retire(self, notifier)
-    C.rg_notifier_free(ffi.gc(notifier, nil))
+    C.rg_notifier_close(notifier) -- the pump may be at it still: the collector frees it
   end
 end
 
@@ -244,7 +244,7 @@ function Nginx:close()
   local notifier = self.notifier
   if notifier then
     retire(self, notifier)
-    C.rg_notifier_free(ffi.gc(notifier, nil))
+    C.rg_notifier_close(notifier) -- the pump may be at it still: the collector frees it
   end
 end
 
