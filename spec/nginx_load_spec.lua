@@ -36,6 +36,17 @@ function pages.borrow()
     return conn:query("SELECT 7 AS n")[1].n
   end)
 end
+-- The same in a transaction.
+function pages.transact()
+  local db = narrow:session()
+  local said = db:transaction(function()
+    assert(db:query("SELECT 1 FROM item LIMIT 1 FOR UPDATE"))
+    ngx.sleep(0.05)
+    return assert(db:query("SELECT 8 AS n"))[1].n
+  end)
+  db:close()
+  return said
+end
 function pages.crowd()
   local threads, full = {}, 0
   for i = 1, 12 do
@@ -181,6 +192,13 @@ run("nginx", function()
       faults.await("number " .. i, function() return web:read("borrow" .. i) == "7\n" end)
     end
     assert.is_true(faults.now() - started < 20)
+  end)
+
+  it("lets transactions that have begun go on before those that wait to begin", function()
+    for i = 1, 12 do web:begin("transact", "transact" .. i) end
+    for i = 1, 12 do
+      faults.await("number " .. i, function() return web:read("transact" .. i) == "8\n" end, 20)
+    end
   end)
 
   it("refuses what is beyond the queue's bound, with a clear error", function()

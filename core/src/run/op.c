@@ -146,12 +146,20 @@ static void run_job(rg__job *job) {
     drop(op);
 }
 
+/* Is it part of a transaction that has a connection? Others wait for that one to come back. */
+static bool holds(const rg_op *op) {
+    if (op->holds) return true;
+    for (uint32_t i = 0; i < op->txs.n && op->txs.used; i++)
+        if (op->txs.txs[i] && rg__tx_holds(op->txs.txs[i])) return true;
+    return false;
+}
+
 int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err) {
     if (atomic_load(&op->phase) != RG_OP_NEW)
         return rg__fail(err, RG_EMISUSE, "the operation has run already");
     op->done.tag = tag;
     op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
-    op->job = (rg__job){.run = run_job, .holds = op->holds};
+    op->job = (rg__job){.run = run_job, .holds = holds(op)};
     rg__list_init(&op->job.node);
     atomic_store(&op->phase, RG_OP_QUEUED);
     atomic_fetch_add(&op->owners, 1);

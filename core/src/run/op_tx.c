@@ -10,6 +10,7 @@ static rg_op *on_tx(rg_tx *tx, rg__op_fn run, rg_err *err) {
     rg_op *op = rg__op_new(tx->engine, run, err);
     if (!op) return NULL;
     op->own = rg__tx_ref(tx);
+    op->holds = rg__tx_holds(tx->tx);
     op->cleanup = drop_tx;
     return op;
 }
