@@ -119,14 +119,18 @@ end
 local function durable(session, scope, name, payload, opts)
   local given = { pool = scope and scope._pool }
   for option, v in pairs(opts or {}) do given[option] = v end
-  return callbacks.add(session, nil, name, payload, given, 5)
+  local number, fault = callbacks.add(session, nil, name, payload, given, 5) -- no tail call, as below
+  return number, fault
 end
 
 local CALLBACK = { only_in_transaction = options.boolean }
 
 --- Registers fn for the commit of the transaction around; without one it runs now.
 local function on_commit(session, scope, fn, opts, ...)
-  if type(fn) == "string" then return durable(session, scope, fn, opts, ...) end
+  if type(fn) == "string" then
+    local number, fault = durable(session, scope, fn, opts, ...)
+    return number, fault
+  end
   check_callback(fn, 3)
   opts = options.require("commit", opts, CALLBACK, 4)
   if scope and scope._tx then
