@@ -140,9 +140,13 @@ function M.eventually(fn, seconds)
   return fn()
 end
 
---- Waits until the server has no open transaction; what it tells of them is a little old.
+--- Waits until no connection to a world's database has an open transaction; what the server tells of
+--- them is a little old.
 function M.no_transactions(world)
-  local function count() return #must(world.sql:query "SELECT trx_id FROM information_schema.innodb_trx") end
+  local function count()
+    return #must(world.sql:query([[SELECT t.trx_id FROM information_schema.innodb_trx t
+      JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id WHERE p.db = ?]], world.name))
+  end
   must(M.eventually(function() return count() == 0 end), "a transaction was left open on the server")
 end
 
