@@ -563,6 +563,21 @@ describe("propagation", function()
       for _, pool in ipairs(must(orm:health())) do assert.equal(0, pool.busy) end
     end)
 
+    it("is closed at once when its request has ended without it", function()
+      local lost, before = orm:session(), orm:counter "regolith_leaked_handles_total"
+      lost:begin()
+      must(lost:new(Note, { title = "lost" }))
+      must(lost:flush())
+      must(lost:begin { propagation = "REQUIRES_NEW" })
+      must(lost:new(Note, { title = "lost, too" }))
+      must(lost:flush())
+      lost:_abandon() -- as regolith.nginx does in the log phase
+      for _, pool in ipairs(must(orm:health())) do assert.equal(0, pool.busy) end
+      assert.equal(before + 2, orm:counter "regolith_leaked_handles_total")
+      support.no_transactions(world)
+      assert.equal("", titles())
+    end)
+
     it("ends quietly when its own scope asked for a rollback", function()
       local answer = db:transaction(function(tx)
         note "a"

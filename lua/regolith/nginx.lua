@@ -40,7 +40,7 @@ function M.close()
   if not sessions then return end
   ngx.ctx[KEY] = nil
   for _, session in pairs(sessions) do
-    if not session._busy then session:close() end -- else its coroutine was killed: the collector does it
+    if not session._busy then session:_abandon() end -- else its coroutine was killed: the collector does it
   end
 end
 

@@ -369,6 +369,18 @@ function M.install(Session)
   --- An operation that is no part of a transaction, but ends one.
   function Session:_run_alone(op, level) return Session._run(self, op, (level or 2) + 1) end
 
+  --- Ends a session whose coroutine will never go on: what it has left open is closed, not waited for.
+  function Session:_abandon()
+    for _, scope in ipairs(self._scopes or {}) do
+      scope._state = "done"
+      if scopes.is_root(scope) then C.rg_tx_free(native.ffi.gc(scope._tx.c, nil)) end
+      if scope._context then C.rg_session_free(native.ffi.gc(scope._context._c, nil)) end
+    end
+    self._scopes, self._pools, self._owner, self._scope = nil, nil, nil, nil
+    setmetatable(self, Session)
+    self:close()
+  end
+
   function Session:_flush_now() return Session.flush(self) end
 
   function Session:_forget_all() Session.clear(self) end
