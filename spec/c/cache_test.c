@@ -570,6 +570,34 @@ SPEC(a_foreign_epoch_is_noticed) {
     end(&x);
 }
 
+/* The second PUBLISH finds Redis standing still: nobody waits for its answer, and it counts all the same. */
+TEST(a_publish_is_not_waited_for) {
+    server server = {0};
+    if (!server_start(&server)) return;
+    fixture_init(&f, server.path);
+    rg__key k = row_key(&f, f.both, 1);
+    rg_block *rows[3];
+    for (uint64_t n = 0; n < 3; n++) rows[n] = make_row(f.both, 1, "ann", n);
+    cache_row(&f, f.both, &k, rows[0]);
+    for (int i = 1; i < 3; i++) {
+        rg__txid id = new_tx();
+        rg__change c = row_change(f.both, k, rows[i - 1], rows[i]);
+        CHECK_EQ_INT(mark_changes(&f, id, &c, 1, NULL), RG_OK);
+        if (i == 2) kill(server.pid, SIGSTOP);
+        int64_t start = rg__now_ms();
+        publish_changes(&f, id, &c, 1);
+        if (i == 2) CHECK(rg__now_ms() - start < 500);
+    }
+    kill(server.pid, SIGCONT);
+    uint64_t n = 0;
+    CHECK_EQ_INT(found_of(&f, f.both, &k, &n), RG__VALUE);
+    CHECK_EQ_INT(n, 2);
+    for (int i = 0; i < 3; i++) rg_block_unref(rows[i]);
+    rg__key_deinit(&k);
+    fixture_deinit(&f);
+    server_remove(&server);
+}
+
 /* Redis may have lost the mark of a transaction that is open still. */
 SPEC(a_young_epoch_is_filled_by_locking_reads_only) {
     rg__ctx ctx = ctx_ms(1000);

@@ -123,6 +123,25 @@ static size_t value_len(const rg__change *c) {
     return publish_kind(c) == 'v' ? c->after->len : 0;
 }
 
+static void publish_awaited(rg__shared *s, const rg__ctx *ctx, int nkeys, const rg__args *a) {
+    redisReply *r = NULL;
+    if (rg__shared_insist(s, ctx, &publish, nkeys, a, &r) == RG_OK)
+        atomic_store(&s->published, rg__script_misses() + 1);
+    freeReplyObject(r);
+}
+
+/* The COMMIT stands, and marks that nobody takes away expire: so the answer is not waited for where there
+ * is no reason to expect any but one. Who uses the connection next comes after it. */
+static bool publish_unawaited(rg__shared *s, const rg__ctx *ctx, int nkeys, const rg__args *a) {
+    rg__redis *c = NULL;
+    if (a->failed || atomic_load(&s->published) != rg__script_misses() + 1) return false;
+    if (rg__shared_acquire(s, ctx, &c, NULL) < 0) return false;
+    bool has_it = atomic_load(&s->published) == rg__script_misses() + 1; /* a new connection has asked */
+    int rc = has_it ? rg__script_leave(c, ctx, &publish, nkeys, a->n, a->argv, a->lens, NULL) : -1;
+    rg__redis_release(c);
+    return rc == RG_OK;
+}
+
 static size_t publish_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx,
                             const rg__change *changes, size_t n) {
     size_t bytes = 0, some = 0;
@@ -142,9 +161,8 @@ static size_t publish_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *t
     for (size_t i = 0; i < some; i++)
         if (publish_kind(&changes[i]) == 'v')
             rg__args_add(&a, changes[i].after->data, changes[i].after->len);
-    redisReply *r = NULL;
-    rg__shared_insist(s, ctx, &publish, (int)some + 2, &a, &r);
-    freeReplyObject(r);
+    bool small = some == n && n <= RG__LEAVE_KEYS && bytes <= RG__LEAVE_BYTES;
+    if (!small || !publish_unawaited(s, ctx, (int)some + 2, &a)) publish_awaited(s, ctx, (int)some + 2, &a);
     rg__args_deinit(&a);
     rg__buf_deinit(&meta);
     return some;

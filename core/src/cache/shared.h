@@ -19,6 +19,8 @@ enum {
     RG__READ_CHUNK = 512,      /* keys of one MGET or lease */
     RG__WRITE_CHUNK = 2000,    /* keys of one writing script */
     RG__CHUNK_BYTES = 4 * 1024 * 1024,
+    RG__LEAVE_BYTES = 32 * 1024, /* what is sent without waiting goes into a socket's buffer */
+    RG__LEAVE_KEYS = 64,
     RG__FORGET = 64,           /* answered enqueues that the next one tells to forget */
 
     /* entry.c: where things are in an entry */
@@ -59,6 +61,7 @@ struct rg__shared {
     atomic_llong epoch_at_ms;  /* when the server's life was last asked for; 0: must be */
     atomic_llong away_until_ms; /* reads go past Redis until then; 0: it answers */
     atomic_int away_ms;        /* how long they did last */
+    atomic_ullong published;   /* rg__script_misses() + 1 when PUBLISH was last answered; 0: never */
     atomic_ullong sweep_cursor; /* where the scan of producers goes on */
     atomic_llong clock_offset_us; /* Redis' clock less ours (monotonic); 0: not known yet */
     atomic_ullong last_id_us;  /* stream ids, as us: the last one wished for or learnt */

@@ -224,6 +224,6 @@ void rg__redis_close(rg__redis *c) {
 bool rg__redis_alive(rg__redis *c) {
     char byte;
     ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (n == 0 || (n > 0 && !c->tls)) return false;
+    if (n == 0 || (n > 0 && !c->tls && c->left == 0)) return false;
     return n > 0 || errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }

@@ -27,6 +27,7 @@ struct rg__redis {
     size_t sent;
     uint32_t appended;      /* commands of the current exchange */
     uint32_t pending;       /* replies not read yet */
+    uint32_t left;          /* replies before them that nobody wants */
     bool broken;            /* never used again */
     bool dedicated;
     bool subscribed;        /* messages come unasked */

@@ -107,16 +107,37 @@ static const char *error_text(const redisReply *r) {
     return failed ? r->str : NULL;
 }
 
+int rg__redis_leave(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
+    int rc = rg__redis_send(c, ctx, err);
+    if (rc < 0) return rc;
+    c->left += c->pending;
+    c->pending = 0;
+    rg__redis_observe(c, ctx, NULL);
+    return RG_OK;
+}
+
+/* 1, 0 time-out, negative. */
+static int skip_left(rg__redis *c, int64_t deadline_ms, rg_err *err) {
+    for (; c->left > 0; c->left--) {
+        redisReply *r = NULL;
+        int rc = next_reply(c, deadline_ms, &r, err);
+        if (rc <= 0) return rc;
+        freeReplyObject(r);
+    }
+    return 1;
+}
+
 int rg__redis_reply(rg__redis *c, const rg__ctx *ctx, redisReply **reply, rg_err *err) {
     *reply = NULL;
     if (c->pending == 0) return rg__fail(err, RG_EINTERNAL, "no reply is to come");
     int rc = rg__redis_send(c, ctx, err);
     if (rc < 0) return rc;
-    rc = next_reply(c, rg__redis_deadline(c->pool, ctx), reply, err);
+    rc = skip_left(c, rg__redis_deadline(c->pool, ctx), err);
+    if (rc > 0) rc = next_reply(c, rg__redis_deadline(c->pool, ctx), reply, err);
     if (rc == 0) rc = rg__redis_timed_out(c, err);
-    if (rc < 0) {
+    if (rc < 0 || !*reply) {
         rg__redis_observe(c, ctx, err ? err->message : "failed");
-        return rc;
+        return rc < 0 ? rc : RG_EINTERNAL;
     }
     /* READONLY: no longer the primary; the next connect may find it */
     if ((*reply)->type == REDIS_REPLY_ERROR && strncmp((*reply)->str, "READONLY", 8) == 0)

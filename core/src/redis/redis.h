@@ -56,6 +56,9 @@ int rg__redis_append(rg__redis *c, int argc, const char *const *argv, const size
                      rg_err *err);
 /* The next reply; server errors are returned as REDIS_REPLY_ERROR replies, not as failures. */
 int rg__redis_reply(rg__redis *c, const rg__ctx *ctx, redisReply **reply, rg_err *err);
+/* Sends what was appended, for which nobody waits: the answers are skipped by who uses the connection next,
+ * which may be another borrower. */
+int rg__redis_leave(rg__redis *c, const rg__ctx *ctx, rg_err *err);
 /* Sends what was appended, reads nothing. */
 int rg__redis_send(rg__redis *c, const rg__ctx *ctx, rg_err *err);
 /* Waits for a message (subscriptions): 1 reply, 0 time-out, negative error. */
@@ -82,5 +85,11 @@ int rg__script_init(rg__script *s, rg_err *err);
  * because NOSCRIPT means that nothing ran. */
 int rg__script_call(rg__redis *c, const rg__ctx *ctx, rg__script *s, int nkeys, int argc,
                     const char *const *argv, const size_t *lens, redisReply **reply, rg_err *err);
+
+/* The same without an answer (rg__redis_leave), for a script that the server has. */
+int rg__script_leave(rg__redis *c, const rg__ctx *ctx, rg__script *s, int nkeys, int argc,
+                     const char *const *argv, const size_t *lens, rg_err *err);
+/* How often a server lacked a script, in this process. */
+uint64_t rg__script_misses(void);
 
 #endif

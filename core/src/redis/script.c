@@ -43,6 +43,10 @@ static bool is_missing(const redisReply *r) {
     return r->type == REDIS_REPLY_ERROR && strncmp(r->str, "NOSCRIPT", 8) == 0;
 }
 
+static atomic_ullong misses;
+
+uint64_t rg__script_misses(void) { return atomic_load_explicit(&misses, memory_order_relaxed); }
+
 static int run(rg__redis *c, const rg__ctx *ctx, rg__script *s, bool whole, int nkeys,
                const rg__redis_args *args, redisReply **reply, rg_err *err) {
     char count[16];
@@ -62,6 +66,7 @@ int rg__script_call(rg__redis *c, const rg__ctx *ctx, rg__script *s, int nkeys, 
     if (rc == RG_OK) rc = run(c, ctx, s, false, nkeys, &args, &r, err);
     if (rc == RG_OK && is_missing(r)) {
         freeReplyObject(r);
+        atomic_fetch_add(&misses, 1);
         rc = run(c, ctx, s, true, nkeys, &args, &r, err);
     }
     if (rc == RG_OK && r->type == REDIS_REPLY_ERROR) {
@@ -72,4 +77,18 @@ int rg__script_call(rg__redis *c, const rg__ctx *ctx, rg__script *s, int nkeys, 
     }
     *reply = r;
     return rc;
+}
+
+int rg__script_leave(rg__redis *c, const rg__ctx *ctx, rg__script *s, int nkeys, int argc,
+                     const char *const *argv, const size_t *lens, rg_err *err) {
+    char count[16];
+    int rc = rg__script_init(s, err);
+    if (rc < 0) return rc;
+    snprintf(count, sizeof count, "%d", nkeys);
+    const char *first[] = {"EVALSHA", s->sha, count};
+    const rg__redis_args head = {.n = 3, .argv = first};
+    const rg__redis_args args = {argc, argv, lens};
+    c->op = s->name;
+    rc = rg__redis_append_args(c, &head, &args, err);
+    return rc < 0 ? rc : rg__redis_leave(c, ctx, err);
 }

@@ -13,16 +13,9 @@ static int try_mysql(rg_engine *e, uint32_t i, const rg__ctx *ctx, rg_err *err) 
     return rc;
 }
 
+/* As caches and queues use it: a server that evicts what they stand on is refused. */
 static int try_redis(rg_engine *e, uint32_t i, const rg__ctx *ctx, rg_err *err) {
-    rg__redis *c = NULL;
-    int rc = rg__redis_acquire(e->redis[i], ctx, &c, err);
-    if (rc < 0) return rc;
-    redisReply *reply = NULL;
-    const char *argv[] = {"PING"};
-    rc = rg__redis_command(c, ctx, &reply, err, 1, argv, NULL);
-    if (reply) freeReplyObject(reply);
-    rg__redis_release(c);
-    return rc;
+    return rg__shared_ping(e->store.shared[i], ctx, err);
 }
 
 static int run_connect(rg_op *op, const rg__ctx *ctx, rg_err *err) {
