@@ -148,7 +148,7 @@ describe("a Redis that one process cannot reach", function()
   end)
 end)
 
-describe("a Redis that hangs", function()
+describe("a Redis of its own", function()
   local servers, orm, Shelf
 
   setup(function()
@@ -158,7 +158,7 @@ describe("a Redis that hangs", function()
   end)
   teardown(function() servers:remove() end)
 
-  it("is read past after a bounded time, then at once, until it answers", function()
+  it("hangs, and is read past after a bounded time, then at once, until it answers", function()
     local db = orm:session()
     local a = db:new(Shelf, { name = "a", n = 1 })
     must(db:flush())
@@ -187,6 +187,73 @@ describe("a Redis that hangs", function()
     must(db:flush())
     assert.equal(2, orm:session():get(Shelf, a.id).n)
     db:close()
+  end)
+
+  it("comes back with older data, of which nothing counts", function()
+    local db = orm:session()
+    local a = db:new(Shelf, { name = "old", n = 1, place = 1 })
+    local b = db:new(Shelf, { name = "queued", n = 1, place = 1 })
+    must(db:flush())
+    must(orm:session():by(Shelf, "name", "old"))
+    assert.equal(2, #must(orm:session():all_by(Shelf, "place", 1)))
+    b.n = 2
+    must(db:flush_async())
+    assert.equal(2, orm:session():get(Shelf, b.id).n)
+    local redis = faults.redis(servers.redis_socket)
+    redis:call("CONFIG", "SET", "appendonly", "no") -- what follows is lost
+    redis:close()
+    support.drain(orm)
+    a.n, a.name, a.place = 5, "new", 2
+    b.n = 6
+    must(db:flush())
+    servers:kill "redis"
+    servers:start()
+    redis = faults.redis(servers.redis_socket)
+    assert.equal("V", redis:call("GET", "{rg}:e:shelf:" .. a.id):sub(1, 1))
+    assert.equal("P", redis:call("GET", "{rg}:e:shelf:" .. b.id):sub(1, 1))
+    redis:close()
+    local reader = orm:session()
+    assert.equal(5, reader:get(Shelf, a.id).n)
+    assert.equal(6, reader:get(Shelf, b.id).n)
+    assert.is_nil(reader:by(Shelf, "name", "old"))
+    assert.equal(a.id, reader:by(Shelf, "name", "new").id)
+    assert.equal(1, #must(reader:all_by(Shelf, "place", 1)))
+    -- a write of what came back as queued has nothing to wait for
+    b.n = 7
+    must(db:flush())
+    support.drain(orm)
+    assert.equal(7, orm:session():get(Shelf, b.id).n)
+    reader:close()
+    db:close()
+  end)
+
+  it("shows what was queued before it restarted", function()
+    local db = orm:session()
+    local a = db:new(Shelf, { name = "waits", n = 1 })
+    must(db:flush())
+    a.n = 2
+    must(db:flush_async())
+    servers:kill "redis"
+    servers:start()
+    assert.equal(2, orm:session():get(Shelf, a.id).n)
+    a.n = 3
+    must(db:flush_async())
+    assert.equal(3, orm:session():get(Shelf, a.id).n)
+    support.drain(orm)
+    assert.equal(3, orm:session():query("SELECT n FROM shelf WHERE id = ?", a.id)[1].n)
+    db:close()
+  end)
+
+  it("is refused when it evicts marks", function()
+    local redis = faults.redis(servers.redis_socket)
+    redis:call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    local options = { mysql = servers:mysql_url(), redis = servers:redis_url(), entities = { Shelf } }
+    local refused, err = regolith.open(options)
+    assert.is_nil(refused)
+    assert.equal("CONFIG", err.code)
+    assert.matches("maxmemory%-policy allkeys%-lru evicts marks", err.message)
+    redis:call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    redis:close()
   end)
 
   it("counts for nothing once MySQL is another server, which lacks what was committed last", function()
