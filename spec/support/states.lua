@@ -198,7 +198,8 @@ function Walk:meet(state, command)
   end
   local time = r:call "TIME"
   local name = name_of(after, tonumber(time[1]) * 1000)
-  if after == (state[2] or nil) then name = "=" end
+  local exposed_again = name == "X" and state[1] == "X" -- it may hold more than its name
+  if after == (state[2] or nil) or exposed_again then name = "=" end
   local reply = command.reply and command.reply(answer)
   return name .. (reply and ":" .. reply or "")
 end
