@@ -11,7 +11,7 @@ enum { SHARDS = 3, ROWS = 40, THREADS = 4, ROUNDS = 15 };
 #define FIRST(k) ((uint64_t)(k) << 43)
 
 static const char *socket_path, *base;
-static char names[SHARDS][80], pools[SHARDS][8];
+static char names[SHARDS][80], pools[SHARDS][16];
 
 static rg_type *shard_type(uint32_t k) {
     char name[16];
