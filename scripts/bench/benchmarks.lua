@@ -77,6 +77,13 @@ return {
     prepare = fill("bench_many", CACHED_ROWS),
     both = ours "memory.process_memory" },
 
+  -- A value of a hundred bytes from the process: a get of lua-resty-lrucache, which no other process
+  -- can make forget, gives the same string.
+  { name = "user_cache_hit", unit = "gets/s", ours = ours "cache.user_hit", raw = ours "cache.lrucache_get" },
+  -- A search that finds ten rows: from the process' cache, and asked of MySQL.
+  { name = "query_cache_hit", unit = "searches/s", bar = 1, prepare = fill("bench_user", ROWS),
+    ours = ours "cache.query_hit", raw = ours "cache.query_uncached" },
+
   -- The same keys with the same bytes: one GET a row; a pipeline of GETs, and one MGET, for MANY rows.
   { name = "redis_get", unit = "rows/s", bar = 0.85, prepare = fill_redis,
     ours = ours "read.redis_get", raw = raw("raw_redis", "get", ROWS, "bench_user") },
