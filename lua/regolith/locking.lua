@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Reading with a lock, inside a transaction: rows come from MySQL and stay as they are until its end.
--- An entity that is known already is brought up to date; one with pending changes is in conflict when
--- its row has changed.
+-- Reading by more than the usual rules. With a lock, inside a transaction: rows come from MySQL and stay
+-- as they are until its end. Strictly: past the process cache. An entity that is known already is brought
+-- up to date; one with pending changes is in conflict when its row has changed.
 
 local errors = require "regolith.err"
 local native = require "regolith.native"
@@ -9,6 +9,7 @@ local options = require "regolith.options"
 
 local C, ffi, err = native.C, native.ffi, native.err
 local HIT = tonumber(C.RG_GET_HIT)
+local CACHED, STRICT = tonumber(C.RG_OP_GET_CACHED), tonumber(C.RG_OP_GET_STRICT)
 local MODES = { share = 1, update = 2 }
 local NOWAIT, SKIP = 4, 8
 local u64p = ffi.typeof "const uint64_t *"
@@ -102,14 +103,21 @@ function M.rows(self, S, op, first, last)
   return list
 end
 
+local GET = { strict = options.boolean }
+for name, check in pairs(M.OPTIONS) do GET[name] = check end
+
 --- session:get with options.
 ---@return table? entity
 ---@return regolith.Err? err
 function M.get(self, S, id, opts)
-  opts = options.require("get", opts, M.OPTIONS, 4)
+  opts = options.require("get", opts, GET, 4)
   local number = M.number(self, S.T, opts, "get", 3)
-  if number == 0 then return self:get(S.T.entity, id) end
-  local op, fault = self:_own(C.rg_op_get(self._orm._engine, S.number, 0, err))
+  if number == 0 and not opts.strict then return self:get(S.T.entity, id) end
+  if id < 1 or id > 9007199254740992 then return nil end
+  local type_number = S.number or require("regolith.shards").number(S.shards, id)
+  if not type_number then return nil end
+  local whom = number == 0 and STRICT or CACHED
+  local op, fault = self:_own(C.rg_op_get(self._orm._engine, type_number, whom, err))
   if not op then return errors.results(fault) end
   if C.rg_op_add_id(op, id, err) < 0 then return errors.fail(err) end
   local ok

@@ -209,7 +209,10 @@ end
 --- The entity with that id: from the identity map, the caches or MySQL. nil when there is none.
 ---@param entity regolith.Entity
 ---@param id number|string|ffi.cdata*
----@param opts? { lock: "share"|"update"?, nowait: boolean?, skip_locked: boolean? } inside a transaction
+--- With `strict` it is what is committed now, wherever it was committed (Redis knows), and an entity that is
+--- known already is brought up to date.
+---@param opts? { strict: boolean?, lock: "share"|"update"?, nowait: boolean?, skip_locked: boolean? } locks:
+---  inside a transaction
 ---@return table? entity
 ---@return regolith.Err? err
 ---@return integer? errno

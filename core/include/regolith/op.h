@@ -54,8 +54,14 @@ RG_API int rg_op_param_u64(rg_op *op, uint64_t v, rg_err *err);
 RG_API int rg_op_param_string(rg_op *op, const char *p, size_t len, rg_err *err);
 
 /* ---- reading entities ---- */
-/* Rows by id, in order of rg_op_add_id; duplicates are fine. fresh: past all caches, from MySQL. */
-RG_API rg_op *rg_op_get(rg_engine *engine, uint32_t type, int fresh, rg_err *err);
+/* Whom a read by id asks. */
+enum {
+    RG_OP_GET_CACHED = 0, /* process cache, Redis, MySQL */
+    RG_OP_GET_FRESH,      /* MySQL */
+    RG_OP_GET_STRICT      /* Redis, MySQL: never anything that a commit has replaced */
+};
+/* Rows by id, in order of rg_op_add_id; duplicates are fine. */
+RG_API rg_op *rg_op_get(rg_engine *engine, uint32_t type, int whom, rg_err *err);
 RG_API int rg_op_add_id(rg_op *op, double id, rg_err *err);
 /* Rows by the values of an index: key holds the index's columns (copied). Unique ones give at most
  * one row; ordered by id. Answers from caches where the index is cached. */

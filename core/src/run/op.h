@@ -85,6 +85,8 @@ struct rg_op {
     bool expects_changes; /* RG_EXPECT_CHANGES was among their flags */
 };
 
+/* How an operation that gets rows of a type loads them. */
+int rg__op_load_flags(const rg_op *op, const rg__ctx *ctx, const rg_type *t);
 rg_op *rg__op_new(rg_engine *engine, rg__op_fn run, rg_err *err);
 rg__tenant *rg__lease_tenant(rg_lease *l);
 rg__tenant *rg__lock_tenant(rg_lock *l);

@@ -19,6 +19,13 @@ static int unlocked(const rg_op *op, const rg__ctx *ctx, rg_err *err) {
     return rg__fail(err, RG_EMISUSE, "rows are locked inside a transaction only");
 }
 
+/* In a transaction the caches are left out anyway. */
+int rg__op_load_flags(const rg_op *op, const rg__ctx *ctx, const rg_type *t) {
+    bool strict = op->mode == RG_OP_GET_STRICT && !rg__tx_of(ctx, t->mysql_pool);
+    int flags = op->mode == RG_OP_GET_CACHED ? 0 : strict ? RG__LOAD_STRICT : RG__LOAD_FRESH;
+    return flags | RG__LOAD_LOCK * (int)op->lock;
+}
+
 static int run_get(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     if (unlocked(op, ctx, err) < 0) return RG_EMISUSE;
     op->rows.items = rg__calloc(op->n_ids + 1, sizeof *op->rows.items);
@@ -26,13 +33,12 @@ static int run_get(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     op->rows.n = op->rows.cap = op->n_ids;
     if (op->spread) return rg__spread_get(op, ctx, err);
     return rg__load_rows(&op->engine->store, ctx, op->type, op->ids, op->n_ids,
-                         (op->mode ? RG__LOAD_FRESH : 0) | RG__LOAD_LOCK * (int)op->lock,
-                         op->rows.items, err);
+                         rg__op_load_flags(op, ctx, op->type), op->rows.items, err);
 }
 
-rg_op *rg_op_get(rg_engine *engine, uint32_t type, int fresh, rg_err *err) {
+rg_op *rg_op_get(rg_engine *engine, uint32_t type, int whom, rg_err *err) {
     rg_op *op = typed(engine, type, run_get, err);
-    if (op) op->mode = fresh;
+    if (op) op->mode = whom;
     return op;
 }
 

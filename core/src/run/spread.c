@@ -382,7 +382,8 @@ static int get_part(run *r, size_t i, const rg__ctx *ctx, rg_err *err) {
     if (!p->answer.rows.items) return rg__fail_memory(err);
     p->answer.rows.n = p->answer.rows.cap = p->n_ids;
     return rg__load_rows(&r->op->engine->store, ctx, r->op->spread->types[i], p->ids, p->n_ids,
-                         r->op->mode ? RG__LOAD_FRESH : 0, p->answer.rows.items, err);
+                         rg__op_load_flags(r->op, ctx, r->op->spread->types[i]),
+                         p->answer.rows.items, err);
 }
 
 static int share_ids(run *r, const rg_op *op) {

@@ -9,6 +9,7 @@
 enum {
     RG__LOAD_FRESH = 1,  /* past all caches, from MySQL; fills nothing */
     RG__LOAD_FILL_ONLY = 2, /* past the process cache only */
+    RG__LOAD_STRICT = 1024, /* past the process cache; what Redis has is as MySQL has it, now */
     RG__LOAD_LOCK = 4       /* times an rg__lock: locked on the way, inside a transaction only */
 };
 
