@@ -15,8 +15,6 @@
 #include "base/alloc.h"
 #include "base/thread.h"
 
-enum { ACCEPT_WAIT_MS = 5000 };
-
 /* Lock: guards the list, the descriptors and in_flight. References: the handle and each operation
  * that was submitted with it. */
 struct rg_notifier {
@@ -141,11 +139,12 @@ void rg__notifier_unexpect(rg_op *op) {
     unref(n);
 }
 
-/* The client connects right after it was told the path; completions before that wait for it. */
+/* The client connects soon after it was told the path, and drains as soon as it has: completions before
+ * that need no byte. Waiting for it here, under the lock, would keep the very thread that connects. */
 static bool connected(rg_notifier *n) {
     if (n->write_fd >= 0) return true;
     struct pollfd p = {.fd = n->listen_fd, .events = POLLIN};
-    if (poll(&p, 1, ACCEPT_WAIT_MS) != 1) return false;
+    if (poll(&p, 1, 0) != 1) return false;
     n->write_fd = accept4(n->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (n->write_fd < 0) return false;
     close_fd(&n->listen_fd);
