@@ -168,23 +168,13 @@ local function refresh_aside(self, take, key, loader, opts)
   end)
 end
 
---- Loads under a flight of this state; raises what the loader raises.
-local function load_flying(self, take, k, key, loader, opts)
-  local flight = board(self, k)
-  local ok, v, fault = pcall(load, self, take, key, loader, opts)
-  if ok and not take and fault == nil then flight.shared, flight.value = true, v end
-  land(self, k, flight)
-  if not ok then error(v, 0) end
-  return v, fault
-end
-
 --- A value past its life is served to all others while one asker loads it anew; when that fails it is
 --- served to him as well.
-local function refresh(self, take, k, key, loader, opts)
+local function refresh(self, take, key, loader, opts)
   local ok, old = value_of(self, take)
   if ok and refresh_aside(self, take, key, loader, opts) then return old end
-  if not ok then return load_flying(self, take, k, key, loader, opts) end
-  local loaded, v, fault = pcall(load_flying, self, take, k, key, loader, opts)
+  if not ok then return load(self, take, key, loader, opts) end
+  local loaded, v, fault = pcall(load, self, take, key, loader, opts)
   if loaded and not (v == nil and fault ~= nil) then return v end
   return old
 end
@@ -199,6 +189,38 @@ local function peek(self, k, early)
   return ok, v, fault
 end
 
+--- Takes the key, and loads it where that is this call's to do.
+---@return any value
+---@return any fault
+---@return boolean? alone nobody else could be told of the value
+local function take_or_load(self, k, key, loader, opts, early, wait_s)
+  local take, state = take_of(self, k, early, wait_s)
+  if state == VALUE or state == STALE then
+    local ok, v, fault = value_of(self, take)
+    done(take)
+    if ok then return v, fault end
+    self:_delete_now { k } -- only its codec sees that it is damaged
+  elseif state == ABSENT then
+    done(take)
+    return nil
+  elseif state == REFRESH then
+    return refresh(self, take, key, loader, opts)
+  end
+  if state == LEASED then return load(self, take, key, loader, opts) end
+  local v, fault = loader(key)
+  return v, fault, true
+end
+
+--- The same under a flight, which other coroutines wait for.
+local function fly(self, k, ...)
+  local flight = board(self, k)
+  local ok, v, fault, alone = pcall(take_or_load, self, k, ...)
+  if ok and alone and fault == nil then flight.shared, flight.value = true, v end
+  land(self, k, flight)
+  if not ok then error(v, 0) end
+  return v, fault
+end
+
 --- The value of a key, loaded when it is not there.
 ---@return any value
 ---@return any fault
@@ -209,26 +231,14 @@ function M.run(self, k, key, loader, opts)
   local args = self._cache.args
   local wait_s = opts.wait_s or args.wait_s or args.lease_s or 10
   local flight = self._flights[k]
-  if flight then
-    if not wait_for(self, flight, wait_s) then return loader(key) end
-    if flight.shared then return flight.value end
-    known, v, fault = peek(self, k, early)
-    if known then return v, fault end
-  end
-  local take, state = take_of(self, k, early, wait_s)
-  if state == VALUE or state == STALE then
-    local ok
-    ok, v, fault = value_of(self, take)
-    done(take)
-    if ok then return v, fault end
-    self:_delete_now { k } -- only its codec sees that it is damaged
-  elseif state == ABSENT then
-    done(take)
-    return nil
-  elseif state == REFRESH then
-    return refresh(self, take, k, key, loader, opts)
-  end
-  return load_flying(self, state == LEASED and take or nil, k, key, loader, opts)
+  if not flight then return fly(self, k, key, loader, opts, early, wait_s) end
+  if not wait_for(self, flight, wait_s) then return loader(key) end
+  if flight.shared then return flight.value end
+  known, v, fault = peek(self, k, early)
+  if known then return v, fault end
+  -- all who have waited ask at once, and not one after the other
+  v, fault = take_or_load(self, k, key, loader, opts, early, wait_s)
+  return v, fault
 end
 
 return M
