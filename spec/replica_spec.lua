@@ -215,6 +215,42 @@ describe("replica", function()
     db:close()
   end)
 
+  it("is not read within a transaction, and after it only with what it wrote", function()
+    local id = written { title = "tx", n = 43 }
+    local db = orm:session()
+    assert.equal(0, asked(orm, function()
+      must(db:transaction(function()
+        must(db:get(Note, id))
+        must(db:all_by(Note, "by_n", 43))
+        must(db:search(Note, "n = 43"):count())
+        return true
+      end))
+    end).east)
+    pair:catch_up()
+    pair:hold()
+    must(db:transaction(function()
+      must(db:get(Note, id)).n = 44
+      must(db:flush())
+      must(db:new(Name, { name = "tx" }))
+      return true
+    end))
+    assert.matches("note|0=%d+", must(db:token()))
+    assert.matches("name|0=%d+", db:token())
+    db:clear()
+    assert.equal(0, asked(orm, function()
+      assert.equal(44, must(db:get(Note, id)).n)
+      must(db:search(Name, "1 = 1"):count())
+    end).east)
+    local before = must(orm:session())
+    must(before:transaction(function()
+      must(before:get(Note, id)).n = 45
+      return nil, "no"
+    end) == nil)
+    assert.is_nil(before:token()) -- what was rolled back is not waited for
+    before:close()
+    db:close()
+  end)
+
   describe("token", function()
     it("carries what was written to the next request, and to other processes", function()
       local other = pair:open({ Note, Tag, Name }, nil, { lazy = true })

@@ -374,6 +374,22 @@ describe("shards", function()
     assert.equal(0, must(db:search(User, "1 = 1"):count()))
   end)
 
+  it("are read in a transaction on one of them as it sees them", function()
+    local teams = fill { 1, 2, 3 }
+    must(db:transaction({ pool = "s1" }, function()
+      must(db:get(Team, teams[1].id)).name = "inside"
+      must(db:flush())
+      assert.equal("inside", must(db:search(Team, "1 = 1 ORDER BY name"):all())[1].name)
+      assert.equal(3, must(db:search(Team, "1 = 1"):count()))
+      local other = orm:session()
+      assert.equal("t1", must(other:get(Team, teams[1].id)).name)
+      other:close()
+      return true
+    end))
+    db:clear()
+    assert.equal("inside", must(db:get(Team, teams[1].id)).name)
+  end)
+
   it("compare and set, count up and upsert where the row is", function()
     local teams = fill { 1, 2, 3, 4, 5, 6 }
     local users = must(db:search(User, "1 = 1 ORDER BY visits"):all())
