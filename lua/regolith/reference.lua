@@ -20,15 +20,66 @@ local function referred(list, name)
   return ids
 end
 
+-- ---- the members of one collection --------------------------------------------------------------
+
+--- Lists that the session has handed out lately, as long as anybody holds them. They are looked at only
+--- when a reference is not there yet.
+local KEPT_LISTS = 16
+local weak = { __mode = "v" }
+
+local function position_in(list, e)
+  for i = 1, list.n or #list do
+    if list[i] == e then return i end
+  end
+end
+
+--- The list that the entity came in, the latest first.
+local function list_of(self, e)
+  local lists = self._lists
+  if not lists then return nil end
+  for k = lists.last, lists.last - KEPT_LISTS + 1, -1 do
+    local list = lists[(k - 1) % KEPT_LISTS + 1]
+    if list and position_in(list, e) then return list end
+  end
+end
+
+--- What the members of a list refer to by one field, that list's entities of the type only.
+local function referred_by_all(list, T, name)
+  local ids, key = {}, name .. "_id"
+  for i = 1, list.n or #list do
+    local e = list[i]
+    local id = e and record.type_of(e) == T and rawget(e, key)
+    if type(id) == "number" and id % 1 == 0 then ids[#ids + 1] = id end
+  end
+  return ids
+end
+
 local M = {}
 
 ---@param Session table
 function M.install(Session)
+  --- Remembers a list of entities: following a reference of one of them loads it for all of them.
+  function Session:_remember(list)
+    local lists = self._lists
+    if not lists then
+      lists = setmetatable({ last = 0 }, weak)
+      self._lists = lists
+    end
+    lists.last = lists.last + 1
+    lists[(lists.last - 1) % KEPT_LISTS + 1] = list
+  end
+
   --- What `entity.team` reads: raises when the read fails, because an expression has one value.
   function Session:_follow(e, T, name)
     local id = rawget(e, name .. "_id")
     if id == nil or id == native.null then return nil end
-    local found, fault = self:get(target_type(self, T, name).T.entity, id)
+    local S = target_type(self, T, name)
+    local list = type(id) == "number" and not S.places[id] and list_of(self, e)
+    if list then
+      local some, fault = self:get_many(S.T.entity, referred_by_all(list, T, name))
+      if not some then error(fault, 0) end
+    end
+    local found, fault = self:get(S.T.entity, id)
     if fault then error(fault, 0) end
     return found
   end

@@ -171,6 +171,7 @@ function Session:_rows(S, op, first, last)
       list[n] = e
     end
   end
+  if n > 1 then self:_remember(list) end
   return list
 end
 
@@ -295,6 +296,7 @@ function Session:get_many(entity, ids)
     local place = S.places[wanted[i]]
     list[i] = place and alive(self, place) or nil
   end
+  if n > 1 then self:_remember(list) end
   return list
 end
 

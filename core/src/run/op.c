@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "mysql/timeline.h"
+#include "run/gather.h"
 #include "run/notifier.h"
 
 static void end_op(rg__tenant *t);
@@ -80,7 +81,7 @@ static void end_op(rg__tenant *t) {
     else if (atomic_load(&op->parked)) op->unpark(op);
 }
 
-static int execute(rg_op *op, uint32_t timeout_ms) {
+int rg__op_execute(rg_op *op, uint32_t timeout_ms) {
     rg__ctx ctx = rg__engine_ctx(op->engine, &op->trace, timeout_ms);
     if (op->deadline_ms && op->deadline_ms < ctx.deadline_ms) ctx.deadline_ms = op->deadline_ms;
     ctx.timeline = op->timeline;
@@ -129,19 +130,13 @@ int rg_op_run(rg_op *op, uint32_t timeout_ms) {
         return rg__fail(&op->err, RG_EMISUSE, "the operation has run already");
     op->inline_run = true;
     op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
-    int rc = execute(op, timeout_ms);
-    for (; rc == RG__PARK; rc = execute(op, timeout_ms)) wait_inline(op);
+    int rc = rg__op_execute(op, timeout_ms);
+    for (; rc == RG__PARK; rc = rg__op_execute(op, timeout_ms)) wait_inline(op);
     atomic_store(&op->phase, RG_OP_DONE);
     return rc < 0 ? rc : RG_OK;
 }
 
-static void run_job(rg__job *job) {
-    rg_op *op = rg__container(job, rg_op, job);
-    /* It may have been abandoned while it was queued. A parked one may be gone already. */
-    if (!atomic_load(&op->abandoned) && execute(op, 0) == RG__PARK) {
-        op->park(op);
-        return;
-    }
+void rg__op_finish(rg_op *op) {
     if (!rg__notifier_complete(op)) discard(op);
     drop(op);
 }
@@ -153,6 +148,20 @@ static bool holds(const rg_op *op) {
         if (op->txs.txs[i] && rg__tx_holds(op->txs.txs[i])) return true;
     return false;
 }
+
+static void run_job(rg__job *job) {
+    rg_op *op = rg__container(job, rg_op, job);
+    bool abandoned = atomic_load(&op->abandoned); /* while it was queued */
+    if (!abandoned && rg__gather(op)) return;
+    /* A parked one may be gone already. */
+    if (!abandoned && rg__op_execute(op, 0) == RG__PARK) {
+        op->park(op);
+        return;
+    }
+    rg__op_finish(op);
+}
+
+bool rg__job_is_op(const rg__job *job) { return job->run == run_job; }
 
 int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err) {
     if (atomic_load(&op->phase) != RG_OP_NEW)

@@ -111,6 +111,12 @@ int rg__spread_get(rg_op *op, const rg__ctx *ctx, rg_err *err);
 void rg__spread_free(struct rg__spread *s);
 rg_builder *rg__key_copy(const rg_type *t, uint32_t index, rg_builder *key, rg_err *err);
 
+/* On a worker: runs it, with its own deadline; tells its host, and lets go of it. */
+int rg__op_execute(rg_op *op, uint32_t timeout_ms);
+void rg__op_finish(rg_op *op);
+bool rg__job_is_op(const rg__job *job);
+bool rg__op_is_get(const rg_op *op);    /* by id, by way of the caches */
+bool rg__op_is_lookup(const rg_op *op); /* by the values of an index */
 /* Once, before the parameters are used: strings point into the buffer. */
 void rg__op_place_params(rg_op *op);
 

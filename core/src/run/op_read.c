@@ -56,6 +56,9 @@ static int run_lookup(rg_op *op, const rg__ctx *ctx, rg_err *err) {
                            &op->rows, err);
 }
 
+bool rg__op_is_get(const rg_op *op) { return op->run == run_get && op->mode == 0; }
+bool rg__op_is_lookup(const rg_op *op) { return op->run == run_lookup; }
+
 /* A builder of the operation's own: the caller's may be used again at once. */
 rg_builder *rg__key_copy(const rg_type *t, uint32_t index, rg_builder *key, rg_err *err) {
     rg_block *partial = rg__builder_partial(key);

@@ -225,6 +225,17 @@ void rg__workers_stats(rg__workers *w, uint32_t *threads, uint32_t *queued) {
     pthread_mutex_unlock(&w->lock);
 }
 
+void rg__workers_take(rg__workers *w, bool (*fn)(rg__job *job, void *arg), void *arg) {
+    pthread_mutex_lock(&w->lock);
+    for (rg__node *n = w->jobs.next, *next; n != &w->jobs; n = next) {
+        next = n->next;
+        if (!fn(rg__container(n, rg__job, node), arg)) continue;
+        rg__list_remove(n);
+        w->queued--;
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
 void rg__workers_stop(rg__workers *w) {
     pthread_mutex_lock(&w->lock);
     check_process(w);

@@ -30,6 +30,9 @@ int rg__workers_submit(rg__workers *w, rg__job *job, rg_err *err);
 int rg__workers_resume(rg__workers *w, rg__job *job, rg_err *err);
 /* Threads there are, and jobs that wait. */
 void rg__workers_stats(rg__workers *w, uint32_t *threads, uint32_t *queued);
+/* Takes out those of the waiting jobs that hold nothing and that fn wants, first one first. fn runs under the queue's lock:
+ * it must not wait. */
+void rg__workers_take(rg__workers *w, bool (*fn)(rg__job *job, void *arg), void *arg);
 /* No more jobs; those waiting are run (they fail fast, as the pools are shut down); joins. */
 void rg__workers_stop(rg__workers *w);
 void rg__workers_free(rg__workers *w);
