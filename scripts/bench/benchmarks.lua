@@ -69,7 +69,7 @@ local function empty_new(c)
   c.run(c.raw("raw_mysql", "fill", 0, 0, "bench_new"))
 end
 
-return {
+local benchmarks = {
   -- One lrucache hit whose table is copied may be 1.5 times as fast.
   { name = "process_hit", unit = "gets/s", bar = 1 / 1.5, prepare = fill_redis,
     ours = ours "read.process_hit", raw = ours "read.lrucache_hit" },
@@ -136,3 +136,17 @@ return {
     end,
     both = function(c) return c.ours("memory.consumer", c.ops) end },
 }
+
+-- Compare-and-set of N rows at once: against N prepared statements, and against the best form that one
+-- can write by hand (for one row that is the prepared statement).
+for _, n in ipairs { 1, 10, 50, 100, 1000 } do
+  local side = "cas.rows_" .. n
+  benchmarks[#benchmarks + 1] = { name = "cas_" .. n .. "_single", unit = "rows/s", prepare = prepare_changed(),
+    bar = n == 1 and 0.85 or nil, ours = ours(side), raw = raw("raw_cas", "single", ROWS, "bench_raw", n) }
+  if n > 1 then
+    benchmarks[#benchmarks + 1] = { name = "cas_" .. n, unit = "rows/s", bar = 0.85, prepare = prepare_changed(),
+      ours = ours(side), raw = raw("raw_cas", "json", ROWS, "bench_raw", n) }
+  end
+end
+
+return benchmarks

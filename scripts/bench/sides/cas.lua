@@ -1,0 +1,47 @@
+-- SPDX-License-Identifier: MIT
+-- Our side of compare-and-set: batches of N rows whose counter goes up when it is what was read. Loading
+-- the entities is not timed; saying what is to change and what is expected is, as bringing the entities up
+-- to date afterwards.
+
+local clock = require "clock"
+local model = require "model"
+
+local M = {}
+
+local function batches(n)
+  return function(seconds)
+    local User = model.entity("bench_changed", false)
+    local orm = model.open { User }
+    local db, at, windows, loaded = orm:session(), 0, math.floor(model.ROWS / n), {}
+    clock.measure(seconds, function()
+      local apart, window = clock.now(), at % windows
+      if not loaded[window] then
+        local ids = {}
+        for i = 1, n do ids[i] = window * n + i end
+        loaded[window] = assert(db:get_many(User, ids))
+      end
+      local users = loaded[window]
+      apart = clock.now() - apart
+      if n == 1 then
+        local user = users[1]
+        assert(assert(db:update(user, { visits = user.visits + 1 }, { cas = { visits = user.visits } })).applied)
+      else
+        local list = {}
+        for i = 1, n do
+          local user = users[i]
+          list[i] = { user, { visits = user.visits + 1 }, cas = { visits = user.visits } }
+        end
+        local answers = assert(db:update_all(list))
+        for i = 1, n do assert(answers[i].applied) end
+      end
+      at = at + 1
+      return n, apart
+    end)
+    db:close()
+    orm:close()
+  end
+end
+
+for _, n in ipairs { 1, 10, 50, 100, 1000 } do M["rows_" .. n] = batches(n) end
+
+return M

@@ -1,0 +1,78 @@
+-- SPDX-License-Identifier: MIT
+-- One of several processes that write on condition what all of them write.
+--   setter.lua ACT SEED TIMES
+-- Says in a line "done ..." what was acknowledged.
+
+require "support.programs.follow"
+local regolith = require "regolith"
+local shared = require "support.programs.shared"
+
+local orm = assert(regolith.open { entities = shared.list(), timeout_ms = 30000, lazy = true })
+
+local act, seed, times = arg[1], tonumber(arg[2]), tonumber(arg[3])
+local ROWS = 10
+math.randomseed(seed)
+
+local ACTS = {}
+
+--- Single ones, by value and without a version (Board) or by version (Tally), repeated until made.
+function ACTS.single()
+  local made, lost = 0, 0
+  local db = orm:session()
+  for i = 1, times do
+    local answer
+    local id = math.random(ROWS)
+    if i % 2 == 0 then
+      answer = assert(db:read_modify_write(shared.Tally, id, function(it)
+        return { n = it.n + 1 }
+      end, { tries = 1000 }))
+    else
+      answer = assert(db:read_modify_write(shared.Board, id, function(it)
+        return { of = { it.of[1] + 1, it.of[2], it.of[3], it.of[4] } }
+      end, { tries = 1000, cas = { "of[1]" } }))
+    end
+    assert(answer.applied, answer.outcome)
+    made, lost = made + 1, lost + answer.tries - 1
+    if i % 50 == 0 then db:clear() end
+  end
+  return made, lost
+end
+
+--- Many at once, in any order; who loses counts nothing.
+function ACTS.batch()
+  local made, lost = 0, 0
+  while made < times do
+    local db = orm:session()
+    local list, ids = {}, {}
+    for i = 1, ROWS do ids[i] = i end
+    for i = ROWS, 2, -1 do
+      local k = math.random(i)
+      ids[i], ids[k] = ids[k], ids[i]
+    end
+    for _, e in ipairs(assert(db:get_many(shared.Tally, ids))) do
+      list[#list + 1] = { e, { n = e.n + 1 }, cas = math.random(2) == 1 and "version" or { n = e.n } }
+    end
+    for _, answer in ipairs(assert(db:update_all(list))) do
+      assert(answer.applied or answer.conflict, answer.err)
+      if answer.applied then made = made + 1 else lost = lost + 1 end
+    end
+    db:close()
+  end
+  return made, lost
+end
+
+--- Increments need no condition; with a bound they stop there.
+function ACTS.bound()
+  local made, lost = 0, 0
+  local db = orm:session()
+  local counter = assert(db:get(shared.Counter, seed >= 0 and tonumber(arg[4])))
+  for _ = 1, times do
+    local answer = assert(db:update(counter, { n = regolith.increment(1, { max = tonumber(arg[5]) }) }))
+    if answer.applied then made = made + 1 else lost = lost + 1 end
+  end
+  return made, lost
+end
+
+local made, lost = ACTS[act]()
+orm:close()
+print("done", made, lost)
