@@ -140,7 +140,8 @@ static int complete(rg__item *it, rg_err *err) {
 }
 
 static bool writes(const rg__item *it, const uint8_t *changed) {
-    return it->write == RG_DELETE || it->terms->n_exprs || memchr(changed, 1, it->type->n_columns);
+    return it->write == RG_DELETE || it->terms->n_exprs ||
+           (changed && memchr(changed, 1, it->type->n_columns));
 }
 
 /* The version is compared by itself where nothing else is, and in a flush always; else it is counted
