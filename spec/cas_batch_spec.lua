@@ -209,6 +209,37 @@ describe("cas: many at once", function()
     must(db:execute "UPDATE part SET a = 0, b = 0")
   end)
 
+  it("inserts stand apart from each other", function()
+    local team = must(db:new(Team, { name = "t" }))
+    must(db:flush())
+    local list = {}
+    for i = 1, 30 do list[i] = { name = "i" .. i, team = i == 7 and 999999999 or team.id } end
+    list[9].name = ("x"):rep(50)
+    local answers
+    local counts = support.count(orm, function() answers = must(db:insert_all(Part, list)) end)
+    for i = 1, 30 do
+      assert.equal((i == 7 or i == 9) and "failed" or "applied", answers[i].outcome)
+      if i ~= 7 and i ~= 9 then assert.equal("i" .. i, as_stored(answers[i].entity).name) end
+    end
+    assert.same({ "FOREIGN_KEY", "INVALID" }, { answers[7].err.code, answers[9].err.code })
+    assert.is_true(writes(counts, "INSERT") <= 12)
+    assert.same({ true, 0 }, { db:flush() })
+    local twins = must(db:insert_all(Cached, { { code = "twin" }, { code = "twin" }, { code = "other" } }))
+    assert.same({ "applied", "failed", "applied" }, outcomes(twins))
+    assert.same({ "DUPLICATE_KEY", "code" }, { twins[2].err.code, twins[2].err.index })
+    assert.equal(twins[1].entity.id, must(db:by(Cached, "code", "twin")).id)
+  end)
+
+  it("deletes by id tell which were there", function()
+    local parts = stored(3)
+    local fresh = orm:session()
+    local answers = must(fresh:delete_all(Part, { parts[1].id, parts[2].id, 424242424242, regolith.null, parts[1].id }))
+    assert.same({ "applied", "applied", "missing", "missing", "applied" }, outcomes(answers))
+    assert.is_nil((orm:session():get(Part, parts[1].id)))
+    assert.is_table(as_stored(parts[3]))
+    fresh:close()
+  end)
+
   it("are checked before any is run", function()
     local part = stored(1)[1]
     assert.has_error(function() db:update_all { { part, { a = 1 } }, { part, { zz = 1 } } } end)

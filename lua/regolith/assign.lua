@@ -43,17 +43,26 @@ local function collect(node, list)
   for _, child in ipairs(node.members or node.items or {}) do collect(child, list) end
 end
 
---- The columns that a name stands for: those of a struct or an array are several.
+local known = setmetatable({}, { __mode = "k" })
+
+--- The columns that a name stands for: those of a struct or an array are several. Not to be changed.
 ---@param T regolith.Type
 ---@param name any
 ---@param level integer
 ---@return regolith.Column[]
 function M.columns(T, name, level)
+  local names = known[T]
+  if not names then
+    names = {}
+    known[T] = names
+  end
+  if names[name] then return names[name] end
   local entity, list = T.entity, {}
   local node = entity.keys[name] or entity.refs[name]
   if node then collect(node, list) end
   if not node then list[1] = column_named(T, name) end
   if #list == 0 then record.unknown(entity, name, level + 1) end
+  names[name] = list
   return list
 end
 

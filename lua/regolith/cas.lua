@@ -16,7 +16,7 @@ local shards = require "regolith.shards"
 local sql = require "regolith.sql"
 
 local C, ffi, err = native.C, native.ffi, native.err
-local UPDATE, DELETE = tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
+local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
 local EACH = tonumber(C.RG_FLUSH_EACH)
 local UNCHANGED = -1000
 local OUTCOMES = {
@@ -103,8 +103,10 @@ local function new_delete(_, S, e, place, cas, level)
   }
 end
 
+local NAMES = { [INSERT] = "insert", [UPDATE] = "update", [DELETE] = "delete" }
+
 local function ask_hooks(self, job)
-  return hooks.before(job.S.T, job.write == DELETE and "delete" or "update", job.shadow or job.e, self)
+  return hooks.before(job.S.T, NAMES[job.write], job.shadow or job.e, self)
 end
 
 -- ---- the operation ------------------------------------------------------------------------------
@@ -128,12 +130,23 @@ local function add_expressions(op, job)
   return 0
 end
 
+local function add_insert(op, job)
+  local S, builder = job.S, job.S.T.builder
+  C.rg_builder_reset(builder)
+  local rc = S.T.encode(builder, job.e, nil)
+  if rc >= 0 then rc = C.rg_op_flush_add(op, INSERT, job.number, builder, -1, err) end
+  if rc < 0 then return nil, entity_error(job) end
+  job.item = rc
+  return true
+end
+
 --- Adds a job to the operation: true, or nil and why it cannot be.
 local function add(self, op, job)
   local S, fault = job.S, nil
   job.number = S.number
   if not job.number then job.number, fault = shards.of_entity(S, job.e, job.shadow or job.e, job.exprs) end
   if not job.number then return nil, fault end
+  if job.write == INSERT then return add_insert(op, job) end
   C.rg_session_row(self._c, job.place - 1, self._view)
   local row, rc = self._view.data, 0
   if job.expect then rc = expect.stage(op, S, job.expect, row) end
@@ -165,23 +178,40 @@ local function names_of(T, n)
   return names
 end
 
---- Brings the entity up to date with its row, but for what it holds of its own.
-local function settle_update(self, op, job)
-  local S, e, view = job.S, job.e, self._view
-  C.rg_session_row(self._c, job.place - 1, view)
-  local old, written = S.decode(view.data), {}
-  for i = 0, math.min(C.rg_op_flush_changed(op, job.item, numbers, MAX_COLUMNS), MAX_COLUMNS) - 1 do
-    written[numbers[i]] = true
-  end
-  for column in pairs(job.exprs) do written[column.number] = true end
-  C.rg_op_flush_row(op, job.item, self._c, view)
-  local now = S.decode(view.data)
+--- What the server has made of a row is known from the row alone: other columns may be others', too.
+local function settle_computed(S, e, old, now, written)
   for _, column in ipairs(S.T.entity.columns) do
     local before, after = record.read(old, column.access), record.read(now, column.access)
-    local own = not written[column.number] and not record.same(record.read(e, column.access), before)
+    local own = not record.same(record.read(e, column.access), before)
     if written[column.number] or (not own and not record.same(before, after)) then
       record.write(e, column.access, after)
     end
+  end
+end
+
+--- Brings the entity up to date with its row, but for what it holds of its own.
+local function settle_update(self, op, job)
+  local S, e, view, written = job.S, job.e, self._view, {}
+  local n = math.min(C.rg_op_flush_changed(op, job.item, numbers, MAX_COLUMNS), MAX_COLUMNS)
+  for i = 1, n do written[i] = numbers[i - 1] end
+  local computed = C.rg_op_item_computed(op, job.item) == 1
+  local old
+  if computed then
+    C.rg_session_row(self._c, job.place - 1, view)
+    old = S.decode(view.data)
+  end
+  C.rg_op_flush_row(op, job.item, self._c, view)
+  local now = S.decode(view.data)
+  if computed then
+    local set = {}
+    for _, number in ipairs(written) do set[number] = true end
+    for column in pairs(job.exprs) do set[column.number] = true end
+    return settle_computed(S, e, old, now, set)
+  end
+  local columns = S.T.columns
+  for i = 1, n do
+    local access = columns[written[i]].access
+    record.write(e, access, record.read(now, access))
   end
 end
 
@@ -196,6 +226,7 @@ local function take_answer(self, op, job)
   local answer = new_answer(OUTCOMES[C.rg_op_outcome(op, job.item)])
   job.answer = answer
   if answer.applied and job.write == UPDATE then settle_update(self, op, job) end
+  if answer.applied and job.write == INSERT then flush.settle_insert(self, op, job.item, S, job.e) end
   if answer.applied and job.write == DELETE then
     flush.forget(self, S, job.e, job.place)
     self._doomed[job.e] = nil
@@ -214,7 +245,7 @@ end
 
 local function tell_hooks(self, job)
   local T, answer = job.S.T, job.answer
-  local name = answer.applied and (job.write == DELETE and "after_delete" or "after_update")
+  local name = answer.applied and "after_" .. NAMES[job.write]
     or (answer.conflict or answer.missing) and "on_conflict"
   if not name then return end
   local ok, fault = hooks.run(T, name, job.e, self, answer)
@@ -322,6 +353,14 @@ local function note_repeats(jobs)
   end
 end
 
+--- New entities that were not written are the session's no longer.
+local function forget_inserts(self, jobs, fault)
+  for _, job in ipairs(jobs) do
+    if self:_care(job.e) then self:delete(job.e) end
+  end
+  return errors.results(fault)
+end
+
 ---@param Session table
 function M.install(Session)
   --- Updates and deletes of many entities in few statements, apart from each other: a list of
@@ -340,6 +379,63 @@ function M.install(Session)
     local ok, fault = M.run(self, jobs)
     if not ok then return errors.results(fault) end
     for i, job in ipairs(jobs) do answers[i] = job.answer end
+    return answers
+  end
+
+  --- Inserts many rows in few statements, apart from each other: an answer for each, in order, with its
+  --- `entity`. What fails (a duplicate, a foreign key) does not touch the others.
+  ---@param entity regolith.Entity
+  ---@param list table[] of values by field
+  ---@return regolith.Answer[]? answers
+  ---@return regolith.Err? err when nothing could be tried
+  function Session:insert_all(entity, list)
+    local S = self:_type(entity, 2)
+    if type(list) ~= "table" then error("insert_all takes a list of values by field", 2) end
+    local jobs, answers = {}, {}
+    for i = 1, #list do
+      if type(list[i]) ~= "table" then error(string.format("insert_all: entry %d is a table by field", i), 2) end
+    end
+    for i = 1, #list do
+      local e, fault = self:new(entity, list[i])
+      if not e then return forget_inserts(self, jobs, fault) end
+      jobs[i] = { S = S, e = e, write = INSERT, given = {}, exprs = {} }
+    end
+    local ok, fault = M.run(self, jobs)
+    if not ok then return forget_inserts(self, jobs, fault) end
+    for i, job in ipairs(jobs) do
+      answers[i] = job.answer
+      if job.answer.applied then job.answer.entity = job.e else self:delete(job.e) end
+    end
+    return answers
+  end
+
+  --- Deletes rows by id in few statements, with an answer for each: "missing" where there is none.
+  ---@param entity regolith.Entity
+  ---@param ids (number|string)[]
+  ---@return regolith.Answer[]? answers
+  ---@return regolith.Err? err
+  function Session:delete_all(entity, ids)
+    if type(ids) ~= "table" then error("delete_all takes a list of ids", 2) end
+    local wanted = { n = ids.n or #ids }
+    for i = 1, wanted.n do wanted[i] = ids[i] == native.null and 0 or ids[i] end
+    local found, fault = self:get_many(entity, wanted)
+    if not found then return errors.results(fault) end
+    local jobs, answers, seen = {}, {}, {}
+    for i = 1, found.n do
+      local e = found[i]
+      if e and not seen[e] then
+        local S, place = self:_need(e, 2)
+        if place > 0 then jobs[#jobs + 1] = new_delete(self, S, e, place, nil, 2) end
+        if place > 0 then seen[e] = jobs[#jobs] end
+      end
+    end
+    local ok
+    ok, fault = M.run(self, jobs)
+    if not ok then return errors.results(fault) end
+    for i = 1, found.n do
+      local job = found[i] and seen[found[i]]
+      answers[i] = job and job.answer or new_answer "missing"
+    end
     return answers
   end
 

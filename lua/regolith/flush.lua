@@ -389,6 +389,13 @@ function M.run(self, async, opts)
   return true, n, items and tell_hooks(self, items)
 end
 
+--- A new entity was written as an item of an operation.
+function M.settle_insert(self, op, item, S, e)
+  local number = self._fresh[e]
+  settle_insert(self, op, item + 1, S, e, -number)
+  self._new[number] = false
+end
+
 --- Writes one new entity by itself.
 ---@return true? ok
 ---@return regolith.Err? err
@@ -409,8 +416,7 @@ function M.insert(self, S, e)
   if not ok then return nil, fault end
   ok, fault = self:_run(op, 4)
   if not ok then return nil, flush_error(op, fault, items) end
-  settle_insert(self, op, 1, S, e, -number)
-  self._new[number] = false
+  M.settle_insert(self, op, 0, S, e)
   tell_hooks(self, items)
   return true
 end

@@ -124,6 +124,8 @@ typedef enum rg_outcome {
     RG_OUTCOME_FAILED     /* rg_op_item_error says why */
 } rg_outcome;
 RG_API int rg_op_outcome(const rg_op *op, uint32_t item);
+/* 1 when the server has made the row, which was then read: other columns may have changed as well. */
+RG_API int rg_op_item_computed(const rg_op *op, uint32_t item);
 /* CONFLICT: the row as it is (borrowed from the operation), 1, or 0 when it is not known; and where
  * it is not as expected. */
 RG_API int rg_op_item_current(const rg_op *op, uint32_t item, rg_view *out);

@@ -192,6 +192,11 @@ int rg_op_outcome(const rg_op *op, uint32_t item) {
     return t ? t->outcome : RG_OUTCOME_NONE;
 }
 
+int rg_op_item_computed(const rg_op *op, uint32_t item) {
+    const rg__terms *t = terms_at(op, item);
+    return t && op->items.items[item].write == RG_UPDATE && (t->bump || t->n_exprs || t->rebased);
+}
+
 int rg_op_item_current(const rg_op *op, uint32_t item, rg_view *out) {
     const rg__terms *t = terms_at(op, item);
     if (!t || !t->current) return 0;

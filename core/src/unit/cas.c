@@ -99,6 +99,7 @@ static int rebase(rg__each_run *e, const rg__place *p, rg_err *err) {
         rg_block_unref(it->after);
         it->after = merged;
     }
+    it->terms->rebased = true;
     follow_version(it);
     return RG_OK;
 }

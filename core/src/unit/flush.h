@@ -20,6 +20,7 @@ typedef struct rg__terms {
     rg__buf bytes;
     bool own_version;    /* the version is compared because the type has one, not by wish */
     bool bump;           /* the server counts the version up */
+    bool rebased;        /* what it found was another row of the same call's making */
     bool check;          /* nothing is written: the row is only compared */
     /* answers */
     int outcome;         /* rg_outcome */
