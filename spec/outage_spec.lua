@@ -65,6 +65,31 @@ describe("a Redis that one process cannot reach", function()
     shut(near, far)
   end)
 
+  it("writes on condition by the same policies", function()
+    for _, policy in ipairs { "strict", "available" } do
+      local Shelf, near, far = two(policy)
+      local db, there = near:session(), far:session()
+      local a, b = db:new(Shelf, { name = "a", n = 1 }), db:new(Shelf, { name = "b", n = 1 })
+      must(db:flush())
+      local mine, other = must(there:get(Shelf, a.id)), must(there:get(Shelf, b.id))
+      local answer, err = there:update(mine, { n = 2 }, { cas = { n = 1 } })
+      local answers = must(there:update_all {
+        { other, { n = 2 }, cas = { n = 5 } }, { other, { n = 3 }, cas = { n = 1 } },
+      })
+      if policy == "strict" then
+        assert.equal("UNAVAILABLE", err.code)
+        assert.same({ "conflict", "failed" }, { answers[1].outcome, answers[2].outcome })
+      else
+        assert.is_true(answer.applied)
+        assert.same({ "conflict", "applied" }, { answers[1].outcome, answers[2].outcome })
+        assert.equal(2, near:session():get(Shelf, a.id).n)
+        assert.equal(3, near:session():get(Shelf, b.id).n)
+      end
+      there:close()
+      shut(near, far)
+    end
+  end)
+
   it("has its writes seen at once by a process that never noticed", function()
     local Shelf, near, far = two "available"
     local db = near:session()

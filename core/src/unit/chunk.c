@@ -3,6 +3,7 @@
  * not match. */
 #include "base/alloc.h"
 #include "unit/cas.h"
+#include "unit/outage.h"
 
 /* A chunk under way. */
 typedef struct chunk {
@@ -145,15 +146,31 @@ static int collect(chunk *k, rg_err *err) {
     return rg__changes_once(&k->changes, err);
 }
 
+/* Redis is away: the changes are told later, if their policy has it so. */
+static int cover(chunk *k, int rc, rg_err *err) {
+    rg__shared *shared = rg__store_shared(k->e->store, k->type);
+    if (!rg__outage_may_cover(&k->changes, rc)) {
+        rg__err_prefix(err, "the caches in Redis pool %s cannot be told, so that nothing is written: ",
+                       rg__redis_pool_name(rg__shared_pool(shared)));
+        return rc;
+    }
+    k->marked = false;
+    return rg__outage_cover(k->e->store, k->e->ctx, k->type->mysql_pool, k->type->redis_pool,
+                            k->e->conn, &k->changes, err);
+}
+
 static int mark(chunk *k, rg_err *err) {
     if (!tells_redis(k) || !k->marks) return RG_OK;
     char pending[48];
+    rg__shared *shared = rg__store_shared(k->e->store, k->type);
     int rc = collect(k, err);
     if (rc < 0) return rc;
+    if (rg__shared_away(shared) && rg__outage_may_cover(&k->changes, RG_EUNAVAILABLE))
+        return cover(k, RG_EUNAVAILABLE, err);
     rg__random(k->tx.bytes, sizeof k->tx.bytes);
     k->marked = true;
-    return rg__shared_mark(rg__store_shared(k->e->store, k->type), k->e->ctx, k->tx,
-                           k->changes.items, k->changes.n, pending, err);
+    rc = rg__shared_mark(shared, k->e->ctx, k->tx, k->changes.items, k->changes.n, pending, err);
+    return rc < 0 && rc != RG_EPENDING ? cover(k, rc, err) : rc;
 }
 
 static void end_marks(chunk *k, bool published) {

@@ -6,7 +6,7 @@ local field = regolith.field
 
 local M = {
   Plain = regolith.entity("plain", { field.int32 "n", ids = "application" }),
-  Versioned = regolith.entity("versioned", { 
+  Versioned = regolith.entity("versioned", {
     field.int32 "n", field.uint32 "v" { version = true }, ids = "application",
   }),
 }
