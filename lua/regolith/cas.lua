@@ -14,10 +14,12 @@ local options = require "regolith.options"
 local record = require "regolith.record"
 local shards = require "regolith.shards"
 local sql = require "regolith.sql"
+local write = require "regolith.codec.write"
 
 local C, ffi, err = native.C, native.ffi, native.err
 local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
 local EACH = tonumber(C.RG_FLUSH_EACH)
+local new_table = require "table.new"
 local UNCHANGED = -1000
 local OUTCOMES = {
   [tonumber(C.RG_OUTCOME_APPLIED)] = "applied", [tonumber(C.RG_OUTCOME_UNCHANGED)] = "unchanged",
@@ -46,8 +48,8 @@ local numbers = ffi.new("uint32_t[?]", MAX_COLUMNS)
 ---@field e table
 ---@field place integer
 ---@field write integer
----@field shadow table? an update's new values
----@field given string[] names that are changed
+---@field changes table values by name, as they were given
+---@field shadow table? an update's new values, when hooks see them
 ---@field exprs table<regolith.Column, regolith.Expression>
 ---@field expect table? what has to hold
 ---@field item integer? its number in the operation
@@ -77,29 +79,53 @@ end
 
 local CAS = { cas = options.any }
 
+local NONE = {}
+
+--- Can the value go straight into a row, next to what is there?
+local function is_single(T, name, level)
+  if name == "id" then return false end
+  local columns = assign.columns(T, name, level + 1)
+  return #columns == 1 and #columns[1].access == 1
+end
+
+--- The entity as it will be, for hooks to see, and where values are parts of a field.
+local function new_shadow(self, S, place, changes, level)
+  local plain = {}
+  for name, v in pairs(changes) do
+    if not literal.is(v) then plain[name] = v end
+  end
+  C.rg_session_row(self._c, place - 1, self._view)
+  local shadow = setmetatable(S.decode(self._view.data), S.mt)
+  assign.all(S.T, shadow, plain, level + 1)
+  return shadow
+end
+
 --- An update to be: its new values, and what has to hold.
 ---@return regolith.CasJob
 local function new_update(self, S, e, place, changes, cas, level)
   if type(changes) ~= "table" then error("the values are a table by field", level + 1) end
-  local T, plain, exprs, given = S.T, {}, {}, {}
+  local T, exprs = S.T, NONE
+  local direct = not (S.shards or hooks.has_before(T, "update"))
   for name, v in pairs(changes) do
-    given[#given + 1] = name
-    if literal.is(v) then take_expression(T, exprs, name, v, level + 1) else plain[name] = v end
+    if type(v) == "table" and literal.is(v) then
+      exprs = exprs == NONE and {} or exprs
+      take_expression(T, exprs, name, v, level + 1)
+    elseif direct and not is_single(T, name, level + 1) then
+      direct = false
+    end
   end
-  C.rg_session_row(self._c, place - 1, self._view)
-  local shadow = setmetatable(S.decode(self._view.data), S.mt)
-  assign.all(T, shadow, plain, level + 1)
   return {
-    S = S, e = e, place = place, write = UPDATE, shadow = shadow, given = given, exprs = exprs,
-    expect = cas ~= nil and expect.resolve(T, cas, given, level + 1) or nil,
+    S = S, e = e, place = place, write = UPDATE, changes = changes, exprs = exprs,
+    shadow = not direct and new_shadow(self, S, place, changes, level + 1) or nil,
+    expect = cas ~= nil and expect.resolve(T, cas, changes, level + 1) or nil,
   }
 end
 
 local function new_delete(_, S, e, place, cas, level)
   if cas == "changes" then error("cas = \"changes\" is for updates: a delete changes no field", level + 1) end
   return {
-    S = S, e = e, place = place, write = DELETE, given = {}, exprs = {},
-    expect = cas ~= nil and expect.resolve(S.T, cas, {}, level + 1) or nil,
+    S = S, e = e, place = place, write = DELETE, changes = NONE, exprs = NONE,
+    expect = cas ~= nil and expect.resolve(S.T, cas, NONE, level + 1) or nil,
   }
 end
 
@@ -140,6 +166,27 @@ local function add_insert(op, job)
   return true
 end
 
+--- Fills the type's builder with an update's new row; view: the row as it was read.
+---@return integer rc
+function M.fill(job, view)
+  local T = job.S.T
+  local builder = T.builder
+  if job.shadow then
+    C.rg_builder_reset(builder)
+    return T.encode(builder, job.shadow, view.data)
+  end
+  local rc = C.rg_builder_load(builder, view.data, view.len, err)
+  for name, v in pairs(job.changes) do
+    if rc < 0 then return rc end
+    if type(v) ~= "table" or not literal.is(v) then
+      local column = assign.columns(T, name, 1)[1]
+      if T.entity.refs[name] and type(v) == "table" then v = record.reference(T.target[name], v, 1) end
+      rc = write.put(builder, column, v, T, view.data)
+    end
+  end
+  return rc
+end
+
 --- Adds a job to the operation: true, or nil and why it cannot be.
 local function add(self, op, job)
   local S, fault = job.S, nil
@@ -157,8 +204,7 @@ local function add(self, op, job)
   local builder
   if rc >= 0 and job.write == UPDATE then
     builder = S.T.builder
-    C.rg_builder_reset(builder)
-    rc = S.T.encode(builder, job.shadow, row)
+    rc = M.fill(job, self._view)
   end
   if rc >= 0 then rc = C.rg_op_flush_add(op, job.write, job.number, builder, job.place - 1, err) end
   if rc < 0 and rc ~= UNCHANGED then return nil, entity_error(job) end
@@ -191,7 +237,7 @@ end
 
 --- Brings the entity up to date with its row, but for what it holds of its own.
 local function settle_update(self, op, job)
-  local S, e, view, written = job.S, job.e, self._view, {}
+  local S, e, view, written = job.S, job.e, self._view, new_table(4, 0)
   local n = math.min(C.rg_op_flush_changed(op, job.item, numbers, MAX_COLUMNS), MAX_COLUMNS)
   for i = 1, n do written[i] = numbers[i - 1] end
   local computed = C.rg_op_item_computed(op, job.item) == 1
@@ -201,17 +247,24 @@ local function settle_update(self, op, job)
     old = S.decode(view.data)
   end
   C.rg_op_flush_row(op, job.item, self._c, view)
-  local now = S.decode(view.data)
+  local now
   if computed then
+    now = S.decode(view.data)
     local set = {}
     for _, number in ipairs(written) do set[number] = true end
     for column in pairs(job.exprs) do set[column.number] = true end
     return settle_computed(S, e, old, now, set)
   end
-  local columns = S.T.columns
+  local columns, readers = S.T.columns, S.T.readers
   for i = 1, n do
-    local access = columns[written[i]].access
-    record.write(e, access, record.read(now, access))
+    local column = columns[written[i]]
+    local access = column.access
+    if #access == 1 then
+      rawset(e, access[1], (readers[column](view.data)))
+    else
+      now = now or S.decode(view.data)
+      record.write(e, access, record.read(now, access))
+    end
   end
 end
 
@@ -347,7 +400,7 @@ local function note_repeats(jobs)
   for _, job in ipairs(jobs) do
     if seen[job.e] and job.write == UPDATE then
       job.again, job.plain = true, {}
-      for _, name in ipairs(job.given) do job.plain[#job.plain + 1] = name end
+      for name in pairs(job.changes) do job.plain[#job.plain + 1] = name end
     end
     seen[job.e] = true
   end
@@ -398,7 +451,7 @@ function M.install(Session)
     for i = 1, #list do
       local e, fault = self:new(entity, list[i])
       if not e then return forget_inserts(self, jobs, fault) end
-      jobs[i] = { S = S, e = e, write = INSERT, given = {}, exprs = {} }
+      jobs[i] = { S = S, e = e, write = INSERT, changes = NONE, exprs = NONE }
     end
     local ok, fault = M.run(self, jobs)
     if not ok then return forget_inserts(self, jobs, fault) end

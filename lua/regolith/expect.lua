@@ -54,30 +54,41 @@ end
 local EITHER = "cas is either a list of fields or a table of expected values by field"
 local FORMS = "is \"changes\", \"version\", a list of fields or a table of expected values"
 
+--- The value of one column of what is expected of a field: NULL stands as null.
+local function value_of(T, column, name, v, level)
+  if v == null then return v end
+  if T.entity.refs[name] and type(v) == "table" then v = record.reference(T.target[name], v, level + 1) end
+  if #column.access == 1 or column.path == name or column.column == name then return v end
+  return inner_value(column, v)
+end
+
+--- Raises unless the table can be what is expected.
 local function take_map(T, map, level)
-  local columns, values = {}, {}
   for name, v in pairs(map) do
     if type(name) ~= "string" then error(EITHER, level + 1) end
-    if literal.is(v) then error(string.format("cas: what is expected of '%s' is a value", name), level + 1) end
-    if T.entity.refs[name] then v = v == null and v or record.reference(T.target[name], v, level + 1) end
+    if type(v) == "table" and literal.is(v) then
+      error(string.format("cas: what is expected of '%s' is a value", name), level + 1)
+    end
     for _, column in ipairs(assign.columns(T, name, level + 1)) do
-      local whole = column.path == name or column.column == name
-      columns[#columns + 1], values[#values + 1] = column, whole and v or inner_value(column, v)
-      if values[#values] == null and not may_be_null(column) then
+      if value_of(T, column, name, v, level + 1) == null and not may_be_null(column) then
         error(string.format("cas: %s.%s is never NULL", T.name, column.path), level + 1)
       end
     end
   end
-  return { columns = columns, values = values }
+  return { map = map }
 end
 
 --- Turns the option into columns and values; raises unless something is left to compare.
----@param given string[] names of the fields that are changed
-function M.resolve(T, cas, given, level)
+---@param changes table the fields that are changed, by name
+function M.resolve(T, cas, changes, level)
   if cas == "version" then return { columns = { version_of(T, level + 1) } } end
   if cas == "changes" then
-    if #given == 0 then error("cas = \"changes\": nothing is changed, so nothing would be compared", level + 1) end
-    return { columns = M.columns(T, given, level + 1), flags = CHANGES }
+    if next(changes) == nil then
+      error("cas = \"changes\": nothing is changed, so nothing would be compared", level + 1)
+    end
+    local names = {}
+    for name in pairs(changes) do names[#names + 1] = name end
+    return { columns = M.columns(T, names, level + 1), flags = CHANGES }
   end
   if type(cas) == "string" then
     error(string.format("cas = \"%s\": it %s%s", cas, FORMS, suggest.hint(cas, { "changes", "version" })), level + 1)
@@ -106,15 +117,17 @@ end
 function M.stage(op, S, expect, row)
   local T = S.T
   local number = shards.of_row(S, row)
-  if not expect.values then
+  if not expect.map then
     local n = M.fill(numbers, expect.columns)
     return C.rg_op_flush_expect(op, number, nil, numbers, n, expect.flags or 0, err)
   end
   local builder = T.builder
   C.rg_builder_reset(builder)
-  for i, column in ipairs(expect.columns) do
-    local rc = write.put(builder, column, expect.values[i], T, row)
-    if rc < 0 then return rc end
+  for name, v in pairs(expect.map) do
+    for _, column in ipairs(assign.columns(T, name, 1)) do
+      local rc = write.put(builder, column, value_of(T, column, name, v, 1), T, row)
+      if rc < 0 then return rc end
+    end
   end
   return C.rg_op_flush_expect(op, number, builder, numbers, 0, 0, err)
 end

@@ -25,10 +25,9 @@ local function find_changes(self, job)
   local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, EACH, err))
   if not op then return nil, fault end
   C.rg_session_row(self._c, job.place - 1, self._view)
-  local builder, number = S.T.builder, S.number or shards.number(S.shards, job.e.id)
-  C.rg_builder_reset(builder)
-  local item = S.T.encode(builder, job.shadow, self._view.data)
-  if item >= 0 then item = C.rg_op_flush_add(op, UPDATE, number, builder, job.place - 1, err) end
+  local number = S.number or shards.number(S.shards, job.e.id)
+  local item = cas.fill(job, self._view)
+  if item >= 0 then item = C.rg_op_flush_add(op, UPDATE, number, S.T.builder, job.place - 1, err) end
   local changed = {}
   if item < 0 and item ~= UNCHANGED then
     fault = errors.from_c(err)
@@ -43,9 +42,9 @@ local function find_changes(self, job)
 end
 
 --- The names among those given that differ, and the paths of the columns in the order of the schema.
-local function reduce(T, given, changed, columns_of)
+local function reduce(T, changes, changed, columns_of)
   local names, wanted, paths = {}, {}, {}
-  for _, name in ipairs(given) do
+  for name in pairs(changes) do
     local any = false
     for _, column in ipairs(columns_of(T, name, 1)) do
       if changed[column.number] then any, wanted[column] = true, true end
@@ -64,7 +63,7 @@ local function update_changed(self, S, e, place, changes, given_cas, level)
   local job = cas.new_update(self, S, e, place, changes, given_cas, level + 1)
   local changed, fault = find_changes(self, job)
   if not changed then return errors.results(fault) end
-  local names, paths = reduce(S.T, job.given, changed, require("regolith.assign").columns)
+  local names, paths = reduce(S.T, changes, changed, require("regolith.assign").columns)
   if #names == 0 then return nil end
   local fewer = {}
   for _, name in ipairs(names) do fewer[name] = changes[name] end

@@ -27,6 +27,7 @@ local C, ffi, err = native.C, native.ffi, native.err
 ---@field make fun(values: table): table, boolean an entity's table, and whether it has all the values
 ---@field index function of its entities' metatables
 ---@field newindex function
+---@field readers table<regolith.Column, fun(row: ffi.cdata*): any> made on first use
 ---@field hooks table<string, function>
 ---@field cached boolean the process cache may have it
 
@@ -195,6 +196,11 @@ function M.new(entity, c, number)
   T.make = read.maker(entity)
   T.encode = write.encoder(T)
   T.index, T.newindex = record.accessors(T)
+  T.readers = setmetatable({}, { __index = function(readers, column)
+    local reader = read.reader(entity, c, T.info, column)
+    readers[column] = reader
+    return reader
+  end })
   return T
 end
 

@@ -238,6 +238,33 @@ function M.decoder(entity, ctype, info)
   return chunk(unpack(values, 1, #names))
 end
 
+--- A function that reads one column of a row.
+---@param entity regolith.Entity
+---@param ctype ffi.cdata* rg_type
+---@param info fun(column: integer): table
+---@param column regolith.Column
+---@return fun(row: ffi.cdata*): any
+function M.reader(entity, ctype, info, column)
+  local words = {}
+  for _, c in ipairs(entity.columns) do words[c.number] = c.words end
+  local names, values = {}, {}
+  for name, value in pairs(ENVIRONMENT) do
+    names[#names + 1], values[#values + 1] = name, value
+  end
+  names[#names + 1], values[#values + 1] = "words", words
+  names[#names + 1], values[#values + 1] = "ctype", ctype
+  names[#names + 1], values[#values + 1] = "typeof", ffi.typeof
+  local gen = setmetatable({ info = info, pointers = {} }, Gen)
+  local value = gen:expression(column)
+  local lines = { "local " .. table.concat(names, ", ") .. " = ..." }
+  for name, pointer in pairs(gen.pointers) do lines[#lines + 1] = format("local %sp = typeof %q", name, pointer) end
+  lines[#lines + 1] = "return function(d)"
+  for name in pairs(gen.pointers) do lines[#lines + 1] = format("  local %s = cast(%sp, d)", name, name) end
+  lines[#lines + 1] = "  local v = " .. value .. "\n  return v\nend"
+  local chunk = assert(loadstring(table.concat(lines, "\n"), "=reader of " .. entity.name .. "." .. column.path))
+  return chunk(unpack(values, 1, #names))
+end
+
 --- A function that makes an entity's table of the values in another table that have the names of its
 --- members; it tells whether there are no others.
 ---@param entity regolith.Entity
