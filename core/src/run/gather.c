@@ -18,7 +18,18 @@ typedef struct gathering {
 
 static rg_op *op_of(rg__job *job) { return rg__container(job, rg_op, job); }
 
+/* What a transaction reads depends on what it has written, and it may lock. */
+static bool is_step(const rg_op *op) {
+#if __has_include("run/tx.h")
+    return op->txs.used || op->txs.suspended || op->lock;
+#else
+    (void)op;
+    return false;
+#endif
+}
+
 static bool same_read(const rg_op *a, const rg_op *b) {
+    if (is_step(a) || is_step(b)) return false;
     if (a->spread || b->spread) return false; /* over several shards */
     return a->run == b->run && a->engine == b->engine && a->type == b->type && a->mode == b->mode &&
            a->index == b->index && a->timeline == b->timeline;
