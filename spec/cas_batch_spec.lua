@@ -189,6 +189,12 @@ describe("cas: many at once", function()
     assert.equal(5, seen.n)
     local answers = must(slow:update_all { { seen, { n = 6 }, cas = { n = 5 } } })
     assert.equal("PENDING", answers[1].err.code)
+    local free = stored(80, Cached)
+    local list = { { seen, { n = 6 }, cas = { n = 5 } } }
+    for i, e in ipairs(free) do list[i + 1] = { must(slow:get(Cached, e.id)), { n = i }, cas = "version" } end
+    answers = must(slow:update_all(list))
+    assert.equal("PENDING", answers[1].err.code)
+    for i = 2, #answers do assert.is_true(answers[i].applied) end -- nobody waits with it
     support.drain(orm)
     assert.is_true(must(slow:update(seen, { n = 6 }, { cas = { n = 5 } })).applied)
     assert.equal(6, as_stored(doc, Cached).n)

@@ -140,6 +140,14 @@ static bool again(const rg__ctx *ctx, int rc, const rg_err *fault, int *tries) {
     return wait_a_little(ctx, jitter % (2U << *tries));
 }
 
+/* Neighbours do not wait for the queue with those that have to. How many of the items are to be run
+ * now; the rest come later. */
+static size_t put_off_pending(rg__each_run *e, uint32_t *items, size_t n) {
+    if (!e->defer) return n;
+    size_t some = n > 1 ? rg__chunk_part_pending(e, items, n) : 0;
+    return some < n ? some : n > 1 ? n : 0;
+}
+
 /* One chunk to its end: 1 when it failed for what is in it and is to be cut. */
 static int run_chunk(rg__each_run *e, uint32_t *items, size_t n) {
     rg_err fault;
@@ -153,7 +161,15 @@ static int run_chunk(rg__each_run *e, uint32_t *items, size_t n) {
             races++;
             continue;
         }
-        if (rc == RG_EPENDING) pending = fault;
+        if (rc == RG_EPENDING) {
+            size_t now = put_off_pending(e, items, keep_open(e, items, n));
+            if (now == 0) return RG_OK;
+            if (now < n) {
+                n = now;
+                continue;
+            }
+            pending = fault;
+        }
         if (fault.cls == RG_CLASS_AMBIGUOUS && rg__chunk_settle(e, items, n, &fault)) continue;
         if (fault.cls != RG_CLASS_AMBIGUOUS && !e->lent && again(e->ctx, rc, &fault, &tries)) continue;
         if (fault.cls == RG_CLASS_PERMANENT && n > 1) return 1;
@@ -181,10 +197,20 @@ static void run_group(rg__each_run *e, const rg__place *places, size_t n, uint32
     }
 }
 
+/* Those of a wave that were put off, now with the patience that it takes. */
+static void finish_wave(rg__each_run *e, size_t from, size_t to) {
+    e->defer = false;
+    for (size_t i = from; i < to; i++) {
+        uint32_t item = e->places[i].item;
+        if (e->items->items[item].terms->outcome == RG_OUTCOME_NONE) run_some(e, &item, 1);
+    }
+}
+
 static int run_waves(rg__each_run *e, uint32_t *scratch, rg_err *err) {
     const rg__item *items = e->items->items;
     size_t n = e->items->n;
-    for (size_t i = 0, k; i < n; i = k) {
+    for (size_t i = 0, k, from = 0; i < n; i = k) {
+        e->defer = true;
         for (k = i + 1; k < n && compare_places(&e->places[i], &e->places[k], items) == 0;) k++;
         if (items[e->places[i].item].terms->n_exprs) k = i + 1;
         for (size_t j = i; j < k; j++)
@@ -192,6 +218,9 @@ static int run_waves(rg__each_run *e, uint32_t *scratch, rg_err *err) {
         /* what was rebased may have another shape now */
         if (e->places[i].wave > 0 && items[e->places[i].item].type->version_column) k = i + 1;
         run_group(e, &e->places[i], k - i, scratch);
+        if (k < n && e->places[k].wave == e->places[from].wave) continue;
+        finish_wave(e, from, k);
+        from = k;
     }
     return RG_OK;
 }

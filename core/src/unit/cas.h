@@ -22,6 +22,7 @@ typedef struct rg__each_run {
     rg__items *items;
     rg__place *places;
     uint32_t *earlier; /* by item: the last one before it that writes the same row, or RG__NOBODY */
+    bool defer;       /* what waits for the queue is left for the end of the wave */
     rg__mysql *conn;  /* NULL: none acquired */
     int pool;         /* whose connection it is */
     bool lent;        /* by the caller's transaction, that the writes are part of */
@@ -35,6 +36,8 @@ size_t rg__chunk_fits(const rg__each_run *e, const uint32_t *items, size_t n);
 /* Runs the items once. RG_OK: each has an outcome, but those for which it is worth to try again (not
  * when `last`). Else nothing was done, unless the fault is AMBIGUOUS. */
 int rg__chunk_run(rg__each_run *e, const uint32_t *items, size_t n, bool last, rg_err *err);
+/* Moves items whose rows have queued writes behind the others; how many others there are. */
+size_t rg__chunk_part_pending(rg__each_run *e, uint32_t *items, size_t n);
 /* After a loss of the connection that leaves the outcome open: finds out by the versions what was
  * certainly not done. True when something is to be tried again; *err becomes the fault of the rest,
  * which are UNKNOWN. */

@@ -284,6 +284,20 @@ static int find_pending(chunk *k, rg_err *err) {
     return RG_EPENDING;
 }
 
+size_t rg__chunk_part_pending(rg__each_run *e, uint32_t *items, size_t n) {
+    chunk k;
+    uint32_t later[RG__CAS_ROWS];
+    size_t some = 0, rest = 0;
+    chunk_init(&k, e, items, n);
+    find_pending(&k, NULL);
+    for (size_t i = 0; i < n; i++) {
+        if (is_set(k.pending, i)) later[rest++] = items[i];
+        else items[some++] = items[i];
+    }
+    memcpy(items + some, later, rest * sizeof *items);
+    return some;
+}
+
 typedef struct looking {
     chunk *k;
     rg_block *rows[RG__CAS_ROWS];
