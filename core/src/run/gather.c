@@ -19,14 +19,7 @@ typedef struct gathering {
 static rg_op *op_of(rg__job *job) { return rg__container(job, rg_op, job); }
 
 /* What a transaction reads depends on what it has written, and it may lock. */
-static bool is_step(const rg_op *op) {
-#if __has_include("run/tx.h")
-    return op->txs.used || op->txs.suspended || op->lock;
-#else
-    (void)op;
-    return false;
-#endif
-}
+static bool is_step(const rg_op *op) { return op->txs.used || op->txs.suspended || op->lock; }
 
 static bool same_read(const rg_op *a, const rg_op *b) {
     if (is_step(a) || is_step(b)) return false;
