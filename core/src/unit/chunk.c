@@ -286,7 +286,7 @@ static int find_pending(chunk *k, rg_err *err) {
 
 size_t rg__chunk_part_pending(rg__each_run *e, uint32_t *items, size_t n) {
     chunk k;
-    uint32_t later[RG__CAS_ROWS];
+    uint32_t later[RG__CAS_ROWS] = {0};
     size_t some = 0, rest = 0;
     chunk_init(&k, e, items, n);
     find_pending(&k, NULL);
