@@ -146,9 +146,9 @@ describe("flush_async", function()
   end)
 
   it("drops dead letters", function()
-    must(orm:session():execute("INSERT INTO event (id, name) VALUES (999003, 'taken')"))
-    for _ = 1, 3 do
-      db:new(Event, { name = "taken" })
+    for i = 1, 3 do
+      must(orm:session():execute("INSERT INTO event (id, name) VALUES (?, ?)", 999002 + i, "taken" .. i))
+      db:new(Event, { name = "taken" .. i })
       must(db:flush_async())
     end
     support.drain(orm)

@@ -89,6 +89,56 @@ describe("events", function()
     assert.equal("insert ann \"x\"\n, update anna", text "names")
   end)
 
+  it("tell of writes on a condition, of those that were made", function()
+    local ann = db:new(Person, { name = "ann", n = 1 })
+    local bob = db:new(Person, { name = "bob", n = 1 })
+    must(db:flush())
+    local other = orm:session()
+    local hers = other:get(Person, ann.id)
+    hers.n = 5
+    must(other:flush())
+    local refused = db:update(ann, { n = 6 }, { cas = "changes" })
+    local made = db:update(bob, { n = 7 }, { cas = "changes" })
+    assert.is_truthy(refused.conflict)
+    assert.is_falsy(made.conflict)
+    must(db:update(bob, { n = regolith.increment(2) }))
+    relay()
+    local people = bodies "people"
+    assert.equal(5, #people)
+    assert.same({ 5, 7, 9 }, { people[3].values.n, people[4].values.n, people[5].values.n })
+    assert.same({ "n" }, people[5].changed)
+    other:close()
+  end)
+
+  it("and durable callbacks follow a transaction of several operations", function()
+    local ran = {}
+    local own = world:open({ Person }, { callbacks = { greet = function(payload) ran[#ran + 1] = payload end } })
+    local session = own:session()
+    local function make(name, n)
+      return session:transaction(function(tx)
+        local e = session:new(Person, { name = name, n = n })
+        must(session:flush())
+        must(session:update(e, { n = n + 1 }, { cas = "changes" }))
+        must(tx:commit("greet", name, { key = "k" }))
+        if n == 1 then error("no", 0) end
+        return true
+      end)
+    end
+    pcall(make, "undone", 1)
+    must(make("done", 2))
+    relay(own)
+    local people = bodies "people"
+    assert.equal(2, #people)
+    assert.same({ "insert", "done", "update", 3 }, { people[1].kind, people[1].values.name, people[2].kind,
+      people[2].values.n })
+    local worker = own:callback_worker()
+    assert.equal(1, must(worker:step()))
+    assert.same({ "done" }, ran)
+    worker:close()
+    session:close()
+    world:shut(own)
+  end)
+
   it("are as atomic as the flush: none of one that fails, all of one that goes through", function()
     must(db:new(Person, { name = "taken" }))
     must(db:flush())
@@ -185,7 +235,12 @@ describe("events", function()
         env.REGOLITH_KILL_POINT = step .. ":" .. round
         local one = faults.spawn("relay", env)
         for _ = 1, 4 do change(1) end
-        faults.await("its end or that of its work", function() return not one:running() or empty() end)
+        faults.await("its end or that of its work", function()
+          if not one:running() then return true end
+          if not empty() then return false end
+          faults.pause(200) -- it may be about to
+          return true
+        end)
         if not one:running() then killed[step] = true end
         one:kill()
         if round == 2 then -- two that both believe they are at it

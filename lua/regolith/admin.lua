@@ -8,6 +8,8 @@ local native = require "regolith.native"
 local options = require "regolith.options"
 local shards = require "regolith.shards"
 local sql = require "regolith.sql"
+local suggest = require "regolith.suggest"
+local write = require "regolith.codec.write"
 
 local C, err = native.C, native.err
 
@@ -64,6 +66,33 @@ end
 
 local DIFF = { progress = options.func }
 local APPLY = { destructive = options.boolean, progress = options.func }
+
+local function set_paused(self, queue, paused)
+  local op, fault = self:_do(C.rg_op_queue_pause(self._engine, queue or "default", paused, err))
+  if not op then return errors.results(fault) end
+  return true
+end
+
+local WRITES = { insert = C.RG_INSERT, update = C.RG_UPDATE, delete = C.RG_DELETE }
+local EDIT = { values = options.table, operation = options.one_of("insert", "update", "delete"),
+  force = options.boolean }
+
+--- Fills the builder of a letter's entity with new values; raises for fields that it does not have.
+local function fill(self, letter, values)
+  local entity = self._by_name[letter.entity]
+  if not entity then return nil, errors.new("INVALID", "the letter's entity is not among those of this orm") end
+  local T = self._types[entity]
+  C.rg_builder_reset(T.builder)
+  for path, v in pairs(values) do
+    local column = entity.by_path[path]
+    if not column then
+      error(string.format("edit: %s has no field '%s'%s", entity.name, tostring(path),
+        suggest.hint(path, entity.by_path)), 3)
+    end
+    if write.put(T.builder, column, v, T, nil) < 0 then return nil, errors.from_c(err) end
+  end
+  return T.builder
+end
 
 ---@param Orm table
 function M.install(Orm)
@@ -179,7 +208,54 @@ function M.install(Orm)
   --- One row a queue: queue, stream, length, oldest_ms, ledger, applied, dead.
   ---@return table[]? queues
   ---@return regolith.Err? err
-  function Orm:queues() return rows_of(self, C.rg_op_queue_status(self._engine, err)) end
+  function Orm:queues()
+    local queues, fault = rows_of(self, C.rg_op_queue_status(self._engine, err))
+    if not queues then return errors.results(fault) end
+    for _, queue in ipairs(queues) do queue.paused = queue.paused == 1 end
+    return queues
+  end
+
+  --- Has consumers apply again what was queued from a time (seconds since 1970) or a stream id on: for a
+  --- database that was restored without its ledger. It has to be kept (retain_s of the queue). How many
+  --- partitions go back.
+  ---@param from number|string
+  ---@param queue? string ["default"]
+  ---@return number? partitions
+  ---@return regolith.Err? err GAP when entries since then are gone
+  function Orm:replay(from, queue)
+    local id = from
+    if type(from) == "number" and from > 0 then id = string.format("%.0f-0", math.floor(from * 1000)) end
+    if type(id) ~= "string" or not id:match "^%d+%-%d+$" then
+      error("replay takes a time in seconds since 1970, or the id of an entry", 2)
+    end
+    return number_of(self, C.rg_op_queue_replay(self._engine, queue or "default", id, err))
+  end
+
+  --- Has every consumer leave a queue alone until resume(): when this returns, none is in the middle of a
+  --- batch. Flushes go on queueing.
+  ---@param queue? string ["default"]
+  ---@return true? ok
+  ---@return regolith.Err? err
+  function Orm:pause(queue) return set_paused(self, queue, 1) end
+
+  --- Lets the consumers of a queue go on.
+  ---@param queue? string ["default"]
+  ---@return true? ok
+  ---@return regolith.Err? err
+  function Orm:resume(queue) return set_paused(self, queue, 0) end
+
+  --- What is unfit about the Redis of each queue: queue, fault ("persistence"), text.
+  ---@return { queue: string, fault: string, text: string }[]? warnings
+  ---@return regolith.Err? err
+  function Orm:queue_warnings() return rows_of(self, C.rg_op_queue_warnings(self._engine, err)) end
+
+  --- Accepts that entries are gone which MySQL has not seen (GAP): goes on behind them.
+  ---@param queue? string ["default"]
+  ---@return number? partitions that had a gap
+  ---@return regolith.Err? err
+  function Orm:accept_gap(queue)
+    return number_of(self, C.rg_op_accept_gap(self._engine, queue or "default", err))
+  end
 
   --- Dead letters of a queue, oldest first.
   ---@param queue? string ["default"]
@@ -222,6 +298,30 @@ function M.install(Orm)
   function Orm:retry(number, queue)
     if number ~= "all" then check_number("retry", number, 2) end
     return number_of(self, C.rg_op_dead_retry(self._engine, queue or "default", number == "all" and 0 or number, err))
+  end
+
+  --- Changes a dead letter before it is applied again: its values (by field path; the others stay), its
+  --- operation, or with `force` the version that its row must have. What it needs is checked by the
+  --- entity's types, and wrong values are an error (INVALID, with the field).
+  ---@param number integer
+  ---@param change { values: table<string, any>?, operation: "insert"|"update"|"delete"|nil, force: boolean? }
+  ---@param queue? string
+  ---@return true? ok
+  ---@return regolith.Err? err
+  function Orm:edit(number, change, queue)
+    check_number("edit", number, 2)
+    change = options.require("edit", change, EDIT)
+    local builder
+    if change.values then
+      local letter, fault = self:dead_letter(number, queue)
+      if not letter then return errors.results(fault) end
+      builder, fault = fill(self, letter, change.values)
+      if not builder then return errors.results(fault) end
+    end
+    local op, fault = self:_do(C.rg_op_dead_edit(self._engine, queue or "default", number,
+      WRITES[change.operation] or 0, builder, change.force and 1 or 0, err))
+    if not op then return errors.results(fault) end
+    return true
   end
 
   --- Drops a dead letter, or all of them, and mends the cache. The number of those that are left.

@@ -26,6 +26,10 @@ local function handlers(v)
   end
 end
 
+local function count_or_table(v)
+  if type(v) ~= "number" and type(v) ~= "table" then return "must be a number of partitions, or a table of queues" end
+end
+
 --- Functions by group, by stream.
 local function subscribers(v)
   if type(v) ~= "table" then return "must be a table of streams" end
@@ -44,6 +48,7 @@ local function subscribers(v)
 end
 
 local OPTIONS = {
+  queues = count_or_table,
   mysql = url_or_table, redis = url_or_table, entities = options.table, caches = options.table,
   prefix = options.string, process_cache_mb = options.integer(0, 16777216),
   timeout_ms = count, id_block = count, node = options.integer(0, 63),
@@ -51,7 +56,7 @@ local OPTIONS = {
   workers = options.integer(1, 64), max_workers = options.integer(1, 256), max_queued = count,
   outage = options.one_of("strict", "available"), mark_ms = options.integer(10, 3600000),
   host = options.one_of("nginx", "cqueues", "luv", "blocking"),
-  lazy = options.boolean, log = options.table, on_error = options.func,
+  lazy = options.boolean, log = options.table, on_error = options.func, on_warning = options.func,
   on_dead_letter = options.func, callbacks = handlers, subscribers = subscribers,
 }
 
@@ -294,7 +299,36 @@ local function take_log(given, complain)
   return #complain.faults == before and given or nil
 end
 
+--- Settings of a queue.
+local QUEUE = {
+  partitions = options.integer(1, 256), on_split = options.one_of("refuse", "sync"),
+  durability = options.one_of("fast", "replica", "fsync", "sync"),
+  when_full = options.one_of("refuse", "wait", "sync"),
+  max_len = count, max_age_ms = count, max_mb = options.integer(1, 16777216),
+  wait_ms = options.integer(0, 4294967295), replica_ms = count, retain_s = count,
+  persistence = options.one_of("refuse", "warn"),
+}
+
+--- `queues = 4` is that of the default pool's; else by pool a number of partitions, or settings.
+local function read_queues(given, complain)
+  local list = {}
+  if type(given) == "number" then given = { default = given } end
+  if type(given) ~= "table" then return list end
+  for _, name in ipairs(names_of(given)) do
+    local queue = given[name]
+    if type(queue) == "number" then queue = { partitions = queue } end
+    if type(name) ~= "string" or type(queue) ~= "table" then
+      complain(string.format("queues: '%s' must be a number of partitions, or a table of settings", tostring(name)))
+    else
+      options.check(queue, QUEUE, function(text) complain(string.format("queue '%s': %s", name, text)) end)
+      list[#list + 1] = { name = name, opts = queue }
+    end
+  end
+  return list
+end
+
 ---@class regolith.Config
+---@field queues { name: string, opts: table }[]
 ---@field mysql table[] pools
 ---@field redis table[] pools
 ---@field entities regolith.Entity[]
@@ -329,6 +363,7 @@ function M.read(given, overrides)
   config.mysql = read_pools("mysql", config.mysql, wanted_pools(config.entities, "mysql"), complain)
   config.redis = read_pools("redis", config.redis, wanted_pools(config.entities, "redis"), complain)
   check_shards(config, complain)
+  config.queues = read_queues(config.queues, complain)
   if #config.mysql == 0 and #faults == 0 then
     complain "mysql: no server is given, as in mysql = \"mysql://app@localhost/app\""
   end

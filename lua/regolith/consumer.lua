@@ -24,8 +24,9 @@ Consumer.__index = Consumer
 local count = options.integer(1, 4294967295)
 local OPTIONS = {
   queue = options.name, max_batch = count, max_hold_ms = count, max_backoff_ms = count, max_tries = count,
+  lease = options.boolean, lease_ms = options.integer(100, 4294967295), parallel = options.integer(1, 64),
   on_error = options.one_of("wait", "stop"), on_dead = options.func,
-  on_dead_letter = options.func, on_error_report = options.func,
+  max_deaths = options.integer(0, 1000000), on_dead_letter = options.func, on_error_report = options.func,
 }
 local RUN = { signals = options.boolean, on_step = options.func, max_wait_s = function(v)
   if type(v) ~= "number" or v <= 0 or v > 3600 then return "must be a number of seconds" end
@@ -60,6 +61,9 @@ function M.new(orm, given)
     max_batch = opts.max_batch or 0, max_hold_ms = opts.max_hold_ms or 0,
     on_error = stop and C.RG_ON_ERROR_STOP or C.RG_ON_ERROR_WAIT,
     max_backoff_ms = opts.max_backoff_ms or 0, max_tries = opts.max_tries or 0,
+    lease = opts.lease == nil and C.RG_LEASE_SEVERAL or (opts.lease and C.RG_LEASE_ALWAYS or C.RG_LEASE_NEVER),
+    max_deaths = opts.max_deaths == 0 and -1 or opts.max_deaths or 0,
+    lease_ms = opts.lease_ms or 0, parallel = opts.parallel or 0,
   }), err)
   if c == nil then return errors.fail(err) end
   return setmetatable({
@@ -70,13 +74,15 @@ end
 local stats_out
 
 --- Totals since the consumer was made.
----@return { applied: number, dead: number, batches: number, retries: number, lag: number }
+---@return { applied: number, dead: number, batches: number, retries: number, lag: number, held: number,
+---  partitions: number } held: partitions that it works on
 function Consumer:stats()
   stats_out = stats_out or ffi.new "rg_consumer_stats"
   C.rg_consumer_stats_get(self._c, stats_out)
   return {
     applied = stats_out.applied, dead = stats_out.dead, batches = stats_out.batches,
     retries = stats_out.retries, lag = stats_out.lag,
+    held = stats_out.held, partitions = stats_out.partitions,
   }
 end
 
@@ -166,6 +172,7 @@ function Consumer:run(opts)
   local called, ok, fault = pcall(loop, self, opts)
   if opts.signals then native.signal_unwatch() end
   self._running = false
+  self:leave()
   if not called then error(ok, 0) end
   if not ok then return errors.results(fault) end
   return true
@@ -178,8 +185,19 @@ function Consumer:stop() self._stopped = true end
 ---@return boolean
 function Consumer:running() return self._running end
 
---- Frees it; an operation under way keeps what it needs.
+--- Gives the partitions that it holds back at once; the next step takes some again.
+---@return true? ok
+---@return regolith.Err? err
+function Consumer:leave()
+  if not self._c or not getmetatable(self._orm).__name then return true end
+  local op, fault = self._orm:_do(C.rg_op_consumer_leave(self._c, err))
+  if not op then return errors.results(fault) end
+  return true
+end
+
+--- Leaves and frees it; an operation under way keeps what it needs.
 function Consumer:close()
+  self:leave()
   if self._c then C.rg_consumer_free(ffi.gc(self._c, nil)) end
   self._c = nil
 end

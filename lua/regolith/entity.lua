@@ -31,6 +31,7 @@ local C = native.C
 ---@field hooks table<string, function>
 ---@field methods table<string, function>
 ---@field cache table
+---@field queue { group: string?, by: string? } partition of its queue
 ---@field feeds { stream: string, kinds: table<string, boolean>, fields: string[] }[] streams of its events
 ---@field mysql string pool
 ---@field redis string pool
@@ -65,9 +66,10 @@ local OPTIONS = {
   table = options.string, mysql = options.name, redis = options.name,
   ids = options.one_of("block", "application", "database", "snowflake"),
   id_column = options.string, unique = options.table, index = options.table,
-  shards = options.table, events = options.table,
-  cache = bool_or_table, hooks = options.table, methods = options.table,
+  shards = options.table, cache = bool_or_table, hooks = options.table, methods = options.table,
+  queue = options.table, events = options.table,
 }
+local QUEUE = { group = options.string, by = options.string }
 local RESERVED = { id = true }
 
 local function sorted_names(t)
@@ -187,6 +189,8 @@ local function take_indexes(self, args)
   end
 end
 
+local function text_or_nil(v) return type(v) == "string" and v or nil end
+
 -- ---- the rest ----------------------------------------------------------------------------------
 
 local function take_cache(self, cache)
@@ -194,6 +198,23 @@ local function take_cache(self, cache)
   if type(cache) ~= "table" then return {} end
   options.check(cache, CACHE, function(text) self:complain("cache", text) end)
   return cache
+end
+
+--- What decides the partition: the entity, a group of entities, or the value of a field.
+local function take_queue(self, given)
+  if type(given) ~= "table" then return {} end
+  options.check(given, QUEUE, function(text) self:complain("queue", text) end)
+  local queue = { group = text_or_nil(given.group), by = text_or_nil(given.by) }
+  if queue.by and queue.by ~= "id" then
+    local column = index_column(self, queue.by)
+    if not column then
+      self:complain("queue", string.format("there is no field '%s'%s", queue.by, suggest.hint(queue.by, self.by_path)))
+      queue.by = nil
+    else
+      queue.by = column.path
+    end
+  end
+  return queue
 end
 
 local function take_functions(self, what, given, schema)
@@ -245,8 +266,6 @@ local function take_feeds(self, given)
   end
 end
 
-local function text_or_nil(v) return type(v) == "string" and v or nil end
-
 --- Defines an entity: its fields in the list part, then its options. Faults are reported by
 --- regolith.open, all at once.
 ---@param name string
@@ -272,6 +291,7 @@ local function entity(name, args)
   take_names(self)
   take_columns(self)
   self.cache = take_cache(self, args.cache)
+  self.queue = take_queue(self, args.queue)
   take_indexes(self, args)
   if type(args.shards) == "table" then
     self.shards = shards.define(self, args.shards, function(text) self:complain("shards", text) end)

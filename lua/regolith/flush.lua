@@ -346,13 +346,31 @@ local function flush_error(op, fault, items)
   return fault
 end
 
-local function take_options(self, opts)
-  options.require("flush", opts, { cas = options.one_of "changes" }, 5)
+local OPTIONS = { cas = options.one_of "changes" }
+local ASYNC = { cas = OPTIONS.cas, durability = options.one_of("fast", "replica", "fsync", "sync"),
+  on_split = options.one_of("refuse", "sync"), delay_ms = options.integer(1, 4294967295), at = function(v)
+    if type(v) ~= "number" or v <= 0 or v >= 1e11 then return "must be a time in seconds since 1970" end
+  end }
+local DURABLE = { fast = C.RG_DURABLE_FAST, replica = C.RG_DURABLE_REPLICA, fsync = C.RG_DURABLE_FSYNC,
+  sync = C.RG_DURABLE_SYNC }
+local SPLIT = { refuse = C.RG_SPLIT_REFUSE, sync = C.RG_SPLIT_SYNC }
+
+--- What is delayed is compared with nothing but the version of its rows, and is not written at once.
+local function check_delay(opts)
+  if opts.at and opts.delay_ms then error("flush_async: either 'at' or 'delay_ms'", 5) end
+  if (opts.at or opts.delay_ms) and (opts.durability == "sync" or opts.cas) then
+    error("flush_async: a flush with cas, or with durability 'sync', cannot be delayed", 5)
+  end
+end
+
+local function take_options(self, async, opts)
+  options.require(async and "flush_async" or "flush", opts, async and ASYNC or OPTIONS, 5)
+  if async then check_delay(opts) end
   if not opts.cas then return end
   self._expected, self._expected_of_all = self._expected or {}, expect.changes
 end
 
-local function run_flush(self, async)
+local function run_flush(self, async, how)
   local ok, fault = ask_hooks(self)
   if not ok then return errors.results(fault) end
   local op, items = build(self, async)
@@ -364,13 +382,22 @@ local function run_flush(self, async)
   end
   ok, fault = inverse.note(self, items, DELETE)
   if not ok then return errors.results(fault) end
+  if async and how and (how.at or how.delay_ms) then
+    C.rg_op_flush_later(op, how.at and math.floor(how.at * 1000) or 0, how.delay_ms or 0)
+  end
+  if async and how then C.rg_op_flush_how(op, DURABLE[how.durability] or 0, SPLIT[how.on_split] or 0) end
   ok, fault = self:_run(op, 4)
-  if not ok then return errors.results(flush_error(op, fault, items)) end
+  local queued = ok or fault.code == "DURABILITY" -- it is, though not as safely as was asked for
+  if not queued then return errors.results(flush_error(op, fault, items)) end
   settle(self, op, items)
   if async then self._stream_id = C.rg_op_stream_id(op) ~= nil and ffi.string(C.rg_op_stream_id(op)) or nil end
   native.done(op)
   for i = 1, self._expected and n or 0 do
     if items.write[i] == COMPARE then n = n - 1 end
+  end
+  if not ok then
+    fault.queued, fault.stream_id = true, self._stream_id
+    return errors.results(fault)
   end
   return true, n, items
 end
@@ -379,9 +406,9 @@ end
 function M.run(self, async, opts)
   if self._flushing then error("flush is called within a hook of a flush", 3) end
   if self._busy then error("the session is in use by another coroutine", 3) end
+  if opts then take_options(self, async, opts) end
   self._flushing = true
-  if opts then take_options(self, opts) end
-  local called, ok, n, items = pcall(run_flush, self, async)
+  local called, ok, n, items = pcall(run_flush, self, async, opts)
   self._flushing, self._expected_of_all = false, nil
   if not called then error(ok, 0) end
   if not ok then return errors.results(n) end

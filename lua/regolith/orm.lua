@@ -75,6 +75,26 @@ local function engine_opts(settings)
   })
 end
 
+local SPLIT = { refuse = "RG_SPLIT_REFUSE", sync = "RG_SPLIT_SYNC" }
+local DURABLE = { fast = "RG_DURABLE_FAST", replica = "RG_DURABLE_REPLICA", fsync = "RG_DURABLE_FSYNC",
+  sync = "RG_DURABLE_SYNC" }
+local UNFIT = { refuse = "RG_UNFIT_REFUSE", warn = "RG_UNFIT_WARN" }
+local FULL = { refuse = "RG_FULL_REFUSE", wait = "RG_FULL_WAIT", sync = "RG_FULL_SYNC" }
+
+local function queue_opts(queue)
+  local given = queue.opts
+  return ffi.new("rg_queue_opts", {
+    size = ffi.sizeof "rg_queue_opts", queue = queue.name, partitions = given.partitions or 0,
+    on_split = given.on_split and C[SPLIT[given.on_split]] or 0,
+    durability = given.durability and C[DURABLE[given.durability]] or 0,
+    when_full = given.when_full and C[FULL[given.when_full]] or 0,
+    max_len = given.max_len or 0, max_age_ms = given.max_age_ms or 0, max_bytes = (given.max_mb or 0) * 1048576,
+    wait_ms = given.wait_ms or 0, replica_ms = given.replica_ms or 0,
+    retain_ms = (given.retain_s or 0) * 1000,
+    persistence = given.persistence and C[UNFIT[given.persistence]] or 0,
+  })
+end
+
 --- Adds a pool or a type; a failure becomes a fault.
 local function add(faults, rc, prefix)
   if rc < 0 then faults[#faults + 1] = prefix .. ffi.string(err.message) end
@@ -96,6 +116,9 @@ local function configure(settings, faults)
         add(faults, C.rg_config_replica(c, pool.name, pool_opts(server, replica), err), prefix)
       end
     end
+  end
+  for _, queue in ipairs(#faults == 0 and settings.queues or {}) do
+    add(faults, C.rg_config_queue(c, queue_opts(queue), err), "")
   end
   local by_name = {}
   for _, entity in ipairs(settings.entities) do by_name[entity.name] = entity end
@@ -169,6 +192,23 @@ local function take_types(self, list)
   return true
 end
 
+--- At the start: a Redis that is unfit for the queues that are configured refuses, or is told of.
+local function check_queues(self, settings)
+  if #settings.queues == 0 and not settings.on_warning then return true end
+  local warnings, fault = self:queue_warnings()
+  if not warnings then return nil, fault end
+  local refuses = {}
+  for _, queue in ipairs(settings.queues) do
+    refuses[queue.name] = { persistence = queue.opts.persistence == "refuse" }
+  end
+  for _, warning in ipairs(warnings) do
+    local rule = refuses[warning.queue]
+    if rule and rule[warning.fault] then return nil, config_error { warning.text } end
+    if settings.on_warning then settings.on_warning(warning.text, warning) end
+  end
+  return true
+end
+
 local M = {}
 
 --- Opens an ORM. Everything that is wrong with the configuration and the entities is reported at once.
@@ -200,8 +240,11 @@ function M.open(given, overrides)
   if not self._host then return errors.results(fault) end
   local ok
   ok, fault = take_types(self, settings.entities)
-  if ok and not settings.lazy and self._host:may_wait() then ok, fault = self:connect() end
   self._caches, self._cache_names = caches.register(settings.caches)
+  if ok and not settings.lazy and self._host:may_wait() then
+    ok, fault = self:connect()
+    if ok then ok, fault = check_queues(self, settings) end
+  end
   if not ok then self:close() end
   if not ok then return errors.results(fault) end
   return self

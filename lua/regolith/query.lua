@@ -25,6 +25,7 @@ local ROWS, IDS, COUNT = 0, 1, 2
 ---@field _offset integer
 ---@field _limit integer 0: all
 ---@field _plan regolith.Plan? of an entity with shards
+---@field _drained integer? ms to wait for the queue first
 ---@field _lock integer? of its rows
 local Query = { __name = "regolith.Query" }
 Query.__index = Query
@@ -40,10 +41,26 @@ local function spread(op, numbers, plan)
   return true
 end
 
+--- Waits until what is queued for the entity's pools is applied.
+local function await_queues(self)
+  local orm, entity = self._session._orm, self._type.T.entity
+  if not entity.shards then return orm:drained(self._drained, entity.mysql) end
+  for k = 0, entity.shards.n - 1 do
+    local ok, fault = orm:drained(self._drained, entity.shards.pools[k])
+    if not ok then return nil, fault end
+  end
+  return true
+end
+
 --- A DONE operation, or nil and the error.
 local function run(self, mode, offset, limit)
   local session, where = self._session, self._where
   local fault
+  if self._drained then
+    local ok
+    ok, fault = await_queues(self)
+    if not ok then return nil, fault end
+  end
   local number, numbers = self._type.number, nil
   if not number then
     numbers, fault = route.numbers(session._orm, self._type, self._plan)
@@ -105,6 +122,16 @@ function Query:limit(n, offset)
   if options.integer(1)(n) then error("limit takes a number of rows, at least 1", 2) end
   if offset ~= nil and options.integer(0)(offset) then error("an offset is a whole number", 2) end
   self._limit, self._offset = n, offset or 0
+  return self
+end
+
+--- Waits first until what was queued so far is applied, so that it is found; TIMEOUT when that takes
+--- longer.
+---@param timeout_ms? integer [30000]
+---@return regolith.Query self
+function Query:drained(timeout_ms)
+  if timeout_ms ~= nil and options.integer(1)(timeout_ms) then error("drained takes milliseconds", 2) end
+  self._drained = timeout_ms or 30000
   return self
 end
 

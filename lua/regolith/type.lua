@@ -121,6 +121,7 @@ local function new_type(entity, k)
     cache_process = cache.process and 1 or 0, cache_redis = cache.redis and 1 or 0,
     ttl_s = cache.ttl_s or 0, absent_ttl_s = cache.absent_ttl_s or 0,
     cache_queries = cache.queries and 1 or 0, outage = M.OUTAGE[cache.outage] or 0,
+    queue_group = entity.queue.group, queue_by = entity.queue.by,
   })
   return C.rg_type_new(opts, err)
 end

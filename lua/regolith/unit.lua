@@ -269,6 +269,8 @@ function M.install(Session)
   ---@return integer|regolith.Err changes
   ---@return integer|regolith.Err[]|nil failures
   ---@return string? sqlstate
+  ---@param opts? { durability: "fast"|"replica"|"fsync"|"sync"|nil, on_split: "refuse"|"sync"|nil,
+  ---  delay_ms: integer?, at: number? } delay_ms, at (seconds since 1970): when it is queued, if not now
   function Session:flush_async(opts)
     local ok, n, failures, sqlstate, last = flush.run(self, true, opts)
     return ok, n, failures, sqlstate, last

@@ -49,9 +49,10 @@ end
 
 local function xadd(c) return c.raw("raw_redis", "xadd", c.seconds, math.ceil(c.entry_bytes / MANY)) end
 
-local function consume(what, table_name)
+local function consume(what, table_name, processes)
   return function(c)
-    return c.raw("raw_consumer", what, c.seconds, ROWS, table_name, CONSUMER_ENTRIES, MANY, c.entry_bytes)
+    return c.raw("raw_consumer", what, c.seconds, ROWS, table_name, CONSUMER_ENTRIES, MANY, c.entry_bytes,
+      processes or 1)
   end
 end
 
@@ -125,6 +126,15 @@ local benchmarks = {
   { name = "consume_update", unit = "ops/s", bar = 0.8, or_rate = 15000,
     prepare = prepare_changed "queue.enqueue_changed",
     ours = ours "queue.consume_update", raw = consume("update", "bench_raw"), before = { ours = empty_redis } },
+
+  -- Four partitions, applied by four threads of one consumer: against four processes of the C loop, and
+  -- against one thread that takes them in turn.
+  { name = "consume_parallel_4", unit = "ops/s", bar = 0.8, or_rate = 15000,
+    prepare = measure_entry "queue.enqueue",
+    ours = ours "queue.consume_parallel_4", raw = consume("insert", "bench_raw", 4), before = { ours = empty_new } },
+  { name = "consume_parallel_4_to_1", unit = "ops/s",
+    ours = ours "queue.consume_parallel_4", raw = ours "queue.consume_parallel_1",
+    before = { ours = empty_new, raw = empty_new } },
 
   -- Resident memory at the end against that after the first 100,000 operations.
   { name = "memory_reader", unit = "MiB", bar = 1 / 1.05, less = true, rounds = 1, prepare = fill_redis,

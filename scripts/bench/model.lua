@@ -16,7 +16,8 @@ M.FLUSH = 1000  -- rows in a flush
 --- The entity, on a table and with a cache of the benchmark's choice.
 ---@param table_name string
 ---@param cache table|boolean
-function M.entity(table_name, cache)
+---@param queue? table what decides the partition
+function M.entity(table_name, cache, queue)
   return regolith.entity(table_name, {
     field.string "email" { length = 190, required = true },
     field.string "name" { length = 80 },
@@ -28,7 +29,7 @@ function M.entity(table_name, cache)
     field.bool "active",
     field.decimal "credit" { precision = 12, scale = 2 },
     field.datetime "seen" { nullable = true },
-    cache = cache,
+    cache = cache, queue = queue,
   })
 end
 

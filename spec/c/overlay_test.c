@@ -372,7 +372,7 @@ static void relay(cutter *c, int client) {
         ssize_t n = recv(client, bytes, sizeof bytes, MSG_DONTWAIT);
         if (n == 0) break;
         if (n > 0) {
-            script = memmem(bytes, (size_t)n, "EVAL", 4) != NULL;
+            script = memmem(bytes, (size_t)n, "payload", 7) != NULL;
             if (send(server, bytes, (size_t)n, MSG_NOSIGNAL) < 0) break;
         }
         n = recv(server, bytes, sizeof bytes, MSG_DONTWAIT);

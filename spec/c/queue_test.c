@@ -612,6 +612,7 @@ static void must(int rc, const rg_err *err, const char *what) {
 #define DATABASE "regolith_queue_test"
 #define PREFIX "qtest"
 static char stream_name[] = "{" PREFIX "}:q:queue_test";
+static char ledger_name[] = "queue_test";
 
 static void open_world_at(world *w, const char *mysql_socket) {
     rg_err err = {0};
@@ -631,7 +632,8 @@ static void open_world_at(world *w, const char *mysql_socket) {
     resolve(&w->schema);
     w->shared = rg__shared_new(w->redis, NULL, &w->schema, PREFIX, NULL, &err);
     if (!w->shared) must(-1, &err, "shared");
-    w->queue = (rg__queue){"queue_test", stream_name, w->mysql, w->shared, &w->schema, false};
+    w->queue = (rg__queue){.name = "queue_test", .stream = stream_name, .ledger = ledger_name, .n_parts = 1,
+                           .mysql = w->mysql, .shared = w->shared, .schema = &w->schema};
 }
 
 static void open_world(world *w) { open_world_at(w, getenv("REGOLITH_MYSQL_SOCKET")); }

@@ -27,7 +27,7 @@ int close(int fd);
 ]]
 
 local KILL, TERM, STOP, CONT = 9, 15, 19, 18
-local SIGNALS = { KILL = KILL, TERM = TERM }
+local SIGNALS = { KILL = KILL, TERM = TERM, STOP = STOP, CONT = CONT }
 local WNOHANG = 1
 --- A sanitizer makes everything slower.
 local PATIENCE_S = 30

@@ -150,9 +150,11 @@ function M.no_transactions(world)
   must(M.eventually(function() return count() == 0 end), "a transaction was left open on the server")
 end
 
---- Applies everything that is queued.
+--- Applies everything that is queued, whoever holds a lease of it.
 function M.drain(orm, opts)
-  local consumer = must(orm:consumer(opts))
+  local given = { lease = false }
+  for option, v in pairs(opts or {}) do given[option] = v end
+  local consumer = must(orm:consumer(given))
   local total = 0
   repeat
     local n = must(consumer:step(0.05))

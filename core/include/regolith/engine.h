@@ -31,6 +31,54 @@ typedef struct rg_engine_opts {
     uint32_t mark_ms;             /* how long a flush's marks last: longer than a COMMIT takes [30000] */
 } rg_engine_opts;
 
+/* What a flush does that cannot be one unit of one partition. */
+typedef enum rg_on_split {
+    RG_SPLIT_DEFAULT = 0,
+    RG_SPLIT_REFUSE,  /* it fails with SPLIT [the default] */
+    RG_SPLIT_SYNC     /* it waits for what is queued there, then writes to MySQL itself */
+} rg_on_split;
+
+/* How safe a queued flush is when the call returns. */
+typedef enum rg_durability {
+    RG_DURABLE_DEFAULT = 0,
+    RG_DURABLE_FAST,    /* Redis has it [the default] */
+    RG_DURABLE_REPLICA, /* one replica of Redis has it too */
+    RG_DURABLE_FSYNC,   /* it is on Redis' disk */
+    RG_DURABLE_SYNC     /* it is in MySQL: not queued at all */
+} rg_durability;
+
+/* What a flush does that meets a queue at its bound. */
+typedef enum rg_when_full {
+    RG_FULL_DEFAULT = 0,
+    RG_FULL_REFUSE, /* it fails with BACKPRESSURE [the default when wait_ms is 0] */
+    RG_FULL_WAIT,   /* it waits wait_ms for room, then fails */
+    RG_FULL_SYNC    /* it writes to MySQL itself */
+} rg_when_full;
+
+/* What is done about a Redis that is unfit for a queue. */
+typedef enum rg_unfit {
+    RG_UNFIT_DEFAULT = 0,
+    RG_UNFIT_REFUSE, /* flush_async and consumers fail with CONFIG */
+    RG_UNFIT_WARN    /* it is only told, by rg_op_queue_warnings */
+} rg_unfit;
+
+/* Settings of the queue of one MySQL pool. Zero takes the default in brackets. */
+typedef struct rg_queue_opts {
+    uint32_t size;            /* sizeof(rg_queue_opts) */
+    const char *queue;        /* MySQL pool name ["default"] */
+    uint32_t partitions;      /* streams; operations of one are applied in order [1, at most 256] */
+    int32_t on_split;         /* rg_on_split */
+    int32_t durability;       /* rg_durability, of flushes that do not say */
+    int32_t when_full;        /* rg_when_full */
+    uint64_t max_len;         /* bounds of a stream: entries [rg_engine_opts.queue_max_len], */
+    uint64_t max_age_ms;      /* age of the oldest [none], */
+    uint64_t max_bytes;       /* memory [none] */
+    uint32_t wait_ms;         /* [rg_engine_opts.backpressure_wait_ms] */
+    uint64_t retain_ms;       /* how long applied entries are kept, to be applied again [0] */
+    uint32_t replica_ms;      /* how long a replica is waited for [1000] */
+    int32_t persistence;      /* rg_unfit: Redis keeps no append-only file [WARN] */
+} rg_queue_opts;
+
 RG_API rg_config *rg_config_new(const rg_engine_opts *opts, rg_err *err);
 RG_API void rg_config_free(rg_config *config); /* with everything it took; not after rg_engine_new */
 /* Adds a pool. EINVALID names the option. */
@@ -39,6 +87,8 @@ RG_API int rg_config_mysql(rg_config *config, const rg_pool_opts *opts, rg_err *
 RG_API int rg_config_replica(rg_config *config, const char *pool, const rg_pool_opts *opts,
                              rg_err *err);
 RG_API int rg_config_redis(rg_config *config, const rg_pool_opts *opts, rg_err *err);
+/* Settings of a queue; EINVALID names the option. */
+RG_API int rg_config_queue(rg_config *config, const rg_queue_opts *opts, rg_err *err);
 /* Takes the type, whatever it returns. */
 RG_API int rg_config_type(rg_config *config, rg_type *type, rg_err *err);
 

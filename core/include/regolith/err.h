@@ -41,7 +41,10 @@
     X(24, INTERNAL,         "a broken invariant of the library; please report it")             \
     X(25, UNEXPECTED_ROLLBACK, "a transaction that was to be committed was rolled back; cause says why")\
     X(26, SELF_DEADLOCK,    "the row was written by a suspended transaction of the same caller") \
-    X(27, LOCK_LOST,        "the lock is not held any more")
+    X(27, LOCK_LOST,        "the lock is not held any more")                                                \
+    X(28, SPLIT,            "the flush is not of one partition of the queue")                      \
+    X(29, DURABILITY,       "it is queued, but not as safely as was asked for")                    \
+    X(30, GAP,              "entries that MySQL has not seen are gone from the queue")
 /* clang-format on */
 #endif
 
@@ -73,7 +76,10 @@ typedef enum rg_code {
     RG_EINTERNAL = -24,
     RG_EUNEXPECTED_ROLLBACK = -25,
     RG_ESELF_DEADLOCK = -26,
-    RG_ELOCK_LOST = -27
+    RG_ELOCK_LOST = -27,
+    RG_ESPLIT = -28,
+    RG_EDURABILITY = -29,
+    RG_EGAP = -30
 } rg_code;
 
 /* Where the error came from. */

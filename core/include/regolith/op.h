@@ -95,6 +95,10 @@ typedef enum rg_flush_mode {
 } rg_flush_mode;
 /* A flush of what the items say. Items keep their order of addition as their number. */
 RG_API rg_op *rg_op_flush(rg_engine *engine, rg_session *s, int mode, rg_err *err);
+/* How an async flush is queued: rg_durability, rg_on_split; 0: as the queue is configured. */
+/* The async flush is queued at a time (ms since 1970), or, when that is 0, after a delay. */
+RG_API void rg_op_flush_later(rg_op *op, double at_ms, double delay_ms);
+RG_API void rg_op_flush_how(rg_op *op, int durability, int on_split);
 /* Adds an item; the builder's values are taken as the new row (insert, update; checked now), the
  * session's row in slot is what it was (update, delete). The number of the item, -1000 when an
  * update changes nothing (no item), or a negative code. */

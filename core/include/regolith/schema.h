@@ -140,6 +140,9 @@ typedef struct rg_type_opts {
     int32_t sharded;        /* 1: it is one */
     int32_t shard_in_id;    /* 1: its ids are those from shard << 43 on, so that an id tells the shard */
     uint32_t shard;         /* its number, 0 to 1023 */
+    /* Which partition of its queue an operation goes to; see rg_queue_opts. */
+    const char *queue_group; /* NULL: the entity's name; entities of one group share a partition */
+    const char *queue_by;    /* field whose value decides instead (NULL there: the group); NULL: none */
 } rg_type_opts;
 
 typedef struct rg_type rg_type;

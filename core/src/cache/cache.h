@@ -13,7 +13,7 @@
  *
  *   byte 0     state
  *   bytes 1-8  epoch when it was written; of another epoch V, N and L count as none
- *   then by state, from byte 9 on
+ *   then by state, from byte 9 on; of a stream id's second half the first 4 digits are its partition
  *   V  valid:    the packed row, or a lookup's ids (u64 each, ascending)
  *   N  absent:   nothing (rows only; a lookup without ids is V with no ids)
  *   P  pending:  9 stream id of the entry that will write it; 41 '1' verified: may become V, '0' not,
@@ -96,6 +96,8 @@ rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg_
 void rg__shared_free(rg__shared *s);
 rg__redis_pool *rg__shared_pool(const rg__shared *s);
 const char *rg__shared_prefix(const rg__shared *s);
+/* A connection of the pool; one that is new is asked first whose data its server has (cache/life.c). */
+int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_err *err);
 /* How long leases and marks last, ms; 0: the default (3000, 30000). Before first use. */
 void rg__shared_timing(rg__shared *s, uint32_t lease_ms, uint32_t mark_ms);
 
@@ -166,10 +168,11 @@ bool rg__shared_away(const rg__shared *s);
 /* Begins a new epoch: every entry but pending and marked ones counts as none. For failovers of
  * MySQL or Redis after which committed or acknowledged data may be gone. */
 int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err);
-/* For keys whose entries are suspect: ledger is the position ("ms-seq") that was read after the entries
- * were. Queued writes up to it are forgotten, the others belong to this epoch from now on. */
+/* For keys whose entries are suspect: ledgers are the positions ("ms-seq") of the queue's partitions,
+ * read after the entries were. Queued writes up to them are forgotten, the others belong to this epoch
+ * from now on. */
 int rg__shared_adopt(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
-                     uint64_t epoch, const char *ledger, rg_err *err);
+                     uint64_t epoch, const char (*ledgers)[48], uint32_t n_ledgers, rg_err *err);
 uint64_t rg__shared_epoch(const rg__shared *s); /* as far as it is known */
 /* A connection of the pool; on a new one it is asked first whose data it holds. */
 int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_err *err);
@@ -244,17 +247,25 @@ typedef struct rg__enqueue {
     rg__slice payload;     /* the stream entry, one field "d" */
     uint64_t max_len;      /* entries in the stream: EBACKPRESSURE at or above */
     const char *producer;  /* id of this process' producer */
+    bool keep;             /* remember it for a day, even when its answer came */
     uint64_t seq;          /* of this producer, rising: the same seq is not queued twice */
+    uint32_t part;         /* of the queue: which of its partitions the stream is, */
+    uint32_t n_parts;      /* and how many this process takes it to have; 0 as 1 */
+    const char *queue;     /* its name; may be NULL when it has one partition */
+    uint32_t replica_ms;   /* not 0: wait so long for one replica to have it, */
+    bool fsync;            /* or for the server's disk (needs WAITAOF) */
     rg__change *changes;
     size_t n_changes;
 } rg__enqueue;
 /* All checks before the first write. Rows with `before`: the entry must hold exactly that row (V or
  * P); else nothing is queued, RG_ECONFLICT, and *stale (n_changes bytes) tells which: 1 the entry
  * holds another row (current[i] gets it, one reference), 2 there is no entry (load it, try again).
- * Uncached types (no row cache) skip that check and get an unverified pending entry. EPENDING is
- * never returned; a row marked by an open transaction: ECONFLICT with stale 3 (wait and retry).
+ * Uncached types (no row cache) skip that check and get an unverified pending entry. A row marked by an open transaction: ECONFLICT with stale 3 (wait and retry).
  * *id gets "ms-seq" (48 bytes). A lost connection is retried with the same seq until the deadline,
- * then EUNAVAILABLE with err->cls RG_CLASS_AMBIGUOUS. Calls of one producer may overtake each
+ * then EUNAVAILABLE with err->cls RG_CLASS_AMBIGUOUS. EDURABILITY: it is queued and has its id, but
+ * what was waited for did not come. EPENDING: entries of unique values are suspect, adopt them first.
+ * EDUPLICATE_KEY: *stale is 1 for the change that takes a unique
+ * value of another row, applied or queued. Calls of one producer may overtake each
  * other: each (producer, seq) is remembered by itself, until a later call of this process says that
  * its answer came, or for a day. */
 int rg__shared_enqueue(rg__shared *s, const rg__ctx *ctx, rg__enqueue *q, uint8_t *stale,
@@ -268,11 +279,38 @@ typedef struct rg__applied {
     rg__key key;
     const rg_type *type;
     bool is_row;
+    uint32_t part; /* of the queue, whose ids these are: those of others say nothing about it */
     char id[48];  /* stream id of the last operation on this key in the batch */
     bool drop;
 } rg__applied;
 int rg__shared_applied(rg__shared *s, const rg__ctx *ctx, const rg__applied *keys, size_t n,
                        rg_err *err);
+
+/* ---- whether a server can be trusted with a queue (cache/fitness.c) ---- */
+typedef struct rg__fitness {
+    bool known;       /* it was told; else all is false */
+    bool appends;     /* has an append-only file */
+    bool syncs;       /* which is synced before each answer */
+    bool waitaof;     /* one can wait until it is synced */
+} rg__fitness;
+int rg__shared_fitness(rg__shared *s, const rg__ctx *ctx, rg__fitness *out, rg_err *err);
+
+/* ---- leases of a queue's partitions (cache/share.c) ---- */
+enum { RG__SHARE_PARTS = 256 };
+typedef struct rg__share {
+    uint32_t n_parts;                           /* of the queue by now */
+    bool held[RG__SHARE_PARTS];                 /* ours for lease_ms from now on */
+    bool fresh[RG__SHARE_PARTS];                /* since just now; it was nobody's */
+    unsigned long connection[RG__SHARE_PARTS];  /* fresh: to MySQL, of who held it before; 0 none */
+} rg__share;
+/* Renews what `owner` holds, gives back what is over its part, takes what is free. lease_ms 0: gives
+ * everything back. connections: the one to MySQL that works on each partition (0 none), or NULL. */
+int rg__shared_share(rg__shared *s, const rg__ctx *ctx, const char *queue, const char *owner,
+                     uint32_t lease_ms, uint32_t n_parts, const unsigned long *connections,
+                     rg__share *out, rg_err *err);
+/* How many partitions the queue has: as its producers see it, but not less than configured. */
+int rg__shared_parts(rg__shared *s, const rg__ctx *ctx, const char *queue, uint32_t configured,
+                     uint32_t *n_parts, rg_err *err);
 
 /* ---- coherence of the process tier (cache/coherence.c) ---- */
 /* A thread with two dedicated connections: CLIENT TRACKING ON BCAST REDIRECT, prefixes of rows and

@@ -37,17 +37,18 @@ static bool parse_hex(const char *p, uint64_t *v) {
 bool rg__id_from_hex(const char *hex, char id[48]) {
     uint64_t ms, seq;
     if (!parse_hex(hex, &ms) || !parse_hex(hex + 16, &seq)) return false;
+    seq &= (UINT64_C(1) << 48) - 1; /* without the partition */
     snprintf(id, 48, "%llu-%llu", (unsigned long long)ms, (unsigned long long)seq);
     return true;
 }
 
-bool rg__id_to_hex(const char *id, char hex[RG__ID_HEX]) {
+bool rg__id_to_hex(const char *id, uint32_t part, char hex[RG__ID_HEX]) {
     char *end, text[RG__ID_HEX + 1];
     unsigned long long ms = strtoull(id, &end, 10);
     if (end == id || *end != '-') return false;
     unsigned long long seq = strtoull(end + 1, &end, 10);
-    if (*end) return false;
-    snprintf(text, sizeof text, "%016llx%016llx", ms, seq);
+    if (*end || seq >> 48) return false;
+    snprintf(text, sizeof text, "%016llx%04x%012llx", ms, part & 0xffff, seq);
     memcpy(hex, text, RG__ID_HEX);
     return true;
 }

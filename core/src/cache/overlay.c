@@ -17,10 +17,14 @@ enum {
     RETRY_MIN_MS = 5,
     RETRY_MAX_MS = 100,
     WITHOUT_DEADLINE_MS = 30000,
+    WITHIN_MS = 500, /* for the answer to a command that waits by itself */
     NONE = -1,
     ANSWER_QUEUED = 0, /* what the script answers first */
     ANSWER_FULL = 1,
     ANSWER_STALE = 2,
+    ANSWER_PARTS = 3,
+    ANSWER_TAKEN = 4,
+    ANSWER_SUSPECT = 5,
 };
 
 /* All changes of one key: the script sees each key once. */
@@ -37,8 +41,10 @@ typedef struct enqueueing {
     size_t n;
     int32_t *next;  /* by change: the next one of the same key, or NONE */
     rg__args args;
-    rg__buf field, seq, kinds, sums;
+    rg__buf field, seq, kinds, sums, count;
+    char part[8];    /* four hex digits */
     rg__buf values;  /* entries and changes; arguments point into it, so it never grows */
+    rg_err unsafe;   /* code is not 0: queued, but what was waited for did not come */
     char wish[48];   /* the stream id that entries are made for; "" none */
     char head[RG__AT_PENDING]; /* of these entries */
     rg__name forget[RG__FORGET];
@@ -96,8 +102,12 @@ static int group_changes(enqueueing *e) {
 
 /* ---- arguments ---- */
 
+static const rg__index *index_of(const rg__change *c) {
+    return &c->type->indexes[c->key.space - c->type->space - 1];
+}
+
 static char kind_of(const rg__change *first, const rg__change *last) {
-    if (!first->is_row) return 'l';
+    if (!first->is_row) return index_of(first)->flags & RG_INDEX_UNIQUE ? 'k' : 'l';
     bool checked = first->type->cache_redis && (first->before || last->after);
     if (!checked) return last->after ? 'U' : 'X';
     if (!first->before) return 'i';
@@ -152,7 +162,7 @@ static void wish_for_id(enqueueing *e) {
     }
     memset(e->head, '0', sizeof e->head);
     memcpy(e->head + RG__AT_EPOCH, &epoch, sizeof epoch);
-    if (*e->wish && rg__id_to_hex(e->wish, hex)) memcpy(e->head + RG__AT_ID, hex, sizeof hex);
+    if (*e->wish && rg__id_to_hex(e->wish, e->q->part, hex)) memcpy(e->head + RG__AT_ID, hex, sizeof hex);
 }
 
 /* The next wish comes after this id. */
@@ -210,6 +220,11 @@ static void add_header(enqueueing *e) {
     rg__args_add(a, e->head + RG__AT_EPOCH, 8);
     rg__args_u64(a, e->n_forget);
     rg__args_add(a, e->n && values_size(e) / e->n > LARGE ? "1" : "0", 1);
+    rg__buf_fmt(&e->count, "#%s", e->q->queue ? e->q->queue : "");
+    rg__args_buf(a, &e->count);
+    rg__args_u64(a, e->q->n_parts ? e->q->n_parts : 1);
+    snprintf(e->part, sizeof e->part, "%04x", e->q->part & 0xffff);
+    rg__args_add(a, e->part, 4);
     for (uint32_t i = 0; i < e->n_forget; i++) rg__args_name(a, &e->forget[i]);
 }
 
@@ -230,7 +245,8 @@ static int prepare(enqueueing *e) {
 static void finish(enqueueing *e) {
     for (uint32_t i = 0; i < e->n_forget; i++) rg__free(e->forget[i].text);
     rg__args_deinit(&e->args);
-    rg__buf *const bufs[] = {&e->field, &e->seq, &e->kinds, &e->sums, &e->values};
+    rg__buf *const bufs[] = {&e->field, &e->seq, &e->kinds, &e->sums, &e->values,
+                            &e->count};
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) rg__buf_deinit(bufs[i]);
     rg__free(e->groups);
     rg__free(e->next);
@@ -243,6 +259,24 @@ static bool is_answer(const redisReply *r) {
            r->element[0]->type == REDIS_REPLY_INTEGER;
 }
 
+/* WAIT 1 ms, or WAITAOF 1 0 ms: how many have it. */
+static void wait_for_others(enqueueing *e, rg__redis *c, const rg__ctx *ctx) {
+    char ms[16];
+    rg__ctx longer = *ctx;
+    redisReply *r = NULL;
+    const char *replica[] = {"WAIT", "1", ms};
+    const char *disk[] = {"WAITAOF", "1", "0", ms};
+    snprintf(ms, sizeof ms, "%u", e->q->replica_ms);
+    longer.deadline_ms = rg__now_ms() + e->q->replica_ms + WITHIN_MS;
+    int rc = e->q->fsync ? rg__redis_command(c, &longer, &r, &e->unsafe, 4, disk, NULL)
+                         : rg__redis_command(c, &longer, &r, &e->unsafe, 3, replica, NULL);
+    const redisReply *n = rc == RG_OK && r->type == REDIS_REPLY_ARRAY && r->elements ? r->element[0] : r;
+    if (rc == RG_OK && (n->type != REDIS_REPLY_INTEGER || n->integer < 1))
+        rg__fail(&e->unsafe, RG_EDURABILITY, "%s has it after %s ms",
+                 e->q->fsync ? "no disk" : "no replica", ms);
+    freeReplyObject(r);
+}
+
 /* *sent: the script may have run although no answer came. */
 static int call(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sent, rg_err *err) {
     rg__redis *c = NULL;
@@ -250,9 +284,16 @@ static int call(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sen
     if (rc < 0) return rc;
     rc = rg__script_call(c, ctx, &enqueue, e->nkeys, e->args.n, e->args.argv, e->args.lens, reply,
                          err);
+    bool wait = rc == RG_OK && e->q->replica_ms && is_answer(*reply) &&
+                (*reply)->element[0]->integer == ANSWER_QUEUED;
+    if (wait) wait_for_others(e, c, ctx);
     rg__redis_release(c);
     if (rc == RG_OK && !is_answer(*reply))
         rc = rg__fail(err, RG_ECORRUPT, "ENQUEUE did not answer");
+    if (rc == RG_EUNAVAILABLE && err->cls == RG_CLASS_WAIT && strstr(err->message, "OOM")) {
+        rg__err_prefix(err, "Redis has no memory for the queue: ");
+        err->code = rc = RG_EBACKPRESSURE;
+    }
     bool lost = rc == RG_EUNAVAILABLE || rc == RG_ETIMEOUT || rc == RG_ECLOSED || rc == RG_ECORRUPT;
     *sent |= lost && err->cls != RG_CLASS_WAIT;
     return rc;
@@ -305,8 +346,15 @@ static int queued(enqueueing *e, const redisReply *r, bool once, char id[48], rg
     memcpy(id, r->element[1]->str, (size_t)r->element[1]->len + 1);
     learn_id(e->s, id, r->element[2]->integer);
     if (r->element[3]->len == 8) rg__shared_learn(e->s, rg__epoch_of(r->element[3]->str));
-    if (once) remember_to_forget(e);
-    return RG_OK;
+    if (once && !e->q->keep) remember_to_forget(e);
+    if (!e->unsafe.code) return RG_OK;
+    if (err) *err = e->unsafe;
+    rg__err_prefix(err, "the operations are queued, but not as safely as was asked for: ");
+    if (!err) return RG_EDURABILITY;
+    err->code = RG_EDURABILITY;
+    err->cls = RG_CLASS_NONE;
+    err->retriable = 0;
+    return RG_EDURABILITY;
 }
 
 /* A row that cannot be read is to be loaded, which replaces it. */
@@ -332,6 +380,32 @@ static int conflict(enqueueing *e, const redisReply *r, uint8_t *stale, rg_block
     return rg__fail(err, RG_ECONFLICT, "rows changed since they were read");
 }
 
+static int other_parts(const enqueueing *e, const redisReply *r, rg_err *err) {
+    long long n = r->elements > 1 ? r->element[1]->integer : 0;
+    rg__fail(err, RG_ECONFIG, "queue %s has %lld partitions, not %u, until all that was queued is "
+                              "applied", e->q->queue ? e->q->queue : "", n, e->q->n_parts);
+    if (err) err->retriable = 1;
+    return RG_ECONFIG;
+}
+
+/* Another row has the value, or is queued to get it. */
+static int taken(const enqueueing *e, const redisReply *r, uint8_t *stale, rg_err *err) {
+    long long at = r->elements > 1 ? r->element[1]->integer : 0;
+    if (at < 1 || (size_t)at > e->n) return rg__fail(err, RG_ECORRUPT, "ENQUEUE told no key");
+    int32_t i = e->groups[at - 1].first;
+    while (!e->q->changes[i].add && e->next[i] != NONE) i = e->next[i];
+    const rg__change *c = &e->q->changes[i];
+    stale[i] = 1;
+    rg__fail(err, RG_EDUPLICATE_KEY,
+             "%s: another row has this value of unique index %s, or is queued to get it",
+             c->type->name, index_of(c)->name);
+    rg__err_set_entity(err, c->type->name);
+    if (!err) return RG_EDUPLICATE_KEY;
+    snprintf(err->index, sizeof err->index, "%s", index_of(c)->name);
+    err->cls = RG_CLASS_PERMANENT;
+    return RG_EDUPLICATE_KEY;
+}
+
 static int conclude(enqueueing *e, const redisReply *r, bool once, uint8_t *stale,
                     rg_block **current, char id[48], rg_err *err) {
     switch (r->element[0]->integer) {
@@ -340,6 +414,9 @@ static int conclude(enqueueing *e, const redisReply *r, bool once, uint8_t *stal
         return rg__fail(err, RG_EBACKPRESSURE, "the queue holds %llu entries, its bound",
                         (unsigned long long)e->q->max_len);
     case ANSWER_STALE: return conflict(e, r, stale, current, err);
+    case ANSWER_PARTS: return other_parts(e, r, err);
+    case ANSWER_TAKEN: return taken(e, r, stale, err);
+    case ANSWER_SUSPECT: return rg__fail(err, RG_EPENDING, "unique values of an earlier epoch");
     default: return rg__fail(err, RG_ECORRUPT, "ENQUEUE answered something else");
     }
 }
@@ -368,7 +445,7 @@ int rg__shared_enqueue(rg__shared *s, const rg__ctx *ctx, rg__enqueue *q, uint8_
 static bool add_applied(const rg__applied *k, rg__args *a, rg__buf *ids, rg__buf *kinds,
                         rg__buf *ttls) {
     char hex[RG__ID_HEX];
-    if (!k->key.text || !rg__id_to_hex(k->id, hex)) return false;
+    if (!k->key.text || !rg__id_to_hex(k->id, k->part, hex)) return false;
     rg__args_add(a, k->key.text, k->key.len);
     rg__buf_add(ids, hex, sizeof hex);
     rg__buf_char(kinds, k->drop ? 'd' : 'a');

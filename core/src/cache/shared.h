@@ -68,6 +68,9 @@ struct rg__shared {
     pthread_mutex_t forget_lock; /* guards the two that follow; innermost */
     rg__name forget[RG__FORGET];
     uint32_t n_forget;
+    rg__fitness fitness;       /* fitness.c; under forget_lock, too */
+    int64_t fitness_at_ms;     /* 0: not looked at */
+    uint64_t fitness_epoch;
 };
 
 /* ---- args.c: arguments of a command ---- */
@@ -105,7 +108,7 @@ bool rg__entry_read(const rg_type *t, bool is_row, const rg__key *key, rg__slice
 /* A row out of V or P, checked; NULL when there is none. */
 rg_block *rg__entry_row(const rg_type *t, uint64_t id, rg__slice bytes);
 /* "ms-seq" and 32 hex digits; false when it is none. */
-bool rg__id_to_hex(const char *id, char hex[RG__ID_HEX]);
+bool rg__id_to_hex(const char *id, uint32_t part, char hex[RG__ID_HEX]);
 bool rg__id_from_hex(const char *hex, char id[48]);
 
 /* ---- life.c: does the data belong to the server that answers? ----

@@ -70,7 +70,8 @@ static int forget_silent(rg__shared *s, rg__redis *c, const rg__ctx *ctx, int64_
     rg__args_add(&a, "HDEL", 4);
     rg__args_name(&a, &s->producers_key);
     for (size_t i = 0; i + 1 < pairs->elements; i += 2)
-        if (strtoll(pairs->element[i + 1]->str, NULL, 10) < now_ms - SILENT_MS)
+        if (pairs->element[i]->str[0] != '#' && /* partitions of a queue */
+            strtoll(pairs->element[i + 1]->str, NULL, 10) < now_ms - SILENT_MS)
             rg__args_add(&a, pairs->element[i]->str, pairs->element[i]->len);
     redisReply *r = NULL;
     int rc = a.failed ? rg__fail_memory(err) : RG_OK;

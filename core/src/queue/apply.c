@@ -235,6 +235,7 @@ static int run_statement(wave *w, const member *m, size_t n, rg_err *err) {
     for (size_t i = 0; i < n; i++) {
         w->pointers[i] = m[i].op->row ? m[i].op->row->data : NULL;
         w->ids[i] = m[i].op->id;
+        rg__kill_row(m[i].op->id);
         w->expected[i] = m[i].op->expected;
     }
     rg__kill_point(RG__KILL_STATEMENT);
@@ -340,6 +341,7 @@ static int update_one(rg__mysql *c, const rg__ctx *ctx, const rg__qdecoded *op, 
 }
 
 int rg__apply_one(rg__mysql *c, const rg__ctx *ctx, rg__qdecoded *op, rg_err *err) {
+    rg__kill_row(op->id);
     rg__kill_point(RG__KILL_STATEMENT);
     if (op->expect && op->write != RG_INSERT) return expect_one(c, ctx, op, err);
     if (op->write == RG_UPDATE) return update_one(c, ctx, op, err);

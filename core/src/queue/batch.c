@@ -67,11 +67,14 @@ static size_t count_entries(const rg__window *w, size_t max_ops, size_t max_byte
     size_t ops = 0;
     size_t bytes = 0;
     size_t n = 0;
+    uint64_t epoch = 0;
     for (; w->at + n < w->n; n++) {
         const rg__stream_entry *e = &w->entries[w->at + n];
         ops += rg__payload_count(e->payload);
         bytes += e->payload.len;
         if (n > 0 && (ops > max_ops || bytes > max_bytes)) break;
+        if (e->epoch && epoch && e->epoch != epoch) break; /* the ledger turns in between */
+        if (e->epoch) epoch = e->epoch;
     }
     return n;
 }
@@ -94,6 +97,13 @@ void rg__batch_deinit(rg__batch *b) {
     rg__free(b->tasks);
     rg__free(b->payloads);
     *b = (rg__batch){0};
+}
+
+int rg__batch_condemn(rg__batch *b, const rg_err *why, rg_err *err) {
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < b->n; i++)
+        if (b->tasks[i].fate == RG__FATE_GOOD) rc = condemn(b, &b->tasks[i], RG__FATE_DEAD, why, err);
+    return rc;
 }
 
 /* ---- order behind dead letters ---- */

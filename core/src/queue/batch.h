@@ -14,6 +14,7 @@ typedef struct rg__batch {
     size_t n, cap;
     size_t n_dead;         /* tasks that are not GOOD */
     rg__pos last;          /* id of the last entry */
+    bool careful;          /* one entry, as somebody died of some like it */
     bool singly;           /* some operation is bad: apply them one by one */
     bool resolved;         /* its COMMIT was found in the ledger, and may have been a rival's */
     rg__changes tables;    /* generations of the tables that it writes, when searches of them are cached */
@@ -27,6 +28,8 @@ typedef struct rg__batch {
 int rg__batch_make(rg__batch *b, const rg__queue *q, const rg__window *w, size_t max_ops,
                    size_t max_bytes, rg_err *err);
 void rg__batch_deinit(rg__batch *b);
+/* Makes every good operation a dead one. */
+int rg__batch_condemn(rg__batch *b, const rg_err *why, rg_err *err);
 
 /* ---- within the transaction that has locked the ledger ---- */
 /* Parks what may not overtake a dead letter of the same row. */
@@ -56,6 +59,9 @@ int rg__batch_note(const rg__batch *b, rg__dead *dead, rg_err *err);
  * is not known what became of which. */
 int rg__batch_tell(const rg__batch *b, bool drop, const rg__queue *q, const rg__ctx *ctx,
                    rg_err *err);
+
+/* Drops what the caches hold of a batch's rows: they knew nothing of its being applied again. */
+int rg__batch_forget(const rg__batch *b, const rg__queue *q, const rg__ctx *ctx, rg_err *err);
 
 /* True for what would fail the same way for ever. */
 static inline bool rg__is_permanent(const rg_err *err) { return err->cls == RG_CLASS_PERMANENT; }

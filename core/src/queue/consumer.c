@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "queue/batch.h"
+#include "queue/deaths.h"
 #include "queue/outbox.h"
 
 enum {
@@ -18,11 +19,14 @@ enum {
     SETTLE_AT_ONCE = 64,       /* entries */
     WAIT_SLICE_MS = 1000,
     ANSWER_MS = 150,           /* left of the deadline: Redis is not exact when it waits */
-    MOVES = 3                  /* times that a rival may be quicker before a step ends */
+    MOVES = 3,                 /* times that a rival may be quicker before a step ends */
+    PARENT_MS = 3000,          /* how long a foreign key may wait for another partition's row */
+    PAUSED_MS = 200,           /* between two looks at a queue that is paused */
+    PARENT_PAUSE_MS = 20       /* between two tries of that */
 };
 
 /* What a try came to, besides errors. */
-enum { DONE = 0, MOVED, AGAIN };
+enum { DONE = 0, MOVED, AGAIN, FENCED, HELD, PAUSED, RETHINK };
 
 struct rg__consumer {
     const rg__queue *q;
@@ -30,14 +34,27 @@ struct rg__consumer {
     rg__window window;
     rg__dead dead;
     rg__pos at;           /* the ledger, as far as it is known; everything up to it has been told */
-    uint64_t epoch;       /* of Redis, when the window was read */
+    uint64_t window_epoch; /* of Redis, when the window was read */
     bool trusted;         /* nothing has happened since that may have moved the ledger */
     size_t limit;         /* operations aimed at in one transaction */
     int64_t applying_us;  /* time of the last batch's statements */
     size_t max_bytes;     /* payload bytes in one transaction: half of a packet */
     size_t entry_bytes;   /* running mean */
     unsigned untrimmed;   /* batches */
+    bool again;           /* applies kept entries again: MySQL went back */
+    uint64_t epoch;       /* the ledger's: entries of a later one need a turn first */
+    uint64_t redis_epoch; /* when things were found out: another Redis changes everything */
+    uint64_t fence;       /* under which the partition is leased; 0: it is not */
+    bool lost;            /* a later fence was met */
+    bool paused;          /* when last looked at; until held_until_ms */
+    int64_t held_since_ms, held_until_ms; /* waits for a row of another partition; 0: not */
+    unsigned long connection; /* the last one's number */
+    void (*on_connection)(void *arg, unsigned long id);
+    void *on_connection_arg;
     rg__consumer_totals totals;
+    rg__deaths deaths;
+    bool killer;          /* the batch is what others died of, and is not applied */
+    bool deaths_known;    /* read since it was last in doubt where things stand */
     uint64_t *letters;    /* that the step has written */
     size_t n_letters, letters_cap;
 };
@@ -73,29 +90,91 @@ void rg__consumer_free(rg__consumer *c) {
     rg__free(c);
 }
 
-const uint64_t *rg__consumer_letters(const rg__consumer *c, size_t *n) {
-    *n = c->n_letters;
-    return c->letters;
+int rg__consumer_letters(rg__consumer *c, int (*take)(void *arg, uint64_t number), void *arg) {
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < c->n_letters; i++) rc = take(arg, c->letters[i]);
+    c->n_letters = 0;
+    return rc;
 }
 
 rg__consumer_totals rg__consumer_totals_get(const rg__consumer *c) { return c->totals; }
 
 static void distrust(rg__consumer *c) {
     c->trusted = false;
+    c->deaths_known = false;
     rg__window_clear(&c->window);
+}
+
+void rg__consumer_distrust(rg__consumer *c) { distrust(c); }
+bool rg__consumer_lost(const rg__consumer *c) { return c->lost; }
+int64_t rg__consumer_held_until(const rg__consumer *c) { return c->held_until_ms; }
+
+void rg__consumer_on_connection(rg__consumer *c, void (*fn)(void *arg, unsigned long id), void *arg) {
+    c->on_connection = fn;
+    c->on_connection_arg = arg;
+}
+
+bool rg__consumer_at(const rg__consumer *c, uint64_t *ms, uint64_t *seq) {
+    *ms = c->at.ms;
+    *seq = c->at.seq;
+    return c->trusted;
+}
+
+static void note_connection(rg__consumer *c, const rg__mysql *m) {
+    unsigned long id = rg__mysql_thread_id(m);
+    if (id == c->connection) return;
+    c->connection = id;
+    if (c->on_connection) c->on_connection(c->on_connection_arg, id);
+}
+
+int rg__consumer_fence(rg__consumer *c, const rg__ctx *ctx, rg_err *err) {
+    rg__mysql *m = NULL;
+    uint64_t fence = 0;
+    distrust(c);
+    int rc = rg__mysql_acquire(c->q->mysql, ctx, &m, err);
+    if (rc < 0) return rc;
+    note_connection(c, m);
+    rc = rg__ledger_fence(c->q, m, ctx, &fence, err);
+    if (rc < 0 && err->cls == RG_CLASS_AMBIGUOUS) {
+        rg__mysql_poison(m);
+        err->cls = RG_CLASS_RECONNECT; /* another fence is as good */
+    }
+    rg__mysql_release(m);
+    if (rc < 0) return rc;
+    c->fence = fence;
+    c->lost = false;
+    return RG_OK;
 }
 
 /* ---- where things stand: at the start, after errors, and when a rival was at work ---- */
 
 static int read_ledger(rg__consumer *c, const rg__ctx *ctx, rg_err *err) {
     rg__mysql *m = NULL;
+    rg__ledger row = {0};
     int rc = rg__mysql_acquire(c->q->mysql, ctx, &m, err);
     if (rc < 0) return rc;
     c->max_bytes = rg__mysql_max_packet(m) / 2;
-    rc = rg__ledger_read(c->q, m, ctx, &c->at, NULL, err);
+    rc = rg__ledger_look(c->q, m, ctx, &row, err);
+    c->at = row.at;
+    c->epoch = row.epoch;
     if (rc >= 0) rc = rg__dead_load(&c->dead, c->q, m, ctx, err);
     if (rc < 0 && rg__is_missing_table(err)) rc = RG_OK;
     rg__mysql_release(m);
+    return rc;
+}
+
+/* MySQL may have gone back, with its ledger, to before what has been removed from the stream. */
+static int check_gap(const rg__consumer *c, const rg__ctx *ctx, rg__pos trimmed, rg_err *err) {
+    char at[RG__POS_TEXT], gone[RG__POS_TEXT];
+    if (!c->at.ms && !c->at.seq) return RG_OK; /* a ledger that was just made */
+    if (rg__pos_compare(c->at, trimmed) >= 0) return RG_OK;
+    rg__count(ctx->metrics, RG__C_QUEUE_GAPS, 1);
+    rg__pos_format(c->at, at);
+    rg__pos_format(trimmed, gone);
+    int rc = rg__fail(err, RG_EGAP, "MySQL has applied entries up to %s, but those up to %s are gone from "
+                                "stream %s: was an older state of the database restored?",
+                  at, gone, c->q->stream);
+    err->cls = RG_CLASS_WAIT;
     return rc;
 }
 
@@ -114,14 +193,84 @@ static int settle_some(rg__consumer *c, const rg__ctx *ctx, bool *more, rg_err *
     return rc;
 }
 
+static rg__pos before(rg__pos p) {
+    return p.seq ? (rg__pos){p.ms, p.seq - 1} : (rg__pos){p.ms - 1, UINT64_MAX};
+}
+
+/* The ledger goes on to a later epoch of Redis. Entries of that up to the ledger were queued on a Redis
+ * that had lost the tail, and the time, of the one before it: they are not applied, so the ledger goes
+ * back to before them. Entries of earlier epochs come before them, as ids rise. */
+static int turn_on(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, uint64_t epoch, rg_err *err) {
+    rg__ledger row;
+    rg__pos first = {0, 0};
+    int rc = rg__ledger_lock(c->q, m, ctx, &row, err);
+    if (rc < 0) return rc;
+    if (row.epoch && row.epoch < epoch)
+        rc = rg__stream_first_later(c->q, ctx, row.at, row.epoch, &first, err);
+    bool skipped = first.ms || first.seq;
+    if (rc >= 0 && row.epoch < epoch)
+        rc = rg__ledger_turn(c->q, m, ctx, epoch, skipped ? before(first) : row.at, err);
+    if (rc >= 0) rc = rg__mysql_commit(m, ctx, err);
+    else rg__mysql_rollback(m, ctx);
+    if (rc >= 0 && skipped) rg__count(ctx->metrics, RG__C_QUEUE_SKIPPED, 1);
+    return rc;
+}
+
+/* An unknown COMMIT is a failure: the next step reads what became of it. */
+static int turn(rg__consumer *c, const rg__ctx *ctx, uint64_t epoch, rg_err *err) {
+    rg__mysql *m = NULL;
+    int rc = rg__mysql_acquire(c->q->mysql, ctx, &m, err);
+    if (rc < 0) return rc;
+    rc = turn_on(c, m, ctx, epoch, err);
+    if (rc < 0 && err->cls == RG_CLASS_AMBIGUOUS) rg__mysql_poison(m);
+    rg__mysql_release(m);
+    return rc;
+}
+
+/* Before anything up to the ledger counts as applied. */
+static int check_skipped(rg__consumer *c, const rg__ctx *ctx, rg_err *err) {
+    rg__pos first;
+    if (!c->epoch) return RG_OK;
+    int rc = rg__stream_first_later(c->q, ctx, c->at, c->epoch, &first, err);
+    if (rc < 0 || (!first.ms && !first.seq)) return rc;
+    rc = rg__window_fetch(&c->window, c->q, ctx, before(first), 1, 0, err);
+    uint64_t epoch = rc >= 0 && c->window.n ? c->window.entries[0].epoch : 0;
+    rg__window_clear(&c->window);
+    if (rc >= 0 && epoch > c->epoch) rc = turn(c, ctx, epoch, err);
+    return rc < 0 ? rc : read_ledger(c, ctx, err);
+}
+
+/* Entries that were applied once and are kept come before those that were not. */
+static int look_for_kept(rg__consumer *c, const rg__ctx *ctx, rg_err *err) {
+    char name[320];
+    rg__pos last = {0, 0};
+    rg__queue kept = *c->q;
+    kept.stream = (char *)(uintptr_t)rg__stream_kept(c->q, name);
+    c->again = false;
+    if (!c->q->rules.retain_ms || (!c->at.ms && !c->at.seq)) return RG_OK;
+    int rc = rg__stream_last(&kept, ctx, &last, err);
+    c->again = rc >= 0 && rg__pos_compare(last, c->at) > 0;
+    return rc;
+}
+
 static int find_out(rg__consumer *c, const rg__ctx *ctx, rg_err *err) {
     bool more = true;
-    int rc = read_ledger(c, ctx, err);
+    rg__pos trimmed;
+    int rc = rg__stream_trimmed(c->q, ctx, &trimmed, err); /* first: rivals move both */
+    c->redis_epoch = rg__shared_epoch(c->q->shared);
+    if (rc >= 0) rc = read_ledger(c, ctx, err);
+    if (rc >= 0) rc = check_gap(c, ctx, trimmed, err);
+    if (rc >= 0) rc = look_for_kept(c, ctx, err);
     if (rc >= 0) rc = rg__stream_raise(c->q, ctx, c->at, err);
+    if (rc >= 0) rc = check_skipped(c, ctx, err);
     while (rc >= 0 && more) rc = settle_some(c, ctx, &more, err);
     rg__window_clear(&c->window);
     c->trusted = rc >= 0;
     return rc;
+}
+
+static bool is_trusted(const rg__consumer *c) {
+    return c->trusted && c->redis_epoch == rg__shared_epoch(c->q->shared);
 }
 
 /* ---- reading ahead ---- */
@@ -138,14 +287,27 @@ static void measure_window(rg__consumer *c) {
     if (c->window.n) c->entry_bytes = (c->entry_bytes + bytes / c->window.n) / 2;
 }
 
+static int fetch_kept(rg__consumer *c, const rg__ctx *ctx, uint32_t n, rg_err *err) {
+    char name[320];
+    rg__queue kept = *c->q;
+    kept.stream = (char *)(uintptr_t)rg__stream_kept(c->q, name);
+    return rg__window_fetch(&c->window, &kept, ctx, c->at, n, 0, err);
+}
+
 /* Reading twice is harmless, so a connection that turns out to be dead is not worth an error. */
 static int fetch(rg__consumer *c, const rg__ctx *ctx, int wait_ms, rg_err *err) {
     uint32_t n = window_size(c);
+    if (c->again) {
+        int kept = fetch_kept(c, ctx, n, err);
+        c->window_epoch = rg__shared_epoch(c->q->shared);
+        if (kept < 0 || c->window.n) return kept;
+        c->again = false;
+    }
     int rc = rg__window_fetch(&c->window, c->q, ctx, c->at, n, wait_ms, err);
     if (rc < 0 && err->cls == RG_CLASS_RECONNECT && rc != RG_ETIMEOUT)
         rc = rg__window_fetch(&c->window, c->q, ctx, c->at, n, wait_ms, err);
     if (rc >= 0) measure_window(c);
-    c->epoch = rg__shared_epoch(c->q->shared);
+    c->window_epoch = rg__shared_epoch(c->q->shared);
     return rc;
 }
 
@@ -154,13 +316,22 @@ static int wait_for_entries(rg__consumer *c, const rg__ctx *ctx, int64_t until_m
     for (;;) {
         int left = rg__left_ms(until_ms);
         int rc = fetch(c, ctx, left > WAIT_SLICE_MS ? WAIT_SLICE_MS : left, err);
-        if (rc < 0 || c->window.n || rg__left_ms(until_ms) == 0) return rc;
+        if (rc < 0 || c->window.n || !is_trusted(c) || rg__left_ms(until_ms) == 0) return rc;
     }
 }
 
 /* ---- one try at a batch ---- */
 
-static int apply(rg__batch *b, rg__mysql *m, const rg__ctx *ctx, rg_err *err) {
+/* The row that a foreign key asks for may be queued in another partition. */
+static bool may_wait_for_parent(rg__consumer *c) {
+    if (c->q->n_parts <= 1) return false;
+    int64_t now = rg__now_ms();
+    if (!c->held_since_ms) c->held_since_ms = now;
+    c->held_until_ms = now + PARENT_PAUSE_MS;
+    return now - c->held_since_ms < PARENT_MS;
+}
+
+static int apply(rg__consumer *c, rg__batch *b, rg__mysql *m, const rg__ctx *ctx, rg_err *err) {
     if (b->singly) {
         rg__kill_point(RG__KILL_SINGLY);
         int rc = rg__batch_apply_singly(b, m, ctx, err);
@@ -169,6 +340,7 @@ static int apply(rg__batch *b, rg__mysql *m, const rg__ctx *ctx, rg_err *err) {
     int rc = rg__apply_waves(m, ctx, b->tasks, b->n, err);
     if (rc >= 0) return DONE;
     if (!rg__is_permanent(err)) return rc;
+    if (err->code == RG_EFOREIGN_KEY && may_wait_for_parent(c)) return HELD;
     b->singly = true;
     return AGAIN;
 }
@@ -176,7 +348,7 @@ static int apply(rg__batch *b, rg__mysql *m, const rg__ctx *ctx, rg_err *err) {
 static int transact(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *b, rg_err *err) {
     int64_t started_us = rg__now_us();
     int rc = rg__batch_park(b, &c->dead, c->q, m, ctx, err);
-    if (rc >= 0) rc = apply(b, m, ctx, err);
+    if (rc >= 0) rc = apply(c, b, m, ctx, err);
     c->applying_us = rg__now_us() - started_us;
     if (rc != DONE) return rc;
     rg__kill_point(RG__KILL_APPLIED);
@@ -230,22 +402,44 @@ static void adapt(rg__consumer *c, const rg__batch *b) {
  * that they are about to change: then nothing is changed, and the queue is read again. */
 static int confirm(const rg__consumer *c, const rg__ctx *ctx, rg_err *err) {
     bool same = false;
-    int rc = rg__shared_confirm(c->q->shared, ctx, c->epoch, &same, err);
+    int rc = rg__shared_confirm(c->q->shared, ctx, c->window_epoch, &same, err);
     return rc < 0 ? rc : same ? DONE : MOVED;
+}
+
+/* Once three have died of a batch, or so: its entries one by one; then what the last one died of. The
+ * count is read under the ledger's lock, when nobody else can be in the middle of these entries. */
+static bool is_suspect(rg__consumer *c, const rg__ctx *ctx, const rg__batch *b) {
+    if (c->cfg.max_deaths == 0) return false;
+    if (!c->deaths_known) rg__deaths_load(&c->deaths, c->q, ctx);
+    c->deaths_known = true;
+    return rg__deaths_at(&c->deaths, c->at) + 1 >= c->cfg.max_deaths && !b->careful;
+}
+
+static int transact_noted(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *b,
+                          bool *unknown, rg_err *err) {
+    bool noted = c->cfg.max_deaths != 0;
+    if (noted) rg__deaths_note(&c->deaths, c->q, ctx, c->at, b->last);
+    int rc = transact(c, m, ctx, b, err);
+    if (rc == DONE) rc = rg__batch_mark(b, c->q, ctx, err);
+    if (rc == DONE) rc = confirm(c, ctx, err);
+    if (rc == DONE) rc = commit(m, ctx, unknown, err);
+    if (noted) rg__deaths_settle(&c->deaths, c->q, ctx, rc == DONE);
+    return rc;
 }
 
 static int try_on(rg__consumer *c, rg__mysql *m, const rg__ctx *ctx, rg__batch *b, bool *unknown,
                   rg_err *err) {
-    rg__pos at = {0, 0};
-    int rc = rg__ledger_begin(c->q, m, ctx, &at, err);
+    rg__ledger row = {0};
+    int rc = rg__ledger_lock(c->q, m, ctx, &row, err);
     if (rc < 0) return rc;
     int64_t started_us = rg__now_us();
     rg__kill_point(RG__KILL_BEGUN);
-    rc = rg__pos_compare(at, c->at) == 0 ? transact(c, m, ctx, b, err) : MOVED;
-    if (rc == DONE) rc = rg__batch_mark(b, c->q, ctx, err);
-    if (rc == DONE) rc = confirm(c, ctx, err);
-    if (rc == DONE) rc = commit(m, ctx, unknown, err);
-    else rg__mysql_rollback(m, ctx);
+    if (c->fence && row.fence > c->fence) rc = FENCED;
+    else if (row.paused) rc = PAUSED;
+    else if (rg__pos_compare(row.at, c->at) != 0) rc = MOVED;
+    else if (is_suspect(c, ctx, b)) rc = RETHINK;
+    else rc = transact_noted(c, m, ctx, b, unknown, err);
+    if (rc != DONE) rg__mysql_rollback(m, ctx);
     if (rc != DONE) return rc;
     rg__observe(ctx->metrics, RG__H_BATCH_SECONDS, rg__now_us() - started_us);
     adapt(c, b);
@@ -259,6 +453,7 @@ static int try_batch(rg__consumer *c, const rg__ctx *ctx, rg__batch *b, rg_err *
     if (rc >= 0) rc = rg__mysql_acquire(c->q->mysql, ctx, &m, err);
     if (rc < 0) return rc;
     unsigned long id = rg__mysql_thread_id(m);
+    note_connection(c, m);
     rc = try_on(c, m, ctx, b, &unknown, err);
     rg__mysql_release(m);
     bool known = !unknown; /* the marks of what stays unknown expire, and are healed */
@@ -302,6 +497,7 @@ static void tidy(rg__consumer *c, const rg__ctx *ctx, const rg__batch *b) {
     rg__err_clear(&ignored);
     int rc = rg__batch_note(b, &c->dead, &ignored);
     if (rc >= 0) rc = rg__batch_tell(b, false, c->q, ctx, &ignored);
+    if (rc >= 0 && c->again) rc = rg__batch_forget(b, c->q, ctx, &ignored);
     rg__kill_point(RG__KILL_TOLD);
     c->untrimmed++;
     c->totals.lag -= c->totals.lag < b->n_entries ? c->totals.lag : b->n_entries;
@@ -336,20 +532,51 @@ static void account(rg__consumer *c, const rg__ctx *ctx, const rg__batch *b) {
     rg__count(ctx->metrics, RG__C_DEAD_OPS, b->n_dead);
 }
 
+/* An entry that keeps ending processes is none that may be applied. */
+static int condemn_killer(rg__consumer *c, rg__batch *b, uint32_t deaths, rg_err *err) {
+    rg_err why;
+    rg__fail(&why, RG_EINTERNAL, "%u consumers ended while they applied it", deaths);
+    why.cls = RG_CLASS_PERMANENT;
+    c->killer = true;
+    return rg__batch_condemn(b, &why, err);
+}
+
+static int make_batch(rg__consumer *c, rg__batch *b, rg_err *err) {
+    uint32_t deaths = c->cfg.max_deaths ? rg__deaths_at(&c->deaths, c->at) : 0;
+    bool careful = deaths && deaths + 1 >= c->cfg.max_deaths;
+    c->killer = false;
+    int rc = rg__batch_make(b, c->q, &c->window, careful ? 1 : c->limit, c->max_bytes, err);
+    b->careful = careful;
+    return rc >= 0 && careful && deaths >= c->cfg.max_deaths ? condemn_killer(c, b, deaths, err) : rc;
+}
+
+static void finish_batch(rg__consumer *c, const rg__ctx *ctx, const rg__batch *b, uint64_t *done) {
+    c->at = b->last;
+    c->window.at += b->n_entries;
+    c->held_since_ms = c->held_until_ms = 0;
+    c->paused = false;
+    if (c->killer) rg__deaths_forget(&c->deaths, c->q, ctx);
+    account(c, ctx, b);
+    if (b->resolved) distrust(c);
+    else tidy(c, ctx, b);
+    *done = b->n;
+}
+
 static int run_batch(rg__consumer *c, const rg__ctx *ctx, uint64_t *done, rg_err *err) {
-    rg__batch b = {0};
-    rg__kill_point(RG__KILL_FETCHED);
-    int rc = rg__batch_make(&b, c->q, &c->window, c->limit, c->max_bytes, err);
-    if (rc >= 0) rc = apply_batch(c, ctx, &b, err);
-    if (rc == DONE) {
-        c->at = b.last;
-        c->window.at += b.n_entries;
-        account(c, ctx, &b);
-        if (b.resolved) distrust(c);
-        else tidy(c, ctx, &b);
-        *done = b.n;
-    }
-    rg__batch_deinit(&b);
+    int rc;
+    do {
+        rg__batch b = {0};
+        rg__kill_point(RG__KILL_FETCHED);
+        uint64_t epoch = c->window.entries[c->window.at].epoch;
+        if (epoch > c->epoch) {
+            int turned = turn(c, ctx, epoch, err);
+            return turned < 0 ? turned : MOVED;
+        }
+        rc = make_batch(c, &b, err);
+        if (rc >= 0) rc = apply_batch(c, ctx, &b, err);
+        if (rc == DONE) finish_batch(c, ctx, &b, done);
+        rg__batch_deinit(&b);
+    } while (rc == RETHINK);
     return rc;
 }
 
@@ -358,11 +585,22 @@ static int run_batch(rg__consumer *c, const rg__ctx *ctx, uint64_t *done, rg_err
 static int step(rg__consumer *c, const rg__ctx *ctx, int64_t until_ms, uint64_t *done,
                 rg_err *err) {
     for (int moves = 0;; moves++) {
-        int rc = c->trusted ? RG_OK : find_out(c, ctx, err);
+        int rc = is_trusted(c) ? RG_OK : find_out(c, ctx, err);
         if (rc >= 0) rc = wait_for_entries(c, ctx, until_ms, err);
+        if (rc >= 0 && !is_trusted(c) && moves++ < MOVES) {
+            distrust(c); /* it was another Redis that answered */
+            continue;
+        }
         if (rc >= 0 && c->window.n == 0) c->totals.lag = 0;
         if (rc < 0 || c->window.n == 0) return rc;
         rc = run_batch(c, ctx, done, err);
+        if (rc == FENCED) c->lost = true;
+        if (rc == FENCED) distrust(c);
+        if (rc == PAUSED) {
+            c->held_until_ms = rg__now_ms() + PAUSED_MS;
+            c->paused = true;
+            return RG_OK;
+        }
         if (rc != MOVED) return rc;
         distrust(c);
         if (moves >= MOVES && rg__left_ms(until_ms) == 0) return RG_OK;
@@ -375,15 +613,27 @@ static bool is_temporary(const rg_err *err) {
            err->code == RG_ETIMEOUT;
 }
 
+static bool is_resting(const rg__consumer *c) {
+    return c->paused && c->held_until_ms > rg__now_ms();
+}
+
+/* A paused queue is looked at now and then. */
+static void rest(const rg__consumer *c, int64_t until_ms) {
+    int64_t ms = c->held_until_ms - rg__now_ms();
+    int left = rg__left_ms(until_ms);
+    if (is_resting(c) && left > 0) rg__sleep_ms(ms < left ? ms : left);
+}
+
 int rg__consumer_step(rg__consumer *c, const rg__ctx *ctx, uint32_t max_wait_ms, uint64_t *done,
                       rg_err *err) {
     rg_err fault;
     rg__err_clear(&fault);
     *done = 0;
-    c->n_letters = 0;
+    if (c->lost) return RG_OK;
     int64_t until_ms = rg__now_ms() + max_wait_ms;
     if (until_ms > ctx->deadline_ms - ANSWER_MS) until_ms = ctx->deadline_ms - ANSWER_MS;
-    int rc = step(c, ctx, until_ms, done, &fault);
+    rest(c, until_ms);
+    int rc = is_resting(c) ? RG_OK : step(c, ctx, until_ms, done, &fault);
     if (rc >= 0) return RG_OK;
     distrust(c);
     if (is_temporary(&fault)) fault.retriable = 1;

@@ -20,9 +20,36 @@ static inline int rg__pos_compare(rg__pos a, rg__pos b) {
 bool rg__pos_parse(rg__slice text, rg__pos *out);
 void rg__pos_format(rg__pos p, char out[RG__POS_TEXT]);
 
+/* What a ledger's row says. */
+typedef struct rg__ledger {
+    rg__pos at;
+    uint64_t applied;
+    bool paused;    /* nothing is applied until it is resumed */
+    uint64_t fence; /* of the consumer that holds the partition; rises with each new holder */
+    uint64_t epoch; /* of Redis, of the latest entries applied: those of a later one were not */
+} rg__ledger;
+
 /* BEGIN, then the ledger's row FOR UPDATE: waits until a rival's transaction, or one of an
  * unresolved COMMIT, has ended. The tables and the row are made when they are missing. On failure
  * no transaction is open. */
+int rg__ledger_lock(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__ledger *row,
+                    rg_err *err);
+/* Whether some transaction has locked the ledger's row now. */
+int rg__ledger_is_locked(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, bool *locked,
+                         rg_err *err);
+/* Pauses or resumes: when it returns, no batch that began before is under way. */
+int rg__ledger_pause(const rg__queue *q, const rg__ctx *ctx, bool paused, rg_err *err);
+/* Locks, counts the fence up, commits: who had an earlier one applies nothing from then on. */
+int rg__ledger_fence(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *fence,
+                     rg_err *err);
+/* Moves to another epoch of Redis, and to a position that may be an earlier one, in the open
+ * transaction. */
+int rg__ledger_turn(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t epoch, rg__pos to,
+                    rg_err *err);
+/* The whole row by a plain read. */
+int rg__ledger_look(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__ledger *row,
+                    rg_err *err);
+/* Only locks. */
 int rg__ledger_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg__pos *at,
                      rg_err *err);
 /* Moves the ledger, in the open transaction; applied: operations done since. */

@@ -37,13 +37,13 @@ static rg__param text(const char *s) {
 int rg__letter_add(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, const rg__letter *l,
                    uint64_t *number_out, rg_err *err) {
     static const char sql[] =
-        "INSERT INTO `_regolith_dead` (`queue`,`id_ms`,`id_seq`,`op_index`,`entity`,`entity_id`,"
-        "`operation`,`payload`,`errno`,`sqlstate`,`error`,`tries`,`at`,`state`) "
-        "VALUES (?,?,?,?,?,?,?,?,?,?,?,0,UTC_TIMESTAMP(6),?) ON DUPLICATE KEY UPDATE "
+        "INSERT INTO `_regolith_dead` (`queue`,`part`,`id_ms`,`id_seq`,`op_index`,`entity`,"
+        "`entity_id`,`operation`,`payload`,`errno`,`sqlstate`,`error`,`tries`,`at`,`state`) "
+        "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0,UTC_TIMESTAMP(6),?) ON DUPLICATE KEY UPDATE "
         "`number`=LAST_INSERT_ID(`number`),`payload`=VALUES(`payload`),`errno`=VALUES(`errno`),"
         "`sqlstate`=VALUES(`sqlstate`),`error`=VALUES(`error`),`at`=VALUES(`at`),"
         "`state`=VALUES(`state`)";
-    rg__param params[] = {text(q->name), number(l->id.ms), number(l->id.seq), number(l->index),
+    rg__param params[] = {text(q->name), number(q->part), number(l->id.ms), number(l->id.seq), number(l->index),
                           text(l->entity), number(l->entity_id), text(l->operation),
                           {.kind = RG__P_BYTES, .s = l->payload}, number(l->error->sql_errno),
                           text(l->error->sqlstate), text(l->error->message),
@@ -64,14 +64,15 @@ void rg__letters_from(rg__buf *sql, const rg__queue *q) {
     rg__sql_text(sql, q->name, strlen(q->name));
 }
 
-int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n,
-                      rg_err *err) {
+static int count_letters(const rg__queue *q, bool part, rg__mysql *c, const rg__ctx *ctx,
+                         uint64_t *n, rg_err *err) {
     rg_err fault;
     rg__buf sql = {0};
     rg__result *r = NULL;
     rg__err_clear(&fault);
     rg__buf_str(&sql, "SELECT COUNT(*)");
     rg__letters_from(&sql, q);
+    if (part) rg__buf_fmt(&sql, " AND `part`=%u", q->part);
     int rc = rg__queue_query(c, ctx, &sql, &r, &fault);
     rg__buf_deinit(&sql);
     *n = rc >= 0 && r->n_rows ? rg__cell_u64(r, 0, 0) : 0;
@@ -79,6 +80,45 @@ int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint
     if (rc >= 0 || rg__is_missing_table(&fault)) return RG_OK;
     if (err) *err = fault;
     return rc;
+}
+
+int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n,
+                      rg_err *err) {
+    return count_letters(q, false, c, ctx, n, err);
+}
+
+int rg__letters_count_part(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n,
+                           rg_err *err) {
+    return count_letters(q, true, c, ctx, n, err);
+}
+
+/* A letter that is not there is nobody's: any ledger will do. */
+static int find_part(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t number,
+                     uint32_t *part, rg_err *err) {
+    rg_err fault;
+    rg__buf sql = {0};
+    rg__result *r = NULL;
+    rg__err_clear(&fault);
+    rg__buf_str(&sql, "SELECT `part`");
+    rg__letters_from(&sql, q);
+    rg__buf_fmt(&sql, " AND `number`=%llu", (unsigned long long)number);
+    int rc = rg__queue_query(c, ctx, &sql, &r, &fault);
+    rg__buf_deinit(&sql);
+    *part = rc >= 0 && r->n_rows ? (uint32_t)rg__cell_u64(r, 0, 0) : 0;
+    rg__result_free(r);
+    if (rc >= 0 || rg__is_missing_table(&fault)) return RG_OK;
+    if (err) *err = fault;
+    return rc;
+}
+
+int rg__letter_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t number,
+                     rg__queue *part, rg_err *err) {
+    uint32_t at = 0;
+    rg__pos pos;
+    *part = (rg__queue){0};
+    int rc = find_part(q, c, ctx, number, &at, err);
+    if (rc >= 0) rc = rg__queue_part(q, at, part, err);
+    return rc < 0 ? rc : rg__ledger_begin(part, c, ctx, &pos, err);
 }
 
 /* ---- keys ---- */

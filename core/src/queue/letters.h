@@ -24,6 +24,9 @@ const char *rg__qop_entity(const rg__qdecoded *op);
 /* Whether the operation can be applied here at all: it was read, and its entity lives in the
  * queue's database. A permanent error when not. */
 int rg__qop_check(const rg__queue *q, const rg__qdecoded *op, rg_err *err);
+/* BEGIN and the ledger of the partition that the letter is of, which *part becomes (deinit it). */
+int rg__letter_begin(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t number,
+                     rg__queue *part, rg_err *err);
 /* Writes the letter in the open transaction; *number is the one it is given. One that a replay of
  * the stream makes again replaces the former. */
 int rg__letter_add(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, const rg__letter *l,
@@ -34,6 +37,9 @@ void rg__letters_from(rg__buf *sql, const rg__queue *q);
 /* How many there are; 0 when there is no table yet. */
 int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n,
                       rg_err *err);
+/* Those of this partition alone. */
+int rg__letters_count_part(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n,
+                           rg_err *err);
 /* "there is no dead letter 7": RG_EINVALID. */
 int rg__letter_missing(uint64_t number, rg_err *err);
 

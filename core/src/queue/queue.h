@@ -15,6 +15,8 @@
 
 #include <regolith/op.h>
 
+#include <stdatomic.h>
+
 #include "cache/cache.h"
 #include "mysql/mysql.h"
 
@@ -67,19 +69,67 @@ void rg__payload_deinit(rg__payload *p);
 void rg__payload_alone(const rg__payload *p, size_t i, rg__buf *out);
 
 /* ---- what a queue stands on ---- */
+enum { RG__PARTS = 256 }; /* partitions of a queue, at most */
+
+/* How a queue is configured; see rg_queue_opts. */
+typedef struct rg__queue_rules {
+    int on_split, durability, when_full;
+    uint64_t max_len, max_age_ms, max_bytes;
+    uint64_t retain_ms;
+    uint32_t wait_ms, replica_ms;
+    int persistence; /* rg_unfit */
+} rg__queue_rules;
+
+/* What was measured of a stream last. */
+typedef struct rg__queue_gauge {
+    atomic_llong measured_ms; /* 0: never */
+    atomic_ullong age_ms, bytes;
+} rg__queue_gauge;
+
+/* One partition of a queue, by which everything below works; partition 0 stands for the queue where
+ * there is only one. Letters and settings are the whole queue's. */
 typedef struct rg__queue {
-    const char *name;              /* MySQL pool name */
+    const char *name;              /* MySQL pool name; of all partitions */
     char *stream;                  /* Redis key */
+    char *ledger;                  /* name of its row in _regolith_ledger */
+    uint32_t part;                 /* its number */
+    uint32_t n_parts;              /* of the queue, as this process is configured */
+    rg__queue_rules rules;
+    struct rg__queue_gauge *gauge; /* of this partition; borrowed; NULL: none */
     rg__mysql_pool *mysql;         /* borrowed */
     rg__shared *shared;            /* borrowed: the Redis pool whose cache overlays these entries */
     const rg__schema *schema;      /* borrowed */
     atomic_bool outbox;            /* its tables were seen by this process */
 } rg__queue;
 
+/* ---- fit.c: whether a queue may be used ---- */
+/* ECONFIG when its Redis is unfit and that is to be refused. */
+int rg__queue_fit(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
+int rg__queue_warnings(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out,
+                       rg_err *err);
+/* Age and memory against their bounds, as they were a moment ago: EBACKPRESSURE. */
+int rg__queue_room(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
+/* Of all partitions: *n how many had one. */
+/* Has everything from an entry on applied again, as far as it is kept: EGAP when it is not. *n:
+ * partitions that went back. (fit.c) */
+int rg__queue_replay(const rg__queue *q, const rg__ctx *ctx, const char *from, uint64_t *n,
+                     rg_err *err);
+int rg__queue_accept_gap(const rg__queue *q, const rg__ctx *ctx, uint64_t *n, rg_err *err);
+
+/* ---- parts.c: partitions ----
+ * Partition 0 has the queue's own name, others "<name>:<number>". */
+/* Another partition of the same queue; the caller frees its names with rg__queue_deinit. */
+int rg__queue_part(const rg__queue *q, uint32_t part, rg__queue *out, rg_err *err);
+void rg__queue_deinit(rg__queue *q);
+/* The partition of a row: by the value that its type's queue_by names (before for deletes), else by
+ * its group. Values count, not entities: a team and the users in it go together. */
+uint32_t rg__part_of(const rg_type *t, const void *row, uint32_t n_parts);
+
 /* ---- consumer.c ---- */
 typedef struct rg__consumer rg__consumer;
 typedef struct rg__consumer_config {
     uint32_t max_batch, max_hold_ms, max_tries;
+    uint32_t max_deaths; /* of processes until an entry is a dead letter; 0: any number */
 } rg__consumer_config;
 rg__consumer *rg__consumer_new(const rg__queue *q, const rg__consumer_config *cfg, rg_err *err);
 void rg__consumer_free(rg__consumer *c);
@@ -87,12 +137,47 @@ void rg__consumer_free(rg__consumer *c);
  * they are; err->retriable tells whether the next step may do better. */
 int rg__consumer_step(rg__consumer *c, const rg__ctx *ctx, uint32_t max_wait_ms, uint64_t *done,
                       rg_err *err);
+/* Says that its partition is leased from now on, under a fence of its own: counts that up in the
+ * ledger first. Once a later fence is met there it is lost, and its steps do nothing. */
+int rg__consumer_fence(rg__consumer *c, const rg__ctx *ctx, rg_err *err);
+bool rg__consumer_lost(const rg__consumer *c);
+/* Forgets what it has read ahead: somebody else may have been at work. */
+void rg__consumer_distrust(rg__consumer *c);
+/* Called before the first transaction on another connection to MySQL than the last one's. */
+void rg__consumer_on_connection(rg__consumer *c, void (*fn)(void *arg, unsigned long id), void *arg);
+/* Up to where it knows the stream to be applied; false: it does not know. */
+bool rg__consumer_at(const rg__consumer *c, uint64_t *ms, uint64_t *seq);
+/* Monotonic ms until which it had better be left alone, as it waits for another partition; 0. */
+int64_t rg__consumer_held_until(const rg__consumer *c);
 typedef struct rg__consumer_totals {
     uint64_t applied, dead, batches, retries, lag;
 } rg__consumer_totals;
 rg__consumer_totals rg__consumer_totals_get(const rg__consumer *c);
-/* Numbers of the dead letters that the last step has written; borrowed until the next one. */
-const uint64_t *rg__consumer_letters(const rg__consumer *c, size_t *n);
+/* Hands out the numbers of the dead letters that it has written since the last time. */
+int rg__consumer_letters(rg__consumer *c, int (*take)(void *arg, uint64_t number), void *arg);
+
+/* ---- crew.c: a consumer of a whole queue ----
+ * It works on the partitions that it holds, by leases when there are several of them or it is told
+ * to; without, on all of them. Leases only spare work: who owns a partition is told by the ledger. */
+typedef enum rg__leasing { RG__LEASE_SEVERAL = 0, RG__LEASE_ALWAYS, RG__LEASE_NEVER } rg__leasing;
+typedef struct rg__crew_config {
+    rg__consumer_config consumer;
+    rg__leasing leasing;
+    uint32_t lease_ms;  /* after so long without a sign of life others take over */
+    uint32_t parallel;  /* partitions worked on at the same time, at most */
+} rg__crew_config;
+typedef struct rg__crew rg__crew;
+rg__crew *rg__crew_new(const rg__queue *q, const rg__crew_config *cfg, rg_err *err);
+void rg__crew_free(rg__crew *c); /* leases that were not given back expire */
+/* As rg__consumer_step; several batches when several partitions have some. */
+int rg__crew_step(rg__crew *c, const rg__ctx *ctx, uint32_t max_wait_ms, uint64_t *done,
+                  rg_err *err);
+/* Gives its leases back, so that others need not wait for their end. */
+int rg__crew_leave(rg__crew *c, const rg__ctx *ctx, rg_err *err);
+rg__consumer_totals rg__crew_totals_get(rg__crew *c);
+int rg__crew_letters(rg__crew *c, int (*take)(void *arg, uint64_t number), void *arg);
+/* Partitions held now, and how many there are. */
+uint32_t rg__crew_held(rg__crew *c, uint32_t *n_parts);
 
 /* Kills the process (SIGKILL) when REGOLITH_KILL_POINT was "<step>:<count>" at its start and this
  * is the count-th time that it comes by; for tests of what a crash leaves behind. */
@@ -108,7 +193,8 @@ typedef enum rg__kill {
     RG__KILL_TOLD,         /* before applied entries are trimmed */
     RG__KILL_TRIMMED,      /* after that */
     RG__KILL_SETTLING,     /* while a start tells the caches what an earlier run did not */
-    RG__KILL_FLUSH_WRITTEN,   /* a flush, from here on: before MARK */
+    RG__KILL_END,          /* of the steps that every consumer goes through */
+    RG__KILL_FLUSH_WRITTEN = 12, /* a flush, from here on: before MARK */
     RG__KILL_FLUSH_MARKED,    /* before COMMIT */
     RG__KILL_FLUSH_COMMITTED, /* before PUBLISH */
     RG__KILL_FLUSH_PUBLISHED, /* before it is told to be done */
@@ -116,12 +202,17 @@ typedef enum rg__kill {
     RG__KILL_FLUSH_COVERED,   /* Redis is away: the keys are in the transaction, before COMMIT */
     RG__KILL_LOADED,          /* a read: before it fills Redis */
     RG__KILL_HEALED,          /* Redis knows what was written without it, before that is committed */
+    RG__KILL_CLAIMED,      /* a partition is leased, its fence not yet committed */
+    RG__KILL_SHARED,       /* after the leases were renewed */
     RG__KILL_RELAY_READ = 30, /* events were read from the outbox */
     RG__KILL_RELAY_PUBLISHED, /* they are in their streams */
     RG__KILL_RELAY_DELETED,   /* they are no longer in the outbox */
-    RG__KILL_END
+    RG__KILL_LATER_QUEUED,    /* a delayed flush is queued, and still put aside */
+    RG__KILL_LAST = RG__KILL_LATER_QUEUED
 } rg__kill;
 void rg__kill_point(rg__kill step);
+/* The same before a statement that writes the row whose id is REGOLITH_KILL_ROW, each time. */
+void rg__kill_row(uint64_t id);
 
 /* ---- admin ---- */
 /* Results as rg__result with the columns that regolith/queue.h names. */
@@ -137,8 +228,24 @@ int rg__dead_retry(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint
                    rg_err *err);
 int rg__dead_drop(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint64_t *left,
                   rg_err *err);
-/* Until the ledger has reached what is the stream's end now; ETIMEOUT tells how far it is. */
+/* What a letter is to become. */
+typedef struct rg__edit {
+    int write;              /* 0: as it is */
+    const rg_type *type;    /* of the values; NULL: none are given */
+    const rg_block *values; /* holds those of the mask */
+    const uint8_t *mask;
+    bool force;             /* update, delete: whatever version the row has now */
+} rg__edit;
+/* Changes a letter. EINVALID when it cannot be read, or lacks what the write needs. (edit.c) */
+int rg__dead_edit(const rg__queue *q, const rg__ctx *ctx, uint64_t number, const rg__edit *wish,
+                  rg_err *err);
+
+/* Pauses or resumes all partitions: their consumers apply nothing while they are paused. */
+int rg__queue_pause(const rg__queue *q, const rg__ctx *ctx, bool paused, rg_err *err);
+/* Until the ledger has reached what is the stream's end now; ETIMEOUT tells how far it is. Of one
+ * partition, or of all that the queue has. */
 int rg__queue_drained(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
+int rg__queue_drained_all(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
 /* Position of the ledger as "ms-seq" (48 bytes). */
 int rg__ledger_position(const rg__queue *q, const rg__ctx *ctx, char id[48], rg_err *err);
 

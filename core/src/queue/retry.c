@@ -106,7 +106,7 @@ static int mend(const rg__queue *q, const rg__ctx *ctx, const letter *l, rg_err 
         const rg__change *ch = &l->changes.items[i];
         keys[i] = ch->key;
         applied[i] = (rg__applied){.key = ch->key, .type = ch->type, .is_row = ch->is_row, .drop =
-                                   true};
+                                   true, .part = q->part};
         rg__pos_format(l->id, applied[i].id);
     }
     if (rc >= 0) rc = rg__shared_applied(q->shared, ctx, applied, n, err);
@@ -125,14 +125,31 @@ typedef struct retrial {
     const rg__queue *q;
     const rg__ctx *ctx;
     rg__mysql *c;
+    rg__queue part;     /* partition of the letter at hand */
     uint64_t earlier;   /* BLOCKED: the letter that comes first */
     rg_err fault;       /* REFUSED: why */
     rg__txid tx;
     bool marked;
 } retrial;
 
+static int take_row(void *arg, rg_block *row) {
+    rg__qdecoded *op = arg;
+    rg_block_unref(op->before);
+    op->before = row;
+    return RG_OK;
+}
+
+/* The row may have changed since the letter was written: the lookups that it leaves are those of what
+ * it is now. */
+static int read_before(retrial *r, rg__qdecoded *op, rg_err *err) {
+    bool needed = op->type && !op->error && op->write != RG_INSERT && rg__type_shared(op->type);
+    if (!needed) return RG_OK;
+    return rg__sql_select_ids(r->c, r->ctx, op->type, &op->id, 1, RG__LOCK_UPDATE, take_row, op, err);
+}
+
 static int apply_ops(retrial *r, letter *l, rg_err *err) {
     int rc = rg__payload_decode(r->q->schema, l->payload, &l->ops, err);
+    for (size_t i = 0; rc >= 0 && i < l->ops.n; i++) rc = read_before(r, &l->ops.ops[i], err);
     for (size_t i = 0; rc >= 0 && i < l->ops.n; i++) {
         rg__qdecoded *op = &l->ops.ops[i];
         rc = rg__qop_check(r->q, op, err);
@@ -175,7 +192,7 @@ static int finish(retrial *r, letter *l, rg_err *err) {
         rg__mysql_rollback(r->c, r->ctx);
         rg__shared_unmark(r->q->shared, r->ctx, r->tx, l->changes.items, l->changes.n);
     }
-    return rc < 0 ? rc : mend(r->q, r->ctx, l, err);
+    return rc < 0 ? rc : mend(&r->part, r->ctx, l, err);
 }
 
 static int retry_locked(retrial *r, letter *l, uint64_t number, rg_err *err) {
@@ -196,17 +213,17 @@ static int retry_locked(retrial *r, letter *l, uint64_t number, rg_err *err) {
 
 static int retry_once(retrial *r, uint64_t number, rg_err *err) {
     letter l = {0};
-    rg__pos at;
     r->marked = false;
     int rc = rg__outbox_ready(r->q, r->ctx, err);
     if (rc >= 0) rc = rg__mysql_acquire(r->q->mysql, r->ctx, &r->c, err);
     if (rc < 0) return rc;
     unsigned long id = rg__mysql_thread_id(r->c);
-    rc = rg__ledger_begin(r->q, r->c, r->ctx, &at, err);
+    rc = rg__letter_begin(r->q, r->c, r->ctx, number, &r->part, err);
     if (rc >= 0) rc = retry_locked(r, &l, number, err);
     if (rc != APPLIED) rg__mysql_rollback(r->c, r->ctx);
     rg__mysql_release(r->c);
     letter_deinit(&l);
+    rg__queue_deinit(&r->part);
     if (rc < 0 && err->cls == RG_CLASS_AMBIGUOUS) rg__mysql_kill(r->q->mysql, r->ctx, id, NULL);
     return rc;
 }
@@ -316,17 +333,19 @@ int rg__dead_retry(const rg__queue *q, const rg__ctx *ctx, uint64_t number, uint
 static int drop_letter(const rg__queue *q, const rg__ctx *ctx, rg__mysql *c, uint64_t number,
                        bool *there, rg_err *err) {
     letter l = {0};
-    rg__pos at;
-    int rc = rg__ledger_begin(q, c, ctx, &at, err);
-    if (rc < 0) return rc;
+    rg__queue part;
+    int rc = rg__letter_begin(q, c, ctx, number, &part, err);
+    if (rc < 0) goto out;
     rc = find_letter(q, c, ctx, number, &l, err);
     *there = rc > 0;
     if (rc > 0) rc = delete_letter(c, ctx, number, err);
     if (rc >= 0) rc = rg__mysql_commit(c, ctx, err);
     else rg__mysql_rollback(c, ctx);
     if (rc >= 0 && *there) rc = collect(q, &l, err);
-    if (rc >= 0) rc = mend(q, ctx, &l, err);
+    if (rc >= 0) rc = mend(&part, ctx, &l, err);
+out:
     letter_deinit(&l);
+    rg__queue_deinit(&part);
     return rc;
 }
 

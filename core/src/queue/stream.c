@@ -46,17 +46,20 @@ void rg__window_clear(rg__window *w) {
     *w = (rg__window){0};
 }
 
-static rg__slice find_payload(const redisReply *fields) {
+static rg__slice find_field(const redisReply *fields, const char *name) {
     if (fields->type != REDIS_REPLY_ARRAY) return (rg__slice){NULL, 0}; /* deleted meanwhile */
     for (size_t i = 0; i + 1 < fields->elements; i += 2)
-        if (rg__slice_eq(text_of(fields->element[i]), rg__slice_of("d")))
+        if (rg__slice_eq(text_of(fields->element[i]), rg__slice_of(name)))
             return text_of(fields->element[i + 1]);
     return (rg__slice){NULL, 0};
 }
 
 static bool read_entry(const redisReply *r, rg__stream_entry *out) {
     if (!is_array(r, 2) || !rg__pos_parse(text_of(r->element[0]), &out->id)) return false;
-    out->payload = find_payload(r->element[1]);
+    out->payload = find_field(r->element[1], "d");
+    rg__slice epoch = find_field(r->element[1], "e");
+    out->epoch = 0;
+    if (epoch.len == sizeof out->epoch) memcpy(&out->epoch, epoch.p, sizeof out->epoch);
     return true;
 }
 
@@ -109,6 +112,23 @@ int rg__window_fetch(rg__window *w, const rg__queue *q, const rg__ctx *ctx, rg__
     return rc;
 }
 
+int rg__streams_wait(const rg__queue *const *queues, const rg__pos *after, uint32_t n,
+                     const rg__ctx *ctx, int wait_ms, rg_err *err) {
+    char block[16], ids[RG__PARTS][RG__POS_TEXT];
+    const char *argv[6 + 2 * RG__PARTS] = {"XREAD", "COUNT", "1", "BLOCK", block, "STREAMS"};
+    redisReply *r = NULL;
+    snprintf(block, sizeof block, "%d", wait_ms > 0 ? wait_ms : 1);
+    for (uint32_t i = 0; i < n; i++) {
+        rg__pos_format(after[i], ids[i]);
+        argv[6 + i] = queues[i]->stream;
+        argv[6 + n + i] = ids[i];
+    }
+    rg__ctx longer = waiting(ctx, wait_ms);
+    int rc = command(queues[0], &longer, &r, err, (int)(6 + 2 * n), argv);
+    freeReplyObject(r);
+    return rc;
+}
+
 /* ---- the ends ---- */
 
 static int read_integer(rg__redis *c, const rg__ctx *ctx, uint64_t *out, rg_err *err) {
@@ -121,19 +141,77 @@ static int read_integer(rg__redis *c, const rg__ctx *ctx, uint64_t *out, rg_err 
     return rc;
 }
 
+static int read_status(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
+    redisReply *r = NULL;
+    int rc = rg__redis_reply(c, ctx, &r, err);
+    if (rc >= 0 && r->type == REDIS_REPLY_ERROR) rc = rg__redis_error(r, err);
+    freeReplyObject(r);
+    return rc;
+}
+
+static const char *name_of_trimmed(const rg__queue *q, char name[320]) {
+    snprintf(name, 320, "%s:trimmed", q->stream);
+    return name;
+}
+
 static int trim_and_count(rg__redis *c, const rg__queue *q, const rg__ctx *ctx, rg__pos upto,
                           uint64_t *len, rg_err *err) {
     char below[RG__POS_TEXT];
     rg__pos_format((rg__pos){upto.ms, upto.seq + 1}, below);
     const char *trim[] = {"XTRIM", q->stream, "MINID", below};
     const char *count[] = {"XLEN", q->stream};
+    char key[320], at[RG__POS_TEXT];
+    rg__pos_format(upto, at);
+    const char *note[] = {"SET", name_of_trimmed(q, key), at}; /* first: no entry goes unnoticed */
     uint64_t trimmed = 0;
     bool wanted = upto.ms || upto.seq;
-    int rc = wanted ? rg__redis_append(c, 4, trim, NULL, err) : RG_OK;
+    int rc = wanted ? rg__redis_append(c, 3, note, NULL, err) : RG_OK;
+    if (rc >= 0 && wanted) rc = rg__redis_append(c, 4, trim, NULL, err);
     if (rc >= 0) rc = rg__redis_append(c, 2, count, NULL, err);
+    if (rc >= 0 && wanted) rc = read_status(c, ctx, err);
     if (rc >= 0 && wanted) rc = read_integer(c, ctx, &trimmed, err);
     int last = rc == RG_OK || wanted ? read_integer(c, ctx, len, rc < 0 ? NULL : err) : rc;
     return rc < 0 ? rc : last;
+}
+
+/* ---- what is kept ---- */
+
+static const char retire_text[] =
+    "local t = redis.call('TYPE', KEYS[2]).ok\n"
+    "if t ~= 'none' and t ~= 'stream' then return redis.error_reply('WRONGTYPE ' .. KEYS[2]) end\n"
+    "for _, e in ipairs(redis.call('XRANGE', KEYS[1], '-', ARGV[1])) do\n"
+    "  redis.pcall('XADD', KEYS[2], e[1], unpack(e[2]))\n"
+    "end\n"
+    "redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])\n"
+    "local now = redis.call('TIME')\n"
+    "local oldest = now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(ARGV[3])\n"
+    "local gone = redis.call('XREVRANGE', KEYS[2], string.format('%.0f', oldest - 1), '-', 'COUNT', 1)[1]\n"
+    "if gone then\n"
+    "  redis.call('SET', KEYS[3], gone[1])\n"
+    "  redis.call('XTRIM', KEYS[2], 'MINID', string.format('%.0f', oldest))\n"
+    "end\n"
+    "return redis.call('XLEN', KEYS[1])\n";
+static const char *const retire_parts[] = {retire_text, NULL};
+static rg__script retire_script = {.name = "retire", .parts = retire_parts};
+
+const char *rg__stream_kept(const rg__queue *q, char name[320]) {
+    snprintf(name, 320, "%s:applied", q->stream);
+    return name;
+}
+
+static int retire(rg__redis *c, const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64_t *len,
+                  rg_err *err) {
+    char kept[320], trimmed[320], at[RG__POS_TEXT], below[RG__POS_TEXT], retain[24];
+    redisReply *r = NULL;
+    rg__pos_format(upto, at);
+    rg__pos_format((rg__pos){upto.ms, upto.seq + 1}, below);
+    snprintf(retain, sizeof retain, "%llu", (unsigned long long)q->rules.retain_ms);
+    const char *argv[] = {q->stream, rg__stream_kept(q, kept), name_of_trimmed(q, trimmed), at, below,
+                          retain};
+    int rc = rg__script_call(c, ctx, &retire_script, 3, 6, argv, NULL, &r, err);
+    if (rc >= 0) *len = (uint64_t)r->integer;
+    freeReplyObject(r);
+    return rc;
 }
 
 int rg__stream_trim(const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64_t *len,
@@ -141,16 +219,64 @@ int rg__stream_trim(const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64
     rg__redis *c = NULL;
     int rc = rg__shared_acquire(q->shared, ctx, &c, err);
     if (rc < 0) return rc;
-    rc = trim_and_count(c, q, ctx, upto, len, err);
+    bool keep = q->rules.retain_ms && (upto.ms || upto.seq);
+    rc = keep ? retire(c, q, ctx, upto, len, err) : trim_and_count(c, q, ctx, upto, len, err);
     rg__redis_release(c);
     if (rc < 0) rg__err_prefix(err, "trimming stream %s: ", q->stream);
     return rc;
 }
 
+int rg__stream_trimmed(const rg__queue *q, const rg__ctx *ctx, rg__pos *upto, rg_err *err) {
+    char key[320];
+    const char *argv[] = {"GET", name_of_trimmed(q, key)};
+    redisReply *r = NULL;
+    *upto = (rg__pos){0, 0};
+    int rc = command(q, ctx, &r, err, 2, argv);
+    if (rc >= 0) rg__pos_parse(text_of(r), upto);
+    freeReplyObject(r);
+    return rc;
+}
+
+int rg__stream_bytes(const rg__queue *q, const rg__ctx *ctx, uint64_t *bytes, rg_err *err) {
+    const char *argv[] = {"MEMORY", "USAGE", q->stream};
+    redisReply *r = NULL;
+    int rc = command(q, ctx, &r, err, 3, argv);
+    *bytes = rc >= 0 && r->type == REDIS_REPLY_INTEGER ? (uint64_t)r->integer : 0;
+    freeReplyObject(r);
+    return rc;
+}
+
+enum { LOOK_BACK = 100 };
+
+/* Backwards, as only the newest can be meant. */
+int rg__stream_first_later(const rg__queue *q, const rg__ctx *ctx, rg__pos upto, uint64_t epoch,
+                           rg__pos *first, rg_err *err) {
+    char end[RG__POS_TEXT], count[16];
+    snprintf(count, sizeof count, "%d", LOOK_BACK);
+    *first = (rg__pos){0, 0};
+    for (bool more = true; more;) {
+        redisReply *r = NULL;
+        rg__pos_format(upto, end);
+        const char *argv[] = {"XREVRANGE", q->stream, end, "-", "COUNT", count};
+        int rc = command(q, ctx, &r, err, 6, argv);
+        if (rc < 0) return rc;
+        more = is_array(r, LOOK_BACK);
+        for (size_t i = 0; is_array(r, 0) && i < r->elements; i++) {
+            rg__stream_entry e;
+            more = more && read_entry(r->element[i], &e) && e.epoch > epoch;
+            if (!read_entry(r->element[i], &e) || e.epoch <= epoch) break;
+            *first = e.id;
+            upto = e.id.seq ? (rg__pos){e.id.ms, e.id.seq - 1} : (rg__pos){e.id.ms - 1, UINT64_MAX};
+        }
+        freeReplyObject(r);
+    }
+    return RG_OK;
+}
+
 int rg__stream_last(const rg__queue *q, const rg__ctx *ctx, rg__pos *last, rg_err *err) {
     const char *argv[] = {"XREVRANGE", q->stream, "+", "-", "COUNT", "1"};
     redisReply *r = NULL;
-    rg__stream_entry entry = {{0, 0}, {NULL, 0}};
+    rg__stream_entry entry = {{0, 0}, {NULL, 0}, 0};
     int rc = command(q, ctx, &r, err, 6, argv);
     if (rc < 0) return rc;
     if (!is_array(r, 0) || (r->elements && !read_entry(r->element[0], &entry)))

@@ -23,7 +23,7 @@ static rg__applied *add(telling *t) {
     return &t->items[t->n++];
 }
 
-static int tell_key(telling *t, const rg__change *ch, rg__pos at, bool drop) {
+static int tell_key(telling *t, const rg__change *ch, uint32_t part, rg__pos at, bool drop) {
     uintptr_t number = (uintptr_t)rg__map_get(t->known, ch->key.text, ch->key.len);
     rg__applied *a = number ? &t->items[number - 1] : add(t);
     if (!a) return RG_ENO_MEMORY;
@@ -33,6 +33,7 @@ static int tell_key(telling *t, const rg__change *ch, rg__pos at, bool drop) {
     a->key = ch->key;
     a->type = ch->type;
     a->is_row = ch->is_row;
+    a->part = part;
     a->drop |= drop;
     rg__pos_format(at, a->id);
     return RG_OK;
@@ -49,7 +50,7 @@ static int collect(const rg__batch *b, bool drop, const rg__queue *q, rg__change
         for (; rc >= 0 && from < keys->n; from++) {
             const rg__change *ch = &keys->items[from];
             if (ch->generation) continue; /* of tables: batch_mark and batch_publish */
-            if (tell_key(t, ch, task->id, drop || task->fate != RG__FATE_GOOD) < 0)
+            if (tell_key(t, ch, q->part, task->id, drop || task->fate != RG__FATE_GOOD) < 0)
                 rc = rg__fail_memory(err);
         }
     }
@@ -65,5 +66,19 @@ int rg__batch_tell(const rg__batch *b, bool drop, const rg__queue *q, const rg__
     rg__changes_deinit(&keys);
     if (t.known) rg__map_free(t.known);
     rg__free(t.items);
+    return rc;
+}
+
+int rg__batch_forget(const rg__batch *b, const rg__queue *q, const rg__ctx *ctx, rg_err *err) {
+    rg__changes changes = {0};
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < b->n; i++)
+        if (b->tasks[i].op) rc = rg__qop_keys(q, b->tasks[i].op, &changes, err);
+    rg__key *keys = rg__calloc(changes.n + 1, sizeof *keys);
+    if (!keys) rc = rg__fail_memory(err);
+    for (size_t i = 0; rc >= 0 && i < changes.n; i++) keys[i] = changes.items[i].key;
+    if (rc >= 0 && changes.n) rc = rg__shared_drop(q->shared, ctx, keys, changes.n, err);
+    rg__free(keys);
+    rg__changes_deinit(&changes);
     return rc;
 }

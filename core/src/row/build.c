@@ -359,6 +359,14 @@ rg_block *rg__builder_finish(rg_builder *b, bool insert, int64_t now_us, rg_err 
     return make_row(b, insert, now_us, err);
 }
 
+int rg__builder_check_given(const rg_builder *b, rg_err *err) {
+    int rc = RG_OK;
+    for (uint32_t i = 0; rc == RG_OK && i < b->n_required; i++)
+        if (b->state[b->required[i]] != RG__ABSENT)
+            rc = check_required(b, b->required[i], false, 0, err);
+    return rc;
+}
+
 rg_block *rg__builder_partial(rg_builder *b) { return make_row(b, false, 0, NULL); }
 
 rg_block *rg_builder_row(rg_builder *b, rg_err *err) {

@@ -86,11 +86,28 @@ static int check_defaults(const rg_type *t, rg_err *err) {
     return fault.code;
 }
 
+/* The field that decides the partition: one whose value can name an aggregate. */
+static int find_queue_column(rg_type *t, rg_err *err) {
+    if (!t->queue_by) return RG_OK;
+    int at = rg__type_column_find(t, t->queue_by, strlen(t->queue_by));
+    if (at < 0)
+        return rg__type_fail(t, NULL, err, "queue: there is no field '%s'", t->queue_by);
+    switch (t->columns[at].kind) {
+    case RG_FLOAT: case RG_DOUBLE: case RG_TEXT: case RG_BLOB: case RG_JSON: case RG_REFS: case RG_SET:
+        return rg__type_fail(t, NULL, err, "queue: field '%s' is of a kind that names no aggregate",
+                             t->queue_by);
+    default: break;
+    }
+    t->queue_column = at;
+    return RG_OK;
+}
+
 int rg_type_freeze(rg_type *t, rg_err *err) {
     if (t->frozen) return RG_OK;
     place_null_bits(t);
     place_columns(t);
     int rc = list_columns(t, err);
+    if (rc >= 0) rc = find_queue_column(t, err);
     if (rc < 0) return rc;
     if (rg__type_fingerprint(t, &t->fingerprint) < 0) return rg__fail_memory(err);
     t->frozen = true;

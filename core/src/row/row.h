@@ -46,6 +46,8 @@ rg_block *rg__builder_finish(rg_builder *b, bool insert, int64_t now_us, rg_err 
 /* The values set so far as a row, absent columns by default, nothing required: for keys. NULL when
  * out of memory. */
 rg_block *rg__builder_partial(rg_builder *b);
+/* EINVALID when a value that was given is empty where that is refused. */
+int rg__builder_check_given(const rg_builder *b, rg_err *err);
 bool rg__builder_has(const rg_builder *b, uint32_t col);
 /* Raw setters for trusted values (from MySQL's binary protocol or another row): nothing is checked,
  * REQUIRED neither. The column's store says which member holds. NULL in a column that is not

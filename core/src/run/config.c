@@ -75,6 +75,8 @@ void rg_config_free(rg_config *c) {
     for (uint32_t i = 0; i < c->n_redis; i++) rg__redis_pool_free(c->redis[i]);
     rg__caches_free(c->caches, c->n_caches);
     rg__schema_deinit(&c->schema);
+    for (uint32_t i = 0; i < c->n_queues; i++) rg__free((char *)(uintptr_t)c->queues[i].queue);
+    rg__free(c->queues);
     rg__free(c->mysql);
     rg__free(c->redis);
     rg__free(c->prefix);
@@ -111,6 +113,39 @@ int rg_config_redis(rg_config *c, const rg_pool_opts *opts, rg_err *err) {
     p[c->n_redis] = rg__redis_pool_new(opts, err);
     if (!p[c->n_redis]) return err && err->code ? err->code : RG_EINVALID;
     c->n_redis++;
+    return RG_OK;
+}
+
+static int check_queue(const rg_config *c, const rg_queue_opts *o, rg_err *err) {
+    for (uint32_t i = 0; i < c->n_queues; i++)
+        if (!strcmp(c->queues[i].queue, o->queue))
+            return rg__fail_field(err, "queues", "queue %s is configured twice", o->queue);
+    if (o->partitions > RG__PARTS)
+        return rg__fail_field(err, "partitions", "queue %s: %u partitions are over %d", o->queue,
+                              o->partitions, RG__PARTS);
+    if (o->on_split < RG_SPLIT_DEFAULT || o->on_split > RG_SPLIT_SYNC)
+        return rg__fail_field(err, "on_split", "queue %s: unknown on_split", o->queue);
+    if (o->durability < RG_DURABLE_DEFAULT || o->durability > RG_DURABLE_SYNC)
+        return rg__fail_field(err, "durability", "queue %s: unknown durability", o->queue);
+    if (o->when_full < RG_FULL_DEFAULT || o->when_full > RG_FULL_SYNC)
+        return rg__fail_field(err, "when_full", "queue %s: unknown when_full", o->queue);
+    if (o->persistence < RG_UNFIT_DEFAULT || o->persistence > RG_UNFIT_WARN)
+        return rg__fail_field(err, "persistence", "queue %s: unknown persistence", o->queue);
+    return RG_OK;
+}
+
+int rg_config_queue(rg_config *c, const rg_queue_opts *opts, rg_err *err) {
+    rg_queue_opts o = {0};
+    memcpy(&o, opts, opts->size < sizeof o ? opts->size : sizeof o);
+    if (!o.queue) o.queue = "default";
+    int rc = check_queue(c, &o, err);
+    if (rc < 0) return rc;
+    rg_queue_opts *p = rg__reallocarray(c->queues, c->n_queues + 1, sizeof *p);
+    if (!p) return rg__fail_memory(err);
+    c->queues = p;
+    o.queue = rg__strdup(o.queue);
+    if (!o.queue) return rg__fail_memory(err);
+    p[c->n_queues++] = o;
     return RG_OK;
 }
 

@@ -111,6 +111,9 @@ static int resolve(rg_config *c, rg_err *err) {
     rg_err schema = {0};
     if (rg__schema_resolve(&c->schema, &schema) < 0) add_fault(&faults, "%s%s", schema.message, "");
     if (c->n_mysql == 0) add_fault(&faults, "%s%s", "no MySQL pool is defined", "");
+    for (uint32_t i = 0; i < c->n_queues; i++)
+        if (find_pool(c->n_mysql, c->queues[i].queue, mysql_name, c) < 0)
+            add_fault(&faults, "queues: there is no MySQL pool \"%s\"%s", c->queues[i].queue, "");
     for (uint32_t i = 0; i < c->schema.n; i++) resolve_pools(c, c->schema.types[i], &faults);
     for (uint32_t i = 0; i < c->schema.n; i++) check_queries(c, c->schema.types[i], &faults);
     for (uint32_t i = 0; i < c->n_caches; i++) resolve_cache(c, c->caches[i], &faults);
@@ -171,20 +174,65 @@ static rg__shared *queue_shared(const rg__store *s, uint32_t pool) {
     return s->n_redis ? s->shared[0] : NULL;
 }
 
-static int make_queues(rg_engine *e, const rg_config *c, rg_err *err) {
-    rg__store *s = &e->store;
-    for (uint32_t i = 0; i < s->n_mysql; i++) {
-        rg__buf name = {0};
-        rg__buf_fmt(&name, "{%s}:q:%s", c->prefix, rg__mysql_pool_name(s->mysql[i]));
-        s->queues[i] = (rg__queue){.name = rg__mysql_pool_name(s->mysql[i]),
-                                   .stream = rg__strdup(rg__buf_cstr(&name)),
-                                   .mysql = s->mysql[i],
-                                   .shared = queue_shared(s, i),
-                                   .schema = &s->schema};
-        rg__buf_deinit(&name);
-        if (!s->queues[i].stream) return rg__fail_memory(err);
+enum { REPLICA_MS = 1000 };
+
+/* What was configured of a queue, over what holds for all. */
+static rg__queue_rules rules_of(const rg_config *c, const char *name, uint32_t *n_parts) {
+    rg_queue_opts o = {0};
+    for (uint32_t i = 0; i < c->n_queues; i++)
+        if (!strcmp(c->queues[i].queue, name)) o = c->queues[i];
+    *n_parts = o.partitions ? o.partitions : 1;
+    rg__queue_rules r = {.on_split = o.on_split ? o.on_split : RG_SPLIT_REFUSE,
+                         .durability = o.durability ? o.durability : RG_DURABLE_FAST,
+                         .when_full = o.when_full,
+                         .max_len = o.max_len ? o.max_len : c->opts.queue_max_len,
+                         .max_age_ms = o.max_age_ms,
+                         .max_bytes = o.max_bytes,
+                         .wait_ms = o.wait_ms ? o.wait_ms : c->opts.backpressure_wait_ms,
+                         .retain_ms = o.retain_ms,
+                         .replica_ms = o.replica_ms ? o.replica_ms : REPLICA_MS,
+                         .persistence = o.persistence ? o.persistence : RG_UNFIT_WARN};
+    if (!r.when_full) r.when_full = r.wait_ms ? RG_FULL_WAIT : RG_FULL_REFUSE;
+    return r;
+}
+
+static int make_queue(rg__store *s, const rg_config *c, uint32_t i, rg_err *err) {
+    rg__buf stream = {0};
+    rg__queue *q = &s->queues[i];
+    const char *name = rg__mysql_pool_name(s->mysql[i]);
+    rg__buf_fmt(&stream, "{%s}:q:%s", c->prefix, name);
+    *q = (rg__queue){.name = name,
+                     .stream = rg__strdup(rg__buf_cstr(&stream)),
+                     .ledger = rg__strdup(name),
+                     .mysql = s->mysql[i],
+                     .shared = queue_shared(s, i),
+                     .schema = &s->schema};
+    rg__buf_deinit(&stream);
+    q->rules = rules_of(c, name, &q->n_parts);
+    s->parts[i] = rg__calloc(q->n_parts, sizeof *s->parts[i]);
+    s->gauges[i] = rg__calloc(q->n_parts, sizeof *s->gauges[i]);
+    if (!q->stream || !q->ledger || !s->parts[i] || !s->gauges[i]) return rg__fail_memory(err);
+    int rc = RG_OK;
+    for (uint32_t p = 0; rc >= 0 && p < q->n_parts; p++) {
+        rc = rg__queue_part(q, p, &s->parts[i][p], err);
+        s->parts[i][p].gauge = &s->gauges[i][p];
     }
-    return RG_OK;
+    return rc;
+}
+
+static int make_queues(rg_engine *e, const rg_config *c, rg_err *err) {
+    int rc = RG_OK;
+    for (uint32_t i = 0; rc >= 0 && i < e->store.n_mysql; i++)
+        rc = make_queue(&e->store, c, i, err);
+    return rc;
+}
+
+static void free_queue(rg__store *s, uint32_t i) {
+    for (uint32_t p = 0; s->parts && s->parts[i] && p < s->queues[i].n_parts; p++)
+        rg__queue_deinit(&s->parts[i][p]);
+    if (s->parts) rg__free(s->parts[i]);
+    if (s->gauges) rg__free(s->gauges[i]);
+    rg__queue_deinit(&s->queues[i]);
 }
 
 static void name_producers(rg__store *s) {
@@ -216,17 +264,18 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     c->n_caches = 0;
     s->id_block = c->opts.id_block;
     s->node = c->opts.node;
-    s->queue_max_len = c->opts.queue_max_len;
-    s->backpressure_wait_ms = c->opts.backpressure_wait_ms;
     s->process = rg__process_new(c->opts.process_cache_bytes, &s->metrics);
     s->flights = rg__flights_new();
     s->shared = rg__calloc(s->n_redis + 1, sizeof(rg__shared *));
     s->coherence = rg__calloc(s->n_redis + 1, sizeof(rg__coherence *));
     s->queues = rg__calloc(s->n_mysql + 1, sizeof *s->queues);
+    s->parts = rg__calloc(s->n_mysql + 1, sizeof *s->parts);
+    s->gauges = rg__calloc(s->n_mysql + 1, sizeof *s->gauges);
     s->ids = rg__calloc(s->schema.n + 1, sizeof *s->ids);
     e->relays = rg__engine_relays_new(s->n_mysql);
     if (!e->relays) return rg__fail_memory(err);
-    if (!e->keepers || !s->process || !s->flights || !s->shared || !s->coherence || !s->queues || !s->ids)
+    if (!s->process || !s->flights || !s->shared || !s->coherence || !s->queues || !s->parts || !e->keepers ||
+        !s->gauges || !s->ids)
         return rg__fail_memory(err);
     for (uint32_t i = 0; i < s->schema.n; i++) pthread_mutex_init(&s->ids[i].lock, NULL);
     name_producers(s);
@@ -247,7 +296,7 @@ static void destroy(rg_engine *e) {
     for (uint32_t i = 0; s->searches && i < 2 * s->n_redis; i++) rg__values_deinit(&s->searches[i]);
     rg__free(s->searches);
     rg__engine_relays_free(e->relays, s->n_mysql);
-    for (uint32_t i = 0; s->queues && i < s->n_mysql; i++) rg__free(s->queues[i].stream);
+    for (uint32_t i = 0; s->queues && i < s->n_mysql; i++) free_queue(s, i);
     rg__workers_free(e->workers);
     for (uint32_t i = 0; i < s->n_mysql; i++) rg__mysql_pool_free(s->mysql[i]);
     for (uint32_t i = 0; i < s->n_redis; i++) rg__redis_pool_free(e->redis[i]);
@@ -259,6 +308,8 @@ static void destroy(rg_engine *e) {
     rg__free(s->shared);
     rg__free(s->coherence);
     rg__free(s->queues);
+    rg__free(s->parts);
+    rg__free(s->gauges);
     rg__free(s->ids);
     rg__free(s->mysql);
     rg__free(e->redis);

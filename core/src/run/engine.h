@@ -16,6 +16,8 @@ struct rg_config {
     uint32_t n_mysql;
     rg__redis_pool **redis;
     uint32_t n_redis;
+    rg_queue_opts *queues; /* names owned */
+    uint32_t n_queues;
     rg__values **caches;
     uint32_t n_caches;
 };

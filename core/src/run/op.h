@@ -76,6 +76,7 @@ struct rg_op {
     rg__result *result;
     double number;
     char stream_id[48];
+    rg__later later;     /* async flush: when, if not now */
     rg__items items;     /* flush */
     int64_t *slots;      /* flush: session slot of each item, -1 none */
     size_t slots_cap;
@@ -83,6 +84,7 @@ struct rg_op {
     rg__terms *terms;    /* flush: of the item that is added next; owned, NULL: none */
     uint8_t *assigned;   /* flush: columns that the item that is added next writes in any case; owned */
     bool expects_changes; /* RG_EXPECT_CHANGES was among their flags */
+    rg__async_how how;   /* flush_async */
 };
 
 /* How an operation that gets rows of a type loads them. */

@@ -7,9 +7,13 @@
 #include "queue/outbox.h"
 #include "run/op.h"
 
+enum { LOOK_MS = 100 };
+
 struct rg__pool_relay {
     atomic_bool busy;
-    rg__relay *relay; /* only who has set busy touches it */
+    rg__relay *relay; /* only who has set busy touches what follows */
+    char owner[40];   /* who this is to others that queue what is due */
+    int64_t look_ms;  /* when to look again what is due */
 };
 
 struct rg__pool_relay *rg__engine_relays_new(uint32_t n) {
@@ -21,6 +25,16 @@ void rg__engine_relays_free(struct rg__pool_relay *relays, uint32_t n) {
     rg__free(relays);
 }
 
+/* Delayed flushes whose time has come. */
+static int queue_due(rg_engine *e, uint32_t pool, struct rg__pool_relay *r, const rg__ctx *ctx,
+                     rg_err *err) {
+    uint64_t due = 0;
+    if (rg__now_ms() < r->look_ms) return RG_OK;
+    r->look_ms = rg__now_ms() + LOOK_MS;
+    if (!r->owner[0]) snprintf(r->owner, sizeof r->owner, "%s", e->store.producers[0].name);
+    return rg__later_step(&e->store, pool, r->owner, ctx, &due, err);
+}
+
 int rg__engine_relay(rg_engine *e, uint32_t pool, const rg__ctx *ctx, uint64_t *moved, rg_err *err) {
     struct rg__pool_relay *r = &e->relays[pool];
     const rg__queue *q = &e->store.queues[pool];
@@ -28,6 +42,7 @@ int rg__engine_relay(rg_engine *e, uint32_t pool, const rg__ctx *ctx, uint64_t *
     if (!q->shared || atomic_exchange(&r->busy, true)) return RG_OK;
     if (!r->relay) r->relay = rg__relay_new(q, err);
     int rc = r->relay ? rg__relay_step(r->relay, ctx, moved, err) : RG_ENO_MEMORY;
+    if (rc >= 0) rc = queue_due(e, pool, r, ctx, err);
     atomic_store(&r->busy, false);
     return rc;
 }

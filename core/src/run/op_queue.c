@@ -10,7 +10,7 @@ struct rg_consumer {
     rg_engine *engine;  /* a reference */
     atomic_uint refs;   /* the handle, and each operation on it */
     atomic_bool busy;
-    rg__consumer *consumer;
+    rg__crew *crew;
     rg__shared *shared; /* of its queue, borrowed */
     uint32_t pool;      /* number of its MySQL pool */
     int64_t swept_ms;   /* when it last swept; only the step touches it */
@@ -20,7 +20,7 @@ static int run_consume(rg_op *op, const rg__ctx *ctx, rg_err *err);
 
 static void consumer_unref(rg_consumer *c) {
     if (!c || atomic_fetch_sub(&c->refs, 1) != 1) return;
-    rg__consumer_free(c->consumer);
+    rg__crew_free(c->crew);
     rg_engine_unref(c->engine);
     rg__free(c);
 }
@@ -34,18 +34,28 @@ static const rg__queue *find_queue(rg_engine *e, const char *name, rg_err *err) 
     return NULL;
 }
 
-static rg__consumer_config config_of(const rg_consumer_opts *o) {
-    rg__consumer_config cfg = {.max_batch = 256, .max_hold_ms = 50, .max_tries = 5};
-    if (o && o->max_batch) cfg.max_batch = o->max_batch;
-    if (o && o->max_hold_ms) cfg.max_hold_ms = o->max_hold_ms;
-    if (o && o->max_tries) cfg.max_tries = o->max_tries;
+static rg__crew_config config_of(const rg_consumer_opts *o) {
+    rg__crew_config cfg = {{.max_batch = 256, .max_hold_ms = 50, .max_tries = 5, .max_deaths = 3}, 0, 0, 0};
+    if (o && o->max_batch) cfg.consumer.max_batch = o->max_batch;
+    if (o && o->max_hold_ms) cfg.consumer.max_hold_ms = o->max_hold_ms;
+    if (o && o->max_tries) cfg.consumer.max_tries = o->max_tries;
+    if (o && o->max_deaths) cfg.consumer.max_deaths = o->max_deaths < 0 ? 0 : (uint32_t)o->max_deaths;
+    if (!o) return cfg;
+    cfg.leasing = o->lease == RG_LEASE_ALWAYS  ? RG__LEASE_ALWAYS
+                  : o->lease == RG_LEASE_NEVER ? RG__LEASE_NEVER
+                                               : RG__LEASE_SEVERAL;
+    cfg.lease_ms = o->lease_ms;
+    cfg.parallel = o->parallel;
     return cfg;
 }
 
-rg_consumer *rg_consumer_new(rg_engine *engine, const rg_consumer_opts *opts, rg_err *err) {
+rg_consumer *rg_consumer_new(rg_engine *engine, const rg_consumer_opts *given, rg_err *err) {
+    rg_consumer_opts known = {0};
+    const rg_consumer_opts *opts = given ? &known : NULL;
+    if (given) memcpy(&known, given, given->size < sizeof known ? given->size : sizeof known);
     const rg__queue *q = find_queue(engine, opts ? opts->queue : NULL, err);
     if (!q) return NULL;
-    rg__consumer_config cfg = config_of(opts);
+    rg__crew_config cfg = config_of(opts);
     rg_consumer *c = rg__calloc(1, sizeof *c);
     if (!c) {
         rg__fail_memory(err);
@@ -56,8 +66,8 @@ rg_consumer *rg_consumer_new(rg_engine *engine, const rg_consumer_opts *opts, rg
     c->shared = q->shared;
     c->pool = (uint32_t)(q - engine->store.queues);
     c->swept_ms = rg__now_ms();
-    c->consumer = rg__consumer_new(q, &cfg, err);
-    if (c->consumer) return c;
+    c->crew = rg__crew_new(q, &cfg, err);
+    if (c->crew) return c;
     consumer_unref(c);
     return NULL;
 }
@@ -87,7 +97,7 @@ static int step_and_relay(rg_consumer *c, const rg__ctx *ctx, uint32_t wait_ms, 
         int left = rg__left_ms(until_ms);
         int relayed = rg__engine_relay(c->engine, c->pool, ctx, &moved, &fault);
         uint32_t slice = (uint32_t)(left > RELAY_EVERY_MS ? RELAY_EVERY_MS : left);
-        int rc = rg__consumer_step(c->consumer, ctx, moved ? 0 : slice, done, err);
+        int rc = rg__crew_step(c->crew, ctx, moved ? 0 : slice, done, err);
         if (rc < 0) return rc;
         if (*done) relayed = rg__engine_relay(c->engine, c->pool, ctx, &moved, &fault);
         if (*done) return RG_OK;
@@ -101,14 +111,7 @@ static int step_and_relay(rg_consumer *c, const rg__ctx *ctx, uint32_t wait_ms, 
 
 uint32_t rg_op_letters(const rg_op *op) { return op->run == run_consume ? (uint32_t)op->n_ids : 0; }
 
-static int keep_letters(rg_op *op, rg_err *err) {
-    const rg_consumer *c = op->own;
-    size_t n = 0;
-    const uint64_t *numbers = rg__consumer_letters(c->consumer, &n);
-    for (size_t i = 0; i < n; i++)
-        if (rg__op_add_u64(op, numbers[i]) < 0) return rg__fail_memory(err);
-    return RG_OK;
-}
+static int keep_letter(void *op, uint64_t number) { return rg__op_add_u64(op, number); }
 
 static int run_consume(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg_consumer *c = op->own;
@@ -117,31 +120,52 @@ static int run_consume(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     uint64_t done = 0;
     int rc = step_and_relay(c, ctx, (uint32_t)op->number_in, &done, err);
     op->number = (double)done;
-    if (rc >= 0) rc = keep_letters(op, err);
+    if (rc >= 0 && rg__crew_letters(c->crew, keep_letter, op) < 0) rc = rg__fail_memory(err);
     if (rc >= 0 && done == 0) sweep(c, ctx);
+    atomic_store(&c->busy, false);
+    return rc;
+}
+
+static int run_leave(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    rg_consumer *c = op->own;
+    if (atomic_exchange(&c->busy, true))
+        return rg__fail(err, RG_EMISUSE, "the consumer is in the middle of a step");
+    int rc = rg__crew_leave(c->crew, ctx, err);
     atomic_store(&c->busy, false);
     return rc;
 }
 
 static void drop_consumer(rg_op *op) { consumer_unref(op->own); }
 
-rg_op *rg_op_consume(rg_consumer *c, uint32_t max_wait_ms, rg_err *err) {
-    rg_op *op = rg__op_new(c->engine, run_consume, err);
+static rg_op *on_consumer(rg_consumer *c, rg__op_fn run, double number, rg_err *err) {
+    rg_op *op = rg__op_new(c->engine, run, err);
     if (!op) return NULL;
     atomic_fetch_add(&c->refs, 1);
     op->own = c;
     op->cleanup = drop_consumer;
-    op->number_in = max_wait_ms;
+    op->number_in = number;
     return op;
 }
 
+rg_op *rg_op_consume(rg_consumer *c, uint32_t max_wait_ms, rg_err *err) {
+    return on_consumer(c, run_consume, max_wait_ms, err);
+}
+
+rg_op *rg_op_consumer_leave(rg_consumer *c, rg_err *err) {
+    return on_consumer(c, run_leave, 0, err);
+}
+
 void rg_consumer_stats_get(const rg_consumer *c, rg_consumer_stats *out) {
-    rg__consumer_totals t = rg__consumer_totals_get(c->consumer);
+    rg__consumer_totals t = rg__crew_totals_get(c->crew);
+    uint32_t n_parts = 0;
+    uint32_t held = rg__crew_held(c->crew, &n_parts);
     *out = (rg_consumer_stats){.applied = (double)t.applied,
                                .dead = (double)t.dead,
                                .batches = (double)t.batches,
                                .retries = (double)t.retries,
-                               .lag = (double)t.lag};
+                               .lag = (double)t.lag,
+                               .held = held,
+                               .partitions = n_parts};
 }
 
 /* ---- administration: the queue is `own`, borrowed from the engine ---- */
@@ -165,6 +189,14 @@ static int run_status(rg_op *op, const rg__ctx *ctx, rg_err *err) {
 }
 
 rg_op *rg_op_queue_status(rg_engine *e, rg_err *err) { return rg__op_new(e, run_status, err); }
+
+static int run_pause(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__queue_pause(op->own, ctx, op->number_in != 0, err);
+}
+
+rg_op *rg_op_queue_pause(rg_engine *e, const char *queue, int paused, rg_err *err) {
+    return on_queue(e, queue, run_pause, paused != 0, err);
+}
 
 static int run_list(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     return rg__dead_list(op->own, ctx, (uint32_t)op->number_in, &op->result, err);
@@ -193,6 +225,56 @@ rg_op *rg_op_dead_retry(rg_engine *e, const char *queue, double number, rg_err *
     return on_queue(e, queue, run_retry, number, err);
 }
 
+/* An edit: the queue, and what is wished. */
+typedef struct editing {
+    const rg__queue *q;
+    rg__edit wish;
+    rg_block *values;
+    uint8_t *mask;
+} editing;
+
+static void free_editing(rg_op *op) {
+    editing *e = op->own;
+    if (!e) return;
+    rg_block_unref(e->values);
+    rg__free(e->mask);
+    rg__free(e);
+}
+
+static int run_edit(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    editing *e = op->own;
+    return rg__dead_edit(e->q, ctx, (uint64_t)op->number_in, &e->wish, err);
+}
+
+static int take_values(editing *e, rg_builder *b, rg_err *err) {
+    const rg_type *t = rg__builder_type(b);
+    int rc = rg__builder_check_given(b, err);
+    if (rc < 0) return rc;
+    e->mask = rg__calloc(t->n_columns, 1);
+    e->values = rg__builder_partial(b);
+    if (!e->mask || !e->values) return rg__fail_memory(err);
+    for (uint32_t i = 1; i < t->n_columns; i++) e->mask[i] = rg__builder_has(b, i);
+    e->wish.type = t;
+    e->wish.mask = e->mask;
+    e->wish.values = e->values;
+    return RG_OK;
+}
+
+rg_op *rg_op_dead_edit(rg_engine *e, const char *queue, double number, int write, rg_builder *b,
+                       int force, rg_err *err) {
+    rg_op *op = on_queue(e, queue, run_edit, number, err);
+    if (!op) return NULL;
+    editing *own = rg__calloc(1, sizeof *own);
+    if (own) *own = (editing){.q = op->own, .wish = {.write = write, .force = force != 0}};
+    op->own = own;
+    op->cleanup = free_editing;
+    int rc = own ? RG_OK : rg__fail_memory(err);
+    if (rc >= 0 && b) rc = take_values(own, b, err);
+    if (rc >= 0) return op;
+    rg_op_free(op);
+    return NULL;
+}
+
 static int run_drop(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     uint64_t left = 0;
     int rc = rg__dead_drop(op->own, ctx, (uint64_t)op->number_in, &left, err);
@@ -204,8 +286,44 @@ rg_op *rg_op_dead_drop(rg_engine *e, const char *queue, double number, rg_err *e
     return on_queue(e, queue, run_drop, number, err);
 }
 
+static int run_warnings(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    const rg__store *s = &op->engine->store;
+    return rg__queue_warnings(s->queues, s->n_mysql, ctx, &op->result, err);
+}
+
+rg_op *rg_op_queue_warnings(rg_engine *e, rg_err *err) { return rg__op_new(e, run_warnings, err); }
+
+static int run_accept_gap(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    uint64_t n = 0;
+    int rc = rg__queue_accept_gap(op->own, ctx, &n, err);
+    op->number = (double)n;
+    return rc;
+}
+
+static int run_replay(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    uint64_t n = 0;
+    int rc = rg__queue_replay(op->own, ctx, op->text.p, &n, err);
+    op->number = (double)n;
+    return rc;
+}
+
+rg_op *rg_op_queue_replay(rg_engine *e, const char *queue, const char *from, rg_err *err) {
+    rg_op *op = on_queue(e, queue, run_replay, 0, err);
+    if (!op) return NULL;
+    rg__buf_str(&op->text, from);
+    rg__buf_cstr(&op->text);
+    if (!op->text.failed) return op;
+    rg__fail_memory(err);
+    rg_op_free(op);
+    return NULL;
+}
+
+rg_op *rg_op_accept_gap(rg_engine *e, const char *queue, rg_err *err) {
+    return on_queue(e, queue, run_accept_gap, 0, err);
+}
+
 static int run_drained(rg_op *op, const rg__ctx *ctx, rg_err *err) {
-    return rg__queue_drained(op->own, ctx, err);
+    return rg__queue_drained_all(op->own, ctx, err);
 }
 
 rg_op *rg_op_drained(rg_engine *e, const char *queue, rg_err *err) {

@@ -11,7 +11,9 @@ static int run_flush(rg_op *op, const rg__ctx *ctx, rg_err *err) {
 }
 
 static int run_async(rg_op *op, const rg__ctx *ctx, rg_err *err) {
-    return rg__flush_async(&op->engine->store, ctx, &op->items, op->stream_id, err);
+    if (op->later.at_ms || op->later.delay_ms)
+        return rg__flush_later(&op->engine->store, ctx, &op->items, &op->later, op->stream_id, err);
+    return rg__flush_async(&op->engine->store, ctx, &op->items, &op->how, op->stream_id, err);
 }
 
 static int run_each(rg_op *op, const rg__ctx *ctx, rg_err *err) {
@@ -26,6 +28,15 @@ rg_op *rg_op_flush(rg_engine *engine, rg_session *s, int mode, rg_err *err) {
     op->own = s; /* borrowed: used by flush_add only, before the operation runs */
     op->flush_mode = mode;
     return op;
+}
+
+void rg_op_flush_how(rg_op *op, int durability, int on_split) {
+    op->how = (rg__async_how){.durability = durability, .on_split = on_split};
+}
+
+void rg_op_flush_later(rg_op *op, double at_ms, double delay_ms) {
+    op->later = (rg__later){.at_ms = at_ms > 0 ? (uint64_t)at_ms : 0,
+                            .delay_ms = delay_ms > 0 ? (uint64_t)delay_ms : 0};
 }
 
 /* ---- items ---- */

@@ -54,7 +54,9 @@ static int copy_names(rg_type *t, const rg_type_opts *o, rg_err *err) {
     t->table = rg__strdup(o->table ? o->table : o->name);
     t->mysql = rg__strdup(o->mysql ? o->mysql : "default");
     t->redis = rg__strdup(o->redis ? o->redis : "default");
-    if (!t->table || !t->mysql || !t->redis) return rg__fail_memory(err);
+    t->queue_group = rg__strdup(o->queue_group ? o->queue_group : o->name);
+    if (!t->table || !t->mysql || !t->redis || !t->queue_group) return rg__fail_memory(err);
+    if (o->queue_by && !(t->queue_by = rg__strdup(o->queue_by))) return rg__fail_memory(err);
     return rg__ident_dup_quoted(t, NULL, t->table, &t->quoted, err);
 }
 
@@ -73,6 +75,7 @@ static void copy_plain(rg_type *t, const rg_type_opts *o) {
     t->absent_ttl_s = o->absent_ttl_s ? o->absent_ttl_s : DEFAULT_ABSENT_TTL_S;
     t->outage = o->outage;
     t->mysql_pool = t->redis_pool = -1;
+    t->queue_column = -1;
     t->sharded = o->sharded != 0;
     if (!o->shard_in_id) return;
     t->id_base = (uint64_t)o->shard << RG__SHARD_BITS;
@@ -114,6 +117,8 @@ void rg_type_free(rg_type *t) {
     rg__free(t->mysql);
     rg__free(t->redis);
     rg__free(t->select_list);
+    rg__free(t->queue_group);
+    rg__free(t->queue_by);
     rg__free(t);
 }
 

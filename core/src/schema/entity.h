@@ -54,6 +54,9 @@ struct rg_type {
     bool cache_queries;
     uint32_t ttl_s, absent_ttl_s;
     int32_t outage;              /* rg_outage; the engine resolves 0 */
+    char *queue_group;           /* owned; partitions of queues (queue/parts.h) */
+    char *queue_by;              /* owned; NULL: none */
+    int32_t queue_column;        /* resolved when frozen; -1: the group decides */
     rg__column *columns;
     uint32_t n_columns;
     rg__index *indexes;

@@ -2,6 +2,7 @@
 /* Entries of queued writes that a server with older data brought back: the ledger says which of them
  * are still to be applied (cache/adopt.c). */
 #include "base/alloc.h"
+#include "base/err.h"
 #include "unit/load.h"
 
 /* The epoch is the one that was known before the ledger was read: with a newer one nothing is done. */
@@ -9,9 +10,15 @@ static int adopt(rg__store *s, const rg__ctx *ctx, const rg_type *t, const rg__k
                  rg_err *err) {
     rg__shared *shared = rg__store_shared(s, t);
     uint64_t epoch = rg__shared_epoch(shared);
-    char ledger[48];
-    int rc = rg__ledger_position(&s->queues[t->mysql_pool], ctx, ledger, err);
-    return rc < 0 ? rc : rg__shared_adopt(shared, ctx, keys, n, epoch, ledger, err);
+    const rg__queue *q = &s->queues[t->mysql_pool];
+    char (*ledgers)[48] = rg__calloc(q->n_parts, sizeof *ledgers);
+    int rc = ledgers ? RG_OK : rg__fail_memory(err);
+    for (uint32_t p = 0; rc >= 0 && p < q->n_parts; p++)
+        rc = rg__ledger_position(&s->parts[t->mysql_pool][p], ctx, ledgers[p], err);
+    if (rc >= 0)
+        rc = rg__shared_adopt(shared, ctx, keys, n, epoch, (const char (*)[48])ledgers, q->n_parts, err);
+    rg__free(ledgers);
+    return rc;
 }
 
 /* What is suspect still was written meanwhile, or the ledger cannot be read. */

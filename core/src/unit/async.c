@@ -21,6 +21,10 @@ typedef struct batch {
     rg__items *items;
     const rg__queue *queue;
     rg__producer *producer; /* held while queueing */
+    int durability;         /* rg_durability; FAST when nothing has to be waited for */
+    uint32_t wait_ms;       /* for that */
+    const char *name;       /* of its producer, or NULL */
+    rg__producer own;       /* of a flush that is queued once under its own name */
     rg__plan plan;
     uint32_t *numbers; /* item behind each operation, in order */
     size_t n;
@@ -166,9 +170,15 @@ static int enqueue_once(batch *b, char id[48], bool *again, bool *wait, rg_err *
     rg_block **current = rg__calloc(b->changes.n + 1, sizeof *current);
     rg__enqueue q = {.stream = b->queue->stream,
                      .payload = {b->payload.p, b->payload.len},
-                     .max_len = b->store->queue_max_len,
+                     .max_len = b->queue->rules.max_len,
                      .producer = b->producer->name,
                      .seq = b->producer->seq,
+                     .keep = b->name != NULL,
+                     .part = b->queue->part,
+                     .n_parts = b->queue->n_parts,
+                     .queue = b->queue->name,
+                     .replica_ms = b->durability > RG_DURABLE_FAST ? b->wait_ms : 0,
+                     .fsync = b->durability == RG_DURABLE_FSYNC,
                      .changes = b->changes.items,
                      .n_changes = b->changes.n};
     rc = stale && current ? rg__shared_enqueue(b->queue->shared, b->ctx, &q, stale, current, id, err)
@@ -177,6 +187,12 @@ static int enqueue_once(batch *b, char id[48], bool *again, bool *wait, rg_err *
         *again = true;
         rc = mend(b, stale, current, wait, err);
     }
+    if (rc == RG_EPENDING) {
+        *again = true;
+        rc = rg__adopt_changes(b->store, b->ctx, &b->changes, err);
+    }
+    for (size_t i = 0; rc == RG_EDUPLICATE_KEY && err && i < b->changes.n; i++)
+        if (stale[i]) err->item = (int32_t)b->owner[i];
     for (size_t i = 0; current && i < b->changes.n; i++) rg_block_unref(current[i]);
     rg__free(current);
     rg__free(stale);
@@ -184,7 +200,8 @@ static int enqueue_once(batch *b, char id[48], bool *again, bool *wait, rg_err *
 }
 
 static int full(const batch *b, int64_t give_up_ms) {
-    if (rg__left_ms(give_up_ms) == 0 || rg__left_ms(b->ctx->deadline_ms) == 0) {
+    bool wait = b->queue->rules.when_full == RG_FULL_WAIT;
+    if (!wait || rg__left_ms(give_up_ms) == 0 || rg__left_ms(b->ctx->deadline_ms) == 0) {
         rg__count(b->ctx->metrics, RG__C_BACKPRESSURE, 1);
         return RG_EBACKPRESSURE;
     }
@@ -196,11 +213,12 @@ static int full(const batch *b, int64_t give_up_ms) {
  * sequence number serves all tries, as only the last one can have been queued. */
 static int enqueue(batch *b, char id[48], rg_err *err) {
     b->producer->seq++;
-    int64_t give_up_ms = rg__now_ms() + b->store->backpressure_wait_ms;
+    int64_t give_up_ms = rg__now_ms() + b->queue->rules.wait_ms;
     for (int i = 0; i < MAX_REBASES;) {
         bool again = false;
         bool wait = false;
-        int rc = enqueue_once(b, id, &again, &wait, err);
+        int rc = rg__queue_room(b->queue, b->ctx, err);
+        if (rc >= 0) rc = enqueue_once(b, id, &again, &wait, err);
         if (rc == RG_EBACKPRESSURE) {
             if (full(b, give_up_ms) < 0) return rc;
             continue;
@@ -224,7 +242,12 @@ static int check_expected(batch *b, rg_err *err) {
     return rc;
 }
 
-static int take_producer(batch *b, rg_err *err) {
+static int take_producer(batch *b, const char *name, rg_err *err) {
+    if (name) {
+        snprintf(b->own.name, sizeof b->own.name, "%s", name);
+        b->producer = &b->own;
+        return RG_OK;
+    }
     do {
         for (int i = 0; i < RG__PRODUCERS; i++) {
             rg__producer *p = &b->store->producers[i];
@@ -290,6 +313,7 @@ static void tell_timeline(const batch *b, const char *stream_id) {
     if (!b->ctx->timeline || rg__mysql_pool_replicas(b->queue->mysql) == 0) return;
     need.queued_ms = strtoull(stream_id, &at, 10);
     if (*at == '-') need.queued_seq = strtoull(at + 1, NULL, 10);
+    if (b->queue->n_parts > 1) need = (rg__need){.lost = true}; /* of which partition, is not told */
     for (size_t i = 0; i < b->n; i++)
         rg__timeline_add(b->ctx->timeline, b->queue->mysql, b->items->items[b->numbers[i]].type, &need);
 }
@@ -303,6 +327,19 @@ static int check_trust(const batch *b, rg_err *err) {
     return RG_OK;
 }
 
+/* fsync: a server that syncs before it answers need not be asked to. */
+static int prepare(batch *b, rg_err *err) {
+    rg__fitness f = {0};
+    int rc = rg__queue_fit(b->queue, b->ctx, err);
+    if (rc < 0 || b->durability != RG_DURABLE_FSYNC) return rc;
+    rc = rg__shared_fitness(b->queue->shared, b->ctx, &f, err);
+    if (rc >= 0 && !f.syncs && !f.waitaof)
+        rc = rg__fail(err, RG_ECONFIG, "durability fsync needs a Redis with appendonly yes that has "
+                                       "appendfsync always (and lets CONFIG GET tell), or is 7.2 or later");
+    if (rc >= 0 && f.syncs) b->durability = RG_DURABLE_FAST;
+    return rc;
+}
+
 static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     int rc = rg__plan_make(b->items, pool, &b->plan, err);
     if (rc < 0 || b->plan.n == 0) return rc;
@@ -310,15 +347,17 @@ static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     rc = check_trust(b, err);
     if (rc >= 0) rc = check_types(b, err);
     if (rc >= 0) rc = check_sizes(b, err);
+    if (rc >= 0) rc = prepare(b, err);
     if (rc >= 0) rc = check_expected(b, err);
-    if (rc >= 0) rc = take_producer(b, err);
+    if (rc >= 0) rc = take_producer(b, b->name, err);
     if (rc >= 0) rc = enqueue(b, stream_id, err);
     if (b->producer) atomic_store(&b->producer->busy, false);
     for (size_t i = 0; i < b->changes.n; i++)
         rg__process_drop(b->store->process, b->changes.items[i].key.space,
                          b->changes.items[i].key.hash);
-    if (rc >= 0) rg__count(b->ctx->metrics, RG__C_ENQUEUED_OPS, b->n);
-    if (rc >= 0) tell_timeline(b, stream_id);
+    bool queued = rc >= 0 || rc == RG_EDURABILITY;
+    if (queued) rg__count(b->ctx->metrics, RG__C_ENQUEUED_OPS, b->n);
+    if (queued) tell_timeline(b, stream_id);
     return rc;
 }
 
@@ -330,14 +369,116 @@ static void batch_deinit(batch *b) {
     rg__free(b->owner);
 }
 
-int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, char *stream_id,
-                    rg_err *err) {
-    if (err) err->item = -1;
+/* ---- partitions ---- */
+
+/* Marks the partitions that a write belongs to: one that changes what decides is in two. */
+static void mark_parts(const rg__item *it, uint32_t n_parts, uint8_t *parts) {
+    if (it->after && it->write != RG_DELETE)
+        parts[rg__part_of(it->type, rg_block_data(it->after), n_parts)] = 1;
+    if (it->before) parts[rg__part_of(it->type, rg_block_data(it->before), n_parts)] = 1;
+}
+
+/* How many partitions of the pool's queue the items are in; *first is one of them. */
+static uint32_t find_parts(const rg__items *items, int pool, uint32_t n_parts, uint8_t *parts,
+                           uint32_t *first) {
+    uint32_t n = 0;
+    *first = 0;
+    memset(parts, 0, RG__PARTS);
+    for (size_t i = 0; i < items->n; i++)
+        if (items->items[i].type->mysql_pool == pool) mark_parts(&items->items[i], n_parts, parts);
+    for (uint32_t p = n_parts; p-- > 0;) {
+        n += parts[p];
+        if (parts[p]) *first = p;
+    }
+    return n;
+}
+
+static int refuse_split(const rg__queue *q, uint32_t n, rg_err *err) {
+    return rg__fail(err, RG_ESPLIT,
+                    "the flush is in %u partitions of queue %s, so it cannot be applied as one: flush "
+                    "less at a time, give its entities one queue group or aggregate, or use on_split "
+                    "= \"sync\"", n, q->name);
+}
+
+/* Whether the flush has to go to MySQL at once: 1, or 0, or that it may not. */
+static int check_split(rg__store *s, const rg__items *items, const rg__async_how *how, rg_err *err) {
+    uint8_t parts[RG__PARTS];
+    uint32_t first;
+    int sync = 0;
+    for (uint32_t i = 0; i < s->n_mysql; i++) {
+        const rg__queue *q = &s->queues[i];
+        int on_split = how->on_split ? how->on_split : q->rules.on_split;
+        uint32_t n = find_parts(items, (int)i, q->n_parts, parts, &first);
+        if (n <= 1) continue;
+        if (on_split != RG_SPLIT_SYNC) return refuse_split(q, n, err);
+        sync = 1;
+    }
+    return sync;
+}
+
+/* What is queued in these partitions comes first. */
+static int drain(rg__store *s, const rg__ctx *ctx, const rg__items *items, rg_err *err) {
+    uint8_t parts[RG__PARTS];
+    uint32_t first;
     int rc = RG_OK;
     for (uint32_t i = 0; rc >= 0 && i < s->n_mysql; i++) {
-        batch b = {.store = s, .ctx = ctx, .items = items, .queue = &s->queues[i]};
-        rc = run_batch(&b, (int)i, stream_id, err);
-        batch_deinit(&b);
+        uint32_t n = s->queues[i].n_parts;
+        if (!find_parts(items, (int)i, n, parts, &first)) continue;
+        for (uint32_t p = 0; rc >= 0 && p < n; p++)
+            if (parts[p]) rc = rg__queue_drained(&s->parts[i][p], ctx, err);
     }
     return rc;
+}
+
+static int flush_now(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
+    int rc = drain(s, ctx, items, err);
+    return rc < 0 ? rc : rg__flush(s, ctx, items, err);
+}
+
+static bool wants_sync(const rg__store *s, const rg__items *items, const rg__async_how *how) {
+    if (how->durability) return how->durability == RG_DURABLE_SYNC;
+    for (size_t i = 0; i < items->n; i++)
+        if (s->queues[items->items[i].type->mysql_pool].rules.durability == RG_DURABLE_SYNC) return true;
+    return false;
+}
+
+/* One pool's part; a queue without room may have the flush go to MySQL, while nothing is queued. */
+static int queue_part(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
+                      uint32_t pool, char *stream_id, rg_err *err) {
+    uint8_t parts[RG__PARTS];
+    uint32_t part;
+    if (!find_parts(items, (int)pool, s->queues[pool].n_parts, parts, &part)) return RG_OK;
+    const rg__queue *q = &s->parts[pool][part];
+    batch b = {.store = s, .ctx = ctx, .items = items, .queue = q, .wait_ms = q->rules.replica_ms,
+               .name = how->producer};
+    b.durability = how->durability ? how->durability : q->rules.durability;
+    int rc = run_batch(&b, (int)pool, stream_id, err);
+    batch_deinit(&b);
+    return rc;
+}
+
+static bool may_go_sync(const rg__store *s, uint32_t pool, int rc, const char *stream_id) {
+    return rc == RG_EBACKPRESSURE && !stream_id[0] &&
+           s->queues[pool].rules.when_full == RG_FULL_SYNC;
+}
+
+int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
+                    char *stream_id, rg_err *err) {
+    rg_err unsafe = {0}; /* queued, but not as safely as was asked for */
+    if (err) err->item = -1;
+    if (!how->producer && wants_sync(s, items, how)) return rg__flush(s, ctx, items, err);
+    int rc = check_split(s, items, how, err);
+    if (rc > 0 && how->producer) rc = RG_ESPLIT; /* it could not be told whether it was written already */
+    if (rc > 0) return flush_now(s, ctx, items, err);
+    for (uint32_t i = 0; rc >= 0 && i < s->n_mysql; i++) {
+        rc = queue_part(s, ctx, items, how, i, stream_id, err);
+        if (!how->producer && may_go_sync(s, i, rc, stream_id)) return rg__flush(s, ctx, items, err);
+        if (rc != RG_EDURABILITY) continue;
+        if (err) unsafe = *err;
+        unsafe.code = rc;
+        rc = RG_OK;
+    }
+    if (rc < 0 || !unsafe.code) return rc;
+    if (err) *err = unsafe;
+    return RG_EDURABILITY;
 }

@@ -2,6 +2,7 @@
 /* One chunk of writes with outcomes of their own: its statement, the caches, and why some rows did
  * not match. */
 #include "base/alloc.h"
+#include "queue/outbox.h"
 #include "unit/cas.h"
 #include "unit/outage.h"
 
@@ -182,8 +183,27 @@ static void end_marks(chunk *k, bool published) {
     k->marked = false;
 }
 
+/* ---- events ---- */
+
+static bool tells_events(const chunk *k) {
+    for (size_t i = 0; k->type->n_feeds && i < k->n; i++)
+        if (rg__item_tells(item_of(k, i))) return true;
+    return false;
+}
+
+static int publish_events(chunk *k, rg_err *err) {
+    const rg__queue *q = &k->e->store->queues[k->type->mysql_pool];
+    rg__outbox o = {.q = q, .c = k->e->conn};
+    int rc = RG_OK;
+    for (size_t i = 0; k->type->n_feeds && rc >= 0 && i < k->n; i++)
+        if (is_set(k->marks, i)) rc = rg__item_publish(item_of(k, i), &o, k->e->ctx, err);
+    if (rc >= 0) rc = rg__outbox_write(&o, k->e->ctx, err);
+    rg__outbox_deinit(&o);
+    return rc;
+}
+
 static bool needs_transaction(const chunk *k) {
-    if (tells_redis(k) || is_blind(k)) return true;
+    if (tells_events(k) || tells_redis(k) || is_blind(k)) return true;
     if (k->write != RG_INSERT) return rg__sql_cas_needs_transaction(&k->cas, k->n);
     return k->n > 1 && rg__sql_insert_statements(k->e->conn, k->type, k->rows, k->n) > 1;
 }
@@ -219,9 +239,10 @@ static bool is_one_step(const chunk *k) {
 
 static int write_inside(chunk *k, rg__tx *tx, rg_err *err) {
     size_t noted = rg__tx_noted(tx);
-    bool guarded = !is_one_step(k);
+    bool guarded = !is_one_step(k) || tells_events(k);
     int rc = guarded ? rg__tx_guard(tx, k->e->ctx, err) : RG_OK;
     if (rc >= 0) rc = run_statement(k, err);
+    if (rc >= 0) rc = publish_events(k, err);
     bool ran = rc >= 0;
     if (ran) rc = note_writes(k, tx, err);
     if (ran && rc < 0 && !guarded) rg__tx_give_up(tx, err);
@@ -248,6 +269,7 @@ static int write(chunk *k, rg_err *err) {
         k->begun = rc >= 0;
     }
     if (rc >= 0) rc = run_statement(k, err);
+    if (rc >= 0) rc = publish_events(k, err);
     if (rc >= 0) rc = mark(k, err);
     if (rc >= 0 && k->begun) rc = rg__mysql_commit(c, k->e->ctx, err);
     bool unknown = rc < 0 && err->cls == RG_CLASS_AMBIGUOUS;
@@ -386,7 +408,9 @@ static int explain(chunk *k, bool last, rg_err *err) {
 int rg__chunk_run(rg__each_run *e, const uint32_t *items, size_t n, bool last, rg_err *err) {
     chunk k;
     chunk_init(&k, e, items, n);
-    int rc = take_connection(e, k.type, err);
+    int rc = tells_events(&k) ? rg__outbox_ready(&e->store->queues[k.type->mysql_pool], e->ctx, err)
+                              : RG_OK;
+    if (rc >= 0) rc = take_connection(e, k.type, err);
     if (rc >= 0 && !item_of(&k, 0)->terms->check) rc = write(&k, err);
     for (size_t i = 0; rc >= 0 && i < n; i++)
         if (is_set(k.marks, i)) item_of(&k, i)->terms->outcome = RG_OUTCOME_APPLIED;

@@ -3,6 +3,8 @@
 #include "unit/flush.h"
 
 #include "base/alloc.h"
+#include "unit/load.h"
+#include "unit/outage.h"
 #include "queue/outbox.h"
 #include "unit/load.h"
 #include "unit/outage.h"

@@ -83,6 +83,10 @@ int rg__step_run_expecting(const rg__items *items, const rg__ctx *ctx, rg__mysql
  * it has to be undone. */
 bool rg__step_is_atomic(const rg__items *items, const rg__mysql *conn, const rg__step *step);
 
+/* One item: whether it has to be told, and its event (rg__outbox_write comes later). */
+struct rg__outbox;
+bool rg__item_tells(const rg__item *it);
+int rg__item_publish(const rg__item *it, struct rg__outbox *o, const rg__ctx *ctx, rg_err *err);
 /* Does any item on the pool have to be told on a stream of events? (tell.c) */
 bool rg__items_tell(const rg__items *items, int pool);
 /* Writes their events in the open transaction, after their statements. rg__outbox_ready comes before
@@ -98,8 +102,27 @@ int rg__flush(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err);
  * Items of one row keep their order, and a later one sees what an earlier one of them wrote. Fails
  * only when out of memory. After RG_OUTCOME_APPLIED `after` is the row as it was written. */
 int rg__each(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err);
+typedef struct rg__async_how {
+    int durability, on_split; /* 0: as the queue is configured */
+    const char *producer;     /* NULL: one of the process; else the flush is queued once under it */
+} rg__async_how;
+/* ---- later.c ---- */
+/* When a flush is to be queued: at a time, or after a delay when that is 0. */
+typedef struct rg__later {
+    uint64_t at_ms;    /* since 1970 */
+    uint64_t delay_ms;
+} rg__later;
+/* Puts the items aside; id (48 bytes) gets what the flush is known by. */
+int rg__flush_later(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__later *when,
+                    char *id, rg_err *err);
+/* Queues what is due, in its order; what cannot be queued becomes dead letters. Others with another
+ * owner are left to it for a few seconds. */
+int rg__later_step(rg__store *s, uint32_t pool, const char *owner, const rg__ctx *ctx,
+                   uint64_t *moved, rg_err *err);
+
 /* Queues the items; stream_id (48 bytes) gets the id of the last entry made. `after` and `before`
  * are rebased on what the cache holds when somebody else wrote other columns meanwhile. */
-int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, char *stream_id, rg_err *err);
+int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
+                    char *stream_id, rg_err *err);
 
 #endif

@@ -36,6 +36,8 @@ typedef struct rg__store {
     rg__schema schema;
     rg__mysql_pool **mysql; /* by type->mysql_pool */
     rg__queue *queues;      /* one a MySQL pool, same numbering; shared == NULL: no queue */
+    rg__queue **parts;      /* by MySQL pool: the n_parts partitions of its queue */
+    rg__queue_gauge **gauges; /* theirs */
     uint32_t n_mysql;
     rg__shared **shared;    /* by type->redis_pool */
     rg__coherence **coherence;
@@ -50,8 +52,6 @@ typedef struct rg__store {
     rg__metrics metrics;
     rg__producer producers[RG__PRODUCERS];
     uint32_t id_block, node;
-    uint64_t queue_max_len;
-    uint32_t backpressure_wait_ms;
 } rg__store;
 
 /* The Redis tier of a type, NULL when it has none. */

@@ -20,8 +20,11 @@ local ALONE_S, TOGETHER_S, DRAIN_S = 1, 0.2, 0.1
 ---@field busy? fun(): boolean something waits for its next try
 
 local function queue_part(orm, args)
+  local lease
+  if args.until_empty then lease = false end -- it is emptied, whoever holds what
   local consumer, fault = orm:consumer {
-    queue = args.queue_name, max_batch = args.max_batch,
+    queue = args.queue_name, max_batch = args.max_batch, parallel = args.parallel,
+    lease = lease,
     on_dead = function(n) out.error(string.format("%.0f operations became dead letters", n)) end,
   }
   if not consumer then return nil, fault end

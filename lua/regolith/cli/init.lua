@@ -38,9 +38,16 @@ local function queue_commands(parser)
     return command
   end
   action("status", "length, age and position of each queue")
+  action("pause", "have all consumers leave a queue alone")
+  action("resume", "let them go on")
+  action("replay", "apply again what was queued since then"):argument("from", "seconds since 1970, or a stream id")
   action("errors", "list dead letters"):option("-n --limit", "at most so many"):default "100":convert(tonumber)
   action("show", "show a dead letter with its values", "number of the dead letter")
   action("retry", "apply a dead letter again", "number of the dead letter, or 'all'")
+  local edit = action("edit", "change a dead letter before it is applied again", "number of the dead letter")
+  edit:option("--set", "a field's new value, as field=text (field= for NULL)"):count "*":args(1)
+  edit:option("--operation", "insert, update or delete"):choices { "insert", "update", "delete" }
+  edit:flag("--force", "whatever version the row has now")
   action("drop", "give a dead letter up", "number of the dead letter, or 'all'")
 end
 
@@ -101,6 +108,7 @@ local function build_parser()
     "queue", "events", "callbacks",
   }
   consume:option("--max-batch", "operations in one transaction"):convert(tonumber)
+  consume:option("--parallel", "partitions of the queue applied at the same time"):convert(tonumber)
   consume:flag("--stop-on-error", "end at the first temporary error")
   consume:flag("--until-empty", "end when nothing is queued")
   queue_commands(parser)

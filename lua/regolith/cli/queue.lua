@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- regolith queue status|errors|show|retry|drop
+-- regolith queue status|errors|show|edit|retry|drop
 
 local app = require "regolith.cli.app"
+local native = require "regolith.native"
 local out = require "regolith.cli.out"
 
 local M = {}
@@ -14,7 +15,29 @@ local MEMBERS = {
 function ACTIONS.status(orm)
   local queues, fault = orm:queues()
   if not queues then return nil, fault end
-  out.table({ "queue", "length", "oldest_ms", "applied", "dead", "ledger" }, queues)
+  for _, queue in ipairs(queues) do queue.state = queue.paused and "paused" or "runs" end
+  out.table({ "queue", "length", "oldest_ms", "applied", "dead", "state", "ledger" }, queues)
+  return 0
+end
+
+function ACTIONS.pause(orm, args)
+  local ok, fault = orm:pause(args.queue_name)
+  if not ok then return nil, fault end
+  out.line("the queue '%s' is paused", args.queue_name)
+  return 0
+end
+
+function ACTIONS.resume(orm, args)
+  local ok, fault = orm:resume(args.queue_name)
+  if not ok then return nil, fault end
+  out.line("the queue '%s' goes on", args.queue_name)
+  return 0
+end
+
+function ACTIONS.replay(orm, args)
+  local n, fault = orm:replay(tonumber(args.from) or args.from, args.queue_name)
+  if not n then return nil, fault end
+  out.line("%.0f partitions go back and are applied again", n)
   return 0
 end
 
@@ -60,6 +83,29 @@ function ACTIONS.retry(orm, args)
   return args.number == "all" and left > 0 and 1 or 0
 end
 
+--- "field=text" options as values; nil and the word that is none.
+local function read_values(list)
+  local values
+  for _, given in ipairs(list or {}) do
+    local word = type(given) == "table" and given[1] or given
+    local path, text = word:match "^([^=]+)=(.*)$"
+    if not path then return nil, word end
+    values = values or {}
+    values[path] = text == "" and native.null or text
+  end
+  return values
+end
+
+function ACTIONS.edit(orm, args)
+  local values, word = read_values(args.set)
+  if word then return 2, string.format("'%s' is not field=text", word) end
+  local ok, fault = orm:edit(args.number, { values = values, operation = args.operation, force = args.force },
+    args.queue_name)
+  if not ok then return nil, fault end
+  out.line "changed; retry applies it"
+  return 0
+end
+
 function ACTIONS.drop(orm, args)
   local left, fault = orm:drop(args.number, args.queue_name)
   if not left then return nil, fault end
@@ -70,7 +116,7 @@ end
 --- "all" where that is allowed, else a number.
 local function read_number(args)
   if args.number == nil then return true end
-  if args.number == "all" and args.action ~= "show" then return true end
+  if args.number == "all" and args.action ~= "show" and args.action ~= "edit" then return true end
   local n = tonumber(args.number)
   if not n or n < 1 or n % 1 ~= 0 then return false end
   args.number = n

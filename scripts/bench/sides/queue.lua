@@ -84,6 +84,35 @@ end
 M.consume_insert = consumes("bench_new", queue_new, 60000)
 M.consume_update = consumes("bench_changed", queue_changed, 60000)
 
+--- The same with four partitions, `parallel` of them at a time; each flush is of one of 64 aggregates.
+local function consumes_partitions(parallel)
+  return function(seconds)
+    local User = model.entity("bench_new", false, { by = "visits" })
+    local orm = model.open({ User }, { queues = 4 })
+    local ops, applied = ops_for(seconds, 60000), 0
+    for first = 1, ops, model.MANY do
+      local db = orm:session()
+      for i = first, first + model.MANY - 1 do
+        local row = model.row(i)
+        row.visits = (first - 1) / model.MANY % 64
+        assert(db:new(User, row))
+      end
+      assert(db:flush_async())
+      db:close()
+    end
+    local consumer = assert(orm:consumer { parallel = parallel })
+    local started = clock.now()
+    while applied < ops do applied = applied + assert(consumer:step(5)) end
+    clock.answer(ops, clock.now() - started)
+    assert(consumer:stats().dead == 0, "there are dead letters")
+    consumer:close()
+    orm:close()
+  end
+end
+
+M.consume_parallel_4 = consumes_partitions(4)
+M.consume_parallel_1 = consumes_partitions(1)
+
 --- Queues a number of operations for the side that watches a consumer's memory.
 function M.queue_for_memory(ops)
   local User = model.entity("bench_new", { redis = true, process = true })

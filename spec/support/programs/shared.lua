@@ -31,6 +31,15 @@ local M = {
   }),
 }
 
+--- A team and its members: one partition of a queue each team.
+M.Club = regolith.entity("club", {
+  field.string "name" { length = 50 }, ids = "application", cache = { redis = true }, queue = { by = "id" },
+})
+M.Member = regolith.entity("member", {
+  field.ref "club" { M.Club }, field.uint64 "n", field.uint32 "version" { version = true },
+  ids = "application", cache = { redis = true }, queue = { by = "club" },
+})
+
 --- Counted up by many, each step seen: its version allows no lost one.
 local function tally(cache)
   return regolith.entity("tally", {

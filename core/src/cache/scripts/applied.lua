@@ -26,7 +26,7 @@ for i = 1, #entries do
   local key, e, id = KEYS[i + 2], entries[i], sub(ids, i * 32 - 31, i * 32)
   local s, dead = state(e), byte(kinds, i) == 100
   if s == 'D' then
-    n = n + keep_later(key, e, id, sub(e, 2, 9))
+    n = n + keep_later(key, e, function(other) return later(other, id) end, sub(e, 2, 9))
   elseif s == 'P' or s == 'Q' then
     if later(sub(e, 10, 41), id) then
       n = n + keep(key, e, dead)

@@ -3,20 +3,39 @@
 -- sent, stream, entries (each once). ARGV: field of this call (producer:seq), producer, seq, bound
 -- of the stream, payload, a character an entry, checksums (8 bytes each), the stream id that the
 -- caller would like ('' none), the epoch that it knows, number of fields to forget, 1 when rows are
--- large, these fields, then what the entries need, in order.
+-- large, field of the queue's number of partitions, that number as the caller knows it, the stream's
+-- partition (four hex digits), the fields to forget, then what the entries need, in order.
 --   u  checked update     x  checked delete     i  insert     U  X  the same of rows nobody caches:
 --      the P or Q entry as it will be if the caller's id and epoch are accepted
---   l  lookup: changes (+ or -, id)
+--   l  lookup: changes (+ or -, id)     k  the same of a unique index
 -- Every byte of a string costs time here (it is hashed), so entries come ready made and are patched
 -- when they have to be.
 -- Returns 0, the id, the clock in us and the epoch; 1 when the stream is full; 2, a string of reasons
 -- (0 none, 1 another row, 2 no entry or one to be adopted, 3 marked or void), and for each 1 its
--- entry.
+-- entry; 3 and the number of partitions, when entries wait in another number of them; 4 and the number
+-- of the entry of a unique value that another row has, or is queued to get; 5 when such an entry has to
+-- be adopted first.
 local kinds, sums, forget = ARGV[6], ARGV[7], tonumber(ARGV[10])
 local LIST = 8192 -- bytes of a list that is kept up to date; longer ones become changes
 
-local sent = call('HGET', KEYS[2], ARGV[1])
-if sent then return { 0, sent, 0, epoch } end
+local n_parts, part = tonumber(ARGV[13]), ARGV[14]
+local known = call('HMGET', KEYS[2], ARGV[1], ARGV[12])
+if known[1] then
+  call('HSET', KEYS[2], ARGV[1], known[1]) -- who waits for replicas waits for a write of this connection
+  return { 0, known[1], 0, epoch }
+end
+
+-- Another number of partitions: rows would change partitions, and overtake themselves, unless all
+-- that was queued is applied.
+local recorded = tonumber(known[2] or 1)
+if recorded ~= n_parts then
+  local number = tonumber(part, 16)
+  local base = number == 0 and KEYS[3] or sub(KEYS[3], 1, -2 - #tostring(number))
+  for p = 0, recorded - 1 do
+    local stream = p == 0 and base or base .. ':' .. p
+    if call('XLEN', stream) > 0 then return { 3, recorded } end
+  end
+end
 if call('XLEN', KEYS[3]) >= tonumber(ARGV[4]) then return { 1 } end
 
 local n, states, entries = #kinds, {}, {}
@@ -27,7 +46,7 @@ local function glance(i)
   local e = redis.pcall('GETRANGE', key, '0', '65')
   if type(e) ~= 'string' or e == '' then return false end
   local s = sub(e, 1, 1)
-  if s == 'M' or byte(kinds, i) == 108 then return call('GET', key) end
+  if s == 'M' or byte(kinds, i) == 108 or byte(kinds, i) == 107 then return call('GET', key) end
   return e
 end
 
@@ -60,6 +79,36 @@ local function judge(kind, i, e, s)
   return (s == 'Q' or s == 'N') and 1 or 2
 end
 
+-- The id that changes of a unique value bring; of several the last counts.
+local function takes(changes)
+  for at = #changes - 8, 1, -9 do
+    if byte(changes, at) == 43 then return sub(changes, at + 1, at + 8) end
+  end
+end
+
+local function leaves(changes, id8)
+  for at = 1, #changes, 9 do
+    if byte(changes, at) == 45 and sub(changes, at + 1, at + 8) == id8 then return true end
+  end
+end
+
+-- A unique value is of one row: will it be another one's? What waits is told by the entry itself, so
+-- that the value is free again whatever becomes of it; and what the database holds, where it is valid.
+local function is_taken(e, s, changes)
+  local id8, holds = takes(changes), {}
+  if not id8 then return false end
+  if s == 'V' or (s == 'P' and sub(e, 42, 42) == '1') then
+    for at = s == 'V' and 10 or 43, #e, 8 do holds[sub(e, at, at + 7)] = true end
+  elseif s == 'D' then
+    for at = 11, #e, 41 do holds[sub(e, at + 1, at + 8)] = byte(e, at) == 43 end
+  end
+  for other, there in pairs(holds) do
+    if there and other ~= id8 and not leaves(changes, other) then return true end
+  end
+  return false
+end
+
+local values_at = 14 + forget
 local reasons, currents, bad = {}, {}, false
 for i = 1, n do
   local kind, e, why = byte(kinds, i), entries[i], 0
@@ -80,6 +129,10 @@ for i = 1, n do
       local s = state(e)
       states[i] = s
       why = judge(kind, i, e, s)
+      if kind == 107 and why == 0 and takes(ARGV[values_at + i]) then
+        if (s == 'P' or s == 'D') and suspect(e) then return { 5 } end
+        if is_taken(e, states[i], ARGV[values_at + i]) then return { 4, i } end
+      end
     end
   elseif kind == 117 or kind == 120 then
     why = 2
@@ -104,10 +157,11 @@ end
 
 local id = add(ARGV[8])
 call('HSET', KEYS[2], ARGV[1], id)
-if forget > 0 then call('HDEL', KEYS[2], unpack(ARGV, 12, 11 + forget)) end
+if recorded ~= n_parts then call('HSET', KEYS[2], ARGV[12], n_parts) end
+if forget > 0 then call('HDEL', KEYS[2], unpack(ARGV, 15, values_at)) end
 
 local dash = string.find(id, '-', 1, true)
-local hex = string.format('%016x%016x', sub(id, 1, dash - 1), sub(id, dash + 1))
+local hex = string.format('%016x%s%012x', sub(id, 1, dash - 1), part, sub(id, dash + 1))
 local pending, unverified = 'P' .. epoch .. hex .. '1', 'P' .. epoch .. hex .. '0'
 local as_sent = id == ARGV[8] and epoch == ARGV[9]
 
@@ -175,7 +229,9 @@ local function defer(e, s, changes)
   return table.concat(parts)
 end
 
+-- Of several partitions none can tell when the others' changes are applied: each is kept by itself.
 local function lookup(e, s, changes)
+  if n_parts > 1 then return defer(e, s, changes) end
   if s == 'V' and #e <= LIST then return pending .. merge(sub(e, 10), changes) end
   if s == 'P' then
     if void(e) or suspect(e) then return 'P' .. epoch .. hex .. '2' end
@@ -199,14 +255,14 @@ local function patch(i, kind)
   end
 end
 
-local out, k, at = {}, 0, 11 + forget
+local out, k = {}, 0
 for i = 1, n do
   local kind = byte(kinds, i)
   out[k + 1] = KEYS[i + 3]
-  if kind == 108 then
-    out[k + 2] = lookup(entries[i], states[i], ARGV[at + i])
+  if kind == 108 or kind == 107 then
+    out[k + 2] = lookup(entries[i], states[i], ARGV[values_at + i])
   else
-    out[k + 2] = ARGV[at + i]
+    out[k + 2] = ARGV[values_at + i]
     if not as_sent or states[i] == 'P' or states[i] == 'Q' then patch(i, kind) end
   end
   k = k + 2

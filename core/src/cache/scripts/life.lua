@@ -19,7 +19,8 @@ local known = call('MGET', KEYS[2])[1]
 if known == life then return epoch end
 local fresh = to_bytes('<I8', time[1] * 1000000 + time[2])
 if known or fresh ~= epoch then
-  epoch = fresh
+  -- later than the last one in any case: what was queued since then is told from what was applied by it
+  epoch = to_bytes('<I8', math.max(time[1] * 1000000 + time[2], from_bytes('<I8', epoch) + 1))
   call('SET', KEYS[1], epoch)
 end
 call('SET', KEYS[2], life)

@@ -70,20 +70,22 @@ local function settle(key, e, ms)
   if type(r) == 'table' and r.err then call('DEL', key) end
 end
 
--- Stream ids, as 32 hex digits: does a come after b?
+-- Stream ids, as 32 hex digits: does a come after b? Of ids of another partition (the first four digits
+-- of the second half) nothing is known: they do.
 local function later(a, b)
   if a == b then return false end
+  if sub(a, 17, 20) ~= sub(b, 17, 20) then return true end
   local x, y = tonumber(sub(a, 1, 16), 16) or 0, tonumber(sub(b, 1, 16), 16) or 0
   if x ~= y then return x > y end
   return (tonumber(sub(a, 17), 16) or 0) > (tonumber(sub(b, 17), 16) or 0)
 end
 
--- Leaves those of a D entry's changes that come after id, as written in the epoch given; 1 when none
--- is left.
-local function keep_later(key, e, id, written)
+-- Leaves those of a D entry's changes that come after an id (comes_after tells), as written in the epoch
+-- given; 1 when none is left.
+local function keep_later(key, e, comes_after, written)
   local left = {}
   for at = 11, #e, 41 do
-    if later(sub(e, at + 9, at + 40), id) then left[#left + 1] = sub(e, at, at + 40) end
+    if comes_after(sub(e, at + 9, at + 40)) then left[#left + 1] = sub(e, at, at + 40) end
   end
   if #left > 0 then
     call('SET', key, 'D' .. written .. sub(e, 10, 10) .. table.concat(left))
