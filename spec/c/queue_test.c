@@ -1742,7 +1742,7 @@ static void produce(world *w, crashes *x) {
     free(p);
 }
 
-static int random_step(void) { return 1 + (int)(random_u64() % (RG__KILL_END - 1)); }
+static int random_step(void) { return 1 + (int)(random_u64() % (RG__KILL_SETTLING)); }
 
 static int random_count(int step) { return 1 + (int)(random_u64() % (step == RG__KILL_STATEMENT ?
                                                                      12 : 4)); }
