@@ -511,6 +511,7 @@ describe("a user cache without its Redis", function()
     servers:continue "redis"
     faults.await("Redis to be asked again", function() return cache:get "k" == "before" end)
     servers:kill "redis"
+    faults.await("the process cache to be closed", function() return not orm:stats().coherent end)
     assert.equal("loaded", (cache:get_or_load("k", function() return "loaded" end)))
     local ok
     ok, fault = cache:delete "k"
