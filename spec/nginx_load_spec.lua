@@ -14,7 +14,8 @@ local regolith = require "regolith"
 local field = regolith.field
 local Item = regolith.entity("item", { field.string "name", cache = true })
 local orm = assert(regolith.open(@orm))
-local narrow = assert(regolith.open(@narrow))
+local narrow = assert(regolith.open(@narrow)) -- two connections, three threads at most
+local short = assert(regolith.open(@short)) -- and a queue of four
 local pages, M, said = {}, {}, {}
 local function number(name) return tonumber(ngx.var["arg_" .. name]) end
 
@@ -51,7 +52,7 @@ function pages.crowd()
   local threads, full = {}, 0
   for i = 1, 12 do
     threads[i] = ngx.thread.spawn(function()
-      local rows, err = narrow:session():query "SELECT SLEEP(0.1)"
+      local rows, err = short:session():query "SELECT SLEEP(0.1)"
       return rows and "" or err.code .. " " .. tostring(err.retriable)
     end)
   end
@@ -124,9 +125,10 @@ run("nginx", function()
         world.redis_url(), world.name, more)
     end
     web = nginx.start {
-      app = APP:gsub("@narrow", function()
-        return config(2, "entities = {}, workers = 2, max_queued = 4, max_workers = 3")
-      end),
+      app = APP:gsub("@(%l+)", {
+        narrow = config(2, "entities = {}, workers = 2, max_workers = 3"),
+        short = config(2, "entities = {}, workers = 2, max_workers = 3, max_queued = 4"),
+      }),
       orm = config(32, "entities = { Item }, workers = 2"), server = SERVER,
       http = [[
         init_worker_by_lua_block {
