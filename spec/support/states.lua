@@ -117,7 +117,8 @@ end
 local ttls = le(600, 4) .. le(10, 4)
 
 local function enqueue(kind, value, ready)
-  return "enqueue", { "f", "producer", "1", "1000", "payload", kind, SUM, "", OLD, "0", "0", "n", "1", "0000", ready or value }
+  return "enqueue", { "f", "producer", "1", "1000", "payload", kind, SUM, "", OLD, "0", "0", "n", "1", "0000",
+    ready or value }
 end
 
 --- Name, then what is sent: script, arguments; `young` when the epoch began just now.
