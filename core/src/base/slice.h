@@ -18,7 +18,7 @@ static inline rg__slice rg__slice_of(const char *s) {
     return (rg__slice){s, s ? strlen(s) : 0};
 }
 static inline bool rg__slice_eq(rg__slice a, rg__slice b) {
-    return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0);
+    return a.len == b.len && (a.len == 0 || (a.p && b.p && memcmp(a.p, b.p, a.len) == 0));
 }
 
 /* A growable buffer. Zero-initialised is empty. An allocation failure sets `failed` and later

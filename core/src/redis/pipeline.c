@@ -174,8 +174,8 @@ int rg__redis_gather(rg__redis *c, const rg__ctx *ctx, const rg__redis_sink *sin
     c->sink = sink;
     int rc = rg__redis_command(c, ctx, &r, err, argc, argv, lens);
     c->sink = NULL;
-    bool all = rc < 0 || (r->type == REDIS_REPLY_ARRAY && r->elements == n);
-    for (size_t i = 0; rc == RG_OK && all && i < n; i++) all = r->element[i] == NULL; /* told */
+    bool all = rc < 0 || (r && r->type == REDIS_REPLY_ARRAY && r->elements == n);
+    for (size_t i = 0; rc == RG_OK && r && all && i < n; i++) all = r->element[i] == NULL; /* told */
     if (!all) rc = rg__fail(err, RG_ECORRUPT, "%s did not answer each key by a string", argv[0]);
     freeReplyObject(r);
     return rc;
