@@ -118,13 +118,17 @@ int rg__redis_leave(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
 
 /* 1, 0 time-out, negative. */
 static int skip_left(rg__redis *c, int64_t deadline_ms, rg_err *err) {
-    for (; c->left > 0; c->left--) {
+    const rg__redis_sink *sink = c->sink;
+    int rc = 1;
+    c->sink = NULL; /* these are not what it waits for */
+    for (; rc > 0 && c->left > 0; c->left--) {
         redisReply *r = NULL;
-        int rc = next_reply(c, deadline_ms, &r, err);
-        if (rc <= 0) return rc;
+        rc = next_reply(c, deadline_ms, &r, err);
+        if (rc <= 0) break;
         freeReplyObject(r);
     }
-    return 1;
+    c->sink = sink;
+    return rc;
 }
 
 int rg__redis_reply(rg__redis *c, const rg__ctx *ctx, redisReply **reply, rg_err *err) {
