@@ -220,7 +220,7 @@ run("nginx", function()
   end
 
   local function worker_gone(pid)
-    return support.eventually(function() return support.shell("kill -0 " .. pid .. " 2>&1") ~= "" end, 5)
+    return support.eventually(function() return support.shell("kill -0 " .. pid .. " 2>&1") ~= "" end, 20)
   end
 
   setup(function()

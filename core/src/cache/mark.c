@@ -101,7 +101,7 @@ static int mark_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx, rg_
 
 int rg__shared_mark(rg__shared *s, const rg__ctx *ctx, rg__txid tx, rg__change *changes, size_t n,
                     char pending[48], rg_err *err) {
-    rg__ctx within = rg__ctx_within(ctx, RG__WRITE_BOUND_MS); /* rows are locked meanwhile */
+    rg__ctx within = rg__ctx_within(ctx, RG__MARK_BOUND_MS);
     for (size_t i = 0; i < n; i++) changes[i].verified = false;
     if (rg__broken("mark")) return RG_OK;
     int rc = RG_OK;

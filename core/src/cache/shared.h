@@ -13,6 +13,7 @@ enum {
     RG__MARK_MS = 30000,       /* beyond any COMMIT */
     RG__READ_BOUND_MS = 250,   /* a reader waits no longer for Redis */
     RG__WRITE_BOUND_MS = 1000, /* nor does who fills, publishes or restores */
+    RG__MARK_BOUND_MS = 3000,  /* nor who is about to commit, as rows are locked meanwhile */
     RG__FINISH_MS = 40,        /* which is tried for so long even past the deadline */
     RG__LEASE_WAIT_MS = 100,
     RG__EPOCH_AGE_MS = 1000,   /* plain reads ask for the life again when it is known for longer */
