@@ -102,6 +102,8 @@ uint64_t rg__cell_u64(const rg__result *r, size_t row, uint32_t col) {
     return p && parse_digits(&p, p + cell.len, &v) ? v : 0;
 }
 
+enum { ROW_TRIES = 20 };
+
 static int make_row(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
     rg__buf sql = {0};
     rg__buf_str(&sql, "INSERT IGNORE INTO `_regolith_ledger`"
@@ -115,11 +117,24 @@ static int make_row(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg_err
     return rc;
 }
 
+/* Rivals that start at once read and insert the same rows: one of them is told to try again. */
+static int insist_on_row(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
+    rg_err why = {0};
+    int rc = make_row(q, c, ctx, &why);
+    for (int tries = 1; rc < 0 && why.cls == RG_CLASS_RETRY && tries < ROW_TRIES; tries++) {
+        rg__sleep_ms(tries);
+        rg__err_clear(&why);
+        rc = make_row(q, c, ctx, &why);
+    }
+    if (rc < 0 && err) *err = why;
+    return rc;
+}
+
 /* Outside of any transaction: a CREATE TABLE commits. */
 static int make(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
     int rc = rg__mysql_exec(c, ctx, make_ledger, sizeof make_ledger - 1, NULL, err);
     if (rc >= 0) rc = rg__mysql_exec(c, ctx, make_dead, sizeof make_dead - 1, NULL, err);
-    if (rc >= 0) rc = make_row(q, c, ctx, err);
+    if (rc >= 0) rc = insist_on_row(q, c, ctx, err);
     if (rc < 0) rg__err_prefix(err, "making the queue's tables: ");
     return rc;
 }
