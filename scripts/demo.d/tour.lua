@@ -156,14 +156,21 @@ function M.duplicate(orm)
   db:close()
 end
 
---- A queued insert that the database refuses becomes a dead letter; it is shown, its cause removed, and
---- it is tried again.
+--- A unique value that is taken is refused at once. One that the database alone knows of, as a program
+-- wrote it that tells nobody, makes a dead letter of a queued insert; it is shown, its cause removed, and it
+-- is tried again.
 function M.dead_letter(orm)
   screen.title "a dead letter"
   local db = orm:session()
-  local name = largest_section(db)
-  local section = assert(db:by(model.Section, "name", name))
-  local late = assert(db:new(model.Section, { name = name }))
+  local name, unknown = largest_section(db), "written-by-another-program"
+  local twin = assert(db:new(model.Section, { name = name }))
+  local queued, refusal = db:flush_async()
+  screen.check("queueing a name that is taken", queued, nil)
+  screen.check("err.code", refusal.code, "DUPLICATE_KEY")
+  db:discard(twin)
+  local other = 2 ^ 52
+  assert(db:execute("INSERT INTO section (id, name) VALUES (?, ?)", other, unknown))
+  local late = assert(db:new(model.Section, { name = unknown }))
   assert(db:flush_async())
   assert(orm:drained(10000))
   local letter = assert(orm:dead_letters())[1]
@@ -171,13 +178,12 @@ function M.dead_letter(orm)
   screen.say("  number %d: %s %s %s: %s", letter.number, letter.operation, letter.entity, tostring(letter.entity_id),
     letter.error)
   screen.check("errno", tonumber(letter.errno), 1062)
-  screen.check("its value of name", assert(orm:dead_letter(letter.number)).values.name, name)
-  section.name = name .. "-renamed"
-  assert(db:flush())
+  screen.check("its value of name", assert(orm:dead_letter(letter.number)).values.name, unknown)
+  assert(db:execute("DELETE FROM section WHERE id = ?", other))
   screen.check("left after a retry", assert(orm:retry(letter.number)), 0)
   db:close()
   db = orm:session()
-  screen.check("the late section", assert(db:get(model.Section, late.id)).name, name)
+  screen.check("the late section", assert(db:get(model.Section, late.id)).name, unknown)
   db:close()
 end
 
