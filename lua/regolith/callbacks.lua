@@ -158,9 +158,11 @@ function M.worker(orm, given)
     _totals = { done = 0, failed = 0, dead = 0 } }, Worker)
 end
 
+--- What is due. The clock goes on between statements: a claim that runs out after bury has looked is for the
+--- next round to bury, not to be taken once more.
 local SELECT = "SELECT c.`number`,c.`uid`,c.`name`,c.`key`,c.`payload`,c.`tries`,c.`at` FROM `" .. TABLE .. "` c "
   .. "WHERE c.`state`='waiting' AND c.`due`<=UTC_TIMESTAMP(6) AND c.`name` IN (?) "
-  .. "AND (c.`claimed_until` IS NULL OR c.`claimed_until`<UTC_TIMESTAMP(6)) "
+  .. "AND (c.`claimed_until` IS NULL OR (c.`claimed_until`<UTC_TIMESTAMP(6) AND c.`tries`<?)) "
   .. "AND (c.`key` IS NULL OR NOT EXISTS (SELECT 1 FROM `" .. TABLE .. "` e "
   .. "WHERE e.`key`=c.`key` AND e.`number`<>c.`number` "
   .. "AND (e.`number`<c.`number` OR e.`claimed_until`>=UTC_TIMESTAMP(6)))) ORDER BY c.`number` LIMIT ?"
@@ -223,7 +225,7 @@ local function claim_on(self, conn)
     function() return bury(conn, opts) end,
     function()
       local why
-      rows, why = conn:query(SELECT, self._names, opts.batch)
+      rows, why = conn:query(SELECT, self._names, opts.max_tries, opts.batch)
       rows = rows and apart(rows)
       return rows, why
     end,
