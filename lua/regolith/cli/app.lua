@@ -43,4 +43,16 @@ function M.with(path, fn)
   return code or (fault and 1) or 0, fault
 end
 
+--- Makes args.number a number; "all" stays where that is allowed, nothing stays nothing.
+---@param args { number: string|number|nil }
+---@param all boolean
+---@return boolean ok
+function M.read_number(args, all)
+  if args.number == nil or (all and args.number == "all") then return true end
+  local n = tonumber(args.number)
+  if not n or n < 1 or n % 1 ~= 0 then return false end
+  args.number = n
+  return true
+end
+
 return M

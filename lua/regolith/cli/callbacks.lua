@@ -56,16 +56,10 @@ function ACTIONS.drop(orm, args)
   return done(n, fault, "dropped")
 end
 
-local function read_number(args)
-  if args.number == nil or (args.number == "all" and args.action ~= "show") then return true end
-  local n = tonumber(args.number)
-  if not n or n < 1 or n % 1 ~= 0 then return false end
-  args.number = n
-  return true
-end
-
 function M.run(args)
-  if not read_number(args) then return 2, string.format("'%s' is no number of a callback", args.number) end
+  if not app.read_number(args, args.action ~= "show") then
+    return 2, string.format("'%s' is no number of a callback", args.number)
+  end
   return app.with(args.app, function(orm) return ACTIONS[args.action](orm, args) end)
 end
 

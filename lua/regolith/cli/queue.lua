@@ -113,18 +113,11 @@ function ACTIONS.drop(orm, args)
   return 0
 end
 
---- "all" where that is allowed, else a number.
-local function read_number(args)
-  if args.number == nil then return true end
-  if args.number == "all" and args.action ~= "show" and args.action ~= "edit" then return true end
-  local n = tonumber(args.number)
-  if not n or n < 1 or n % 1 ~= 0 then return false end
-  args.number = n
-  return true
-end
-
 function M.run(args)
-  if not read_number(args) then return 2, string.format("'%s' is no number of a dead letter", args.number) end
+  local all = args.action ~= "show" and args.action ~= "edit"
+  if not app.read_number(args, all) then
+    return 2, string.format("'%s' is no number of a dead letter", args.number)
+  end
   return app.with(args.app, function(orm) return ACTIONS[args.action](orm, args) end)
 end
 
