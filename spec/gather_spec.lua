@@ -108,7 +108,7 @@ describe("reads together:", function()
     end
 
     local function sleep(engine)
-      local text = "SELECT SLEEP(0.3)"
+      local text = "SELECT SLEEP(1)"
       return C.rg_op_query(engine, "default", text, #text, err)
     end
 

