@@ -81,17 +81,23 @@ end
 
 local address = ffi.new "rgspec_unix"
 
---- Sends a request and hangs up after so many milliseconds, whatever came.
-function Nginx:abort(path, after_ms)
+--- Sends a request and hangs up after so many milliseconds, whatever came. Of a page that is asked to say
+--- that it has begun (`begin=1`) that is awaited first: nginx does not notice who went before it had read the
+--- request, and serves it to its end.
+---@param folder string of the nginx
+function M.abort(folder, path, after_ms)
   local text = string.format("GET /%s HTTP/1.1\r\nHost: x\r\n\r\n", path)
   address.family = 1
-  ffi.copy(address.path, self.folder .. "/web.sock")
+  ffi.copy(address.path, folder .. "/web.sock")
   local fd = ffi.C.socket(1, 1, 0)
   local ok = ffi.C.connect(fd, address, ffi.sizeof "rgspec_unix") == 0 and ffi.C.write(fd, text, #text) == #text
+  if ok and path:find "[?&]begin=1" then ffi.C.read(fd, ffi.new "char[1]", 1) end
   if ok and after_ms > 0 then faults.pause(after_ms) end
   ffi.C.close(fd)
   return ok
 end
+
+function Nginx:abort(path, after_ms) return M.abort(self.folder, path, after_ms) end
 
 --- Descriptors and threads of a process, and its memory in KiB.
 function M.usage(pid)
