@@ -1,8 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- Processes that read and write the same rows while everything is killed, cut and delayed; what they saw is
--- checked afterwards. REGOLITH_LONG=1: some minutes of it, until 100,000 writes were acknowledged.
+-- checked afterwards. REGOLITH_LONG=1: some minutes of it, until 100,000 writes were acknowledged (or
+-- REGOLITH_WRITES of them):
+--   REGOLITH_LONG=1 scripts/test specs -- spec/nemesis_spec.lua
+-- Builds for tests (scripts/build debug, or REGOLITH_BREAKABLE) have rules broken as well, which has to show.
 
 local histories = require "support.history"
+local list_histories = require "support.list_history"
 local nemesis = require "support.nemesis"
 
 local EVENTS = {
@@ -69,9 +73,47 @@ describe("the checker of histories", function()
   end)
 end)
 
+describe("the checker of lists", function()
+  local function judge(...)
+    local lists = list_histories.new()
+    for i = 1, select("#", ...) do assert.is_true(lists:take((select(i, ...)), "shared")) end
+    lists:check { shared = 0 }
+    return table.concat(lists.violations, "; ")
+  end
+
+  -- row 5 comes to box 1, and goes to box 2
+  local CAME, WENT = { "O 1 5 I 0 1 3 1.0", "P 1 1 1.1 ok flush" }, { "O 2 5 U 1 2 0 2.0", "P 2 2 2.1 ok flush" }
+
+  it("finds nothing in what is right", function()
+    assert.equal("", judge(CAME[1], CAME[2], WENT[1], WENT[2], "L box 1 0.5 0.6 ", "L box 1 1.05 1.2 ",
+      "L box 1 1.2 1.3 5:1", "L slot 3 1.2 1.3 5:1", "L box 1 1.2 2.05 ", "L all 0 2.2 2.3 5:2", "L box 2 2.2 2.3 5:2"))
+    assert.equal("", judge(CAME[1], "P 1 0 1.1 info flush", "L all 0 3.0 3.1 ", "L all 0 3.0 3.1 5:1"))
+    assert.equal("", judge(CAME[1], "P 1 0 1.1 fail flush", "L all 0 3.0 3.1 "))
+  end)
+
+  it("finds rows that are missing, or there no longer, or never were", function()
+    assert.matches("^list: box 1.*lacks row 5", judge(CAME[1], CAME[2], "L box 1 1.2 1.3 "))
+    assert.matches("^list: slot 3.*lacks row 5", judge(CAME[1], CAME[2], "L slot 3 1.2 1.3 "))
+    assert.matches("^list: box 1.*has row 5, which was not in it",
+      judge(CAME[1], CAME[2], WENT[1], WENT[2], "L box 1 2.2 2.3 5:1"))
+    assert.matches("^list: all 0.*row 5 as version 1, 2 was there",
+      judge(CAME[1], CAME[2], WENT[1], WENT[2], "L all 0 2.2 2.3 5:1"))
+    assert.matches("^list: all 0.*has row 5", judge(CAME[1], "P 1 0 1.1 fail flush", "L all 0 3.0 3.1 5:1"))
+    assert.matches("^list: all 0.*has row 9, which nobody wrote", judge "L all 0 3.0 3.1 9:1")
+  end)
+end)
+
 describe("a nemesis run", function()
   it("shows nothing wrong, flushed and queued, whatever is killed", function()
     assert_clean(run { async = true, kills = true, mark_ms = 60, events = EVENTS })
+  end)
+
+  it("shows no list that a killed writer or an expired mark has left behind", function()
+    local history = run {
+      seconds = 2, async = true, kills = true, mark_ms = 60, events = { "kill_process", "cut_mysql" },
+    }
+    assert.equal("", table.concat(history.violations, "\n"))
+    assert.is_true(history.lists.n_writes > 0 and history.lists.n_reads > 0)
   end)
 
   it("catches values that are put back", function()
@@ -84,6 +126,11 @@ describe("a nemesis run", function()
       local history = run { seconds = 3, kills = true, points = { 14 }, broken = "mark", events = {} }
       assert.matches("differs in value version", table.concat(history.violations, "\n"))
     end)
+
+    it("catches a build that marks no lists", function()
+      local history = run { seconds = 2, broken = "lists", events = {} }
+      assert.matches("list: %a+ %d+ read .- lacks row", table.concat(history.violations, "\n"))
+    end)
   end
 
   if is_long then
@@ -94,7 +141,7 @@ describe("a nemesis run", function()
         { mark_ms = 60, outage = "available" },
       }
       local i = 0
-      while acknowledged < 100000 do
+      while acknowledged < (tonumber(os.getenv "REGOLITH_WRITES") or 100000) do
         i = i % #ways + 1
         local way = ways[i]
         math.randomseed(writes + i)
@@ -106,6 +153,8 @@ describe("a nemesis run", function()
         for _, list in pairs(history.writes) do
           for _, w in ipairs(list) do acknowledged = acknowledged + (w.outcome == "ok" and 1 or 0) end
         end
+        for _, op in pairs(history.lists.ops) do acknowledged = acknowledged + (op.outcome == "ok" and 1 or 0) end
+        writes, reads = writes + history.lists.n_writes, reads + history.lists.n_reads
         io.stderr:write(string.format("nemesis: %d writes (%d acknowledged), %d reads, %d processes, %d violations\n",
           writes, acknowledged, reads, processes, #history.violations))
         assert_clean(history)

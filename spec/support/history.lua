@@ -2,6 +2,8 @@
 -- Checks the histories of a nemesis run (support/programs/nemesis.lua): versions of a row count up by one
 -- with each write, and each write has a value of its own, so that what was read tells what it saw.
 
+local list_histories = require "support.list_history"
+
 local M = {}
 
 --- A read may miss what was committed so long before it began.
@@ -16,6 +18,7 @@ History.__index = History
 function M.new()
   return setmetatable({
     processes = {}, outages = {}, writes = {}, by_value = {}, violations = {}, n_writes = 0, n_reads = 0,
+    lists = list_histories.new(),
   }, History)
 end
 
@@ -61,6 +64,8 @@ function History:take(text, tier)
         ended = tonumber(t1),
       }
       self.n_reads = self.n_reads + 1
+    else
+      self.lists:take(line, tier)
     end
   end
   self.processes[#self.processes + 1] = { tier = tier, events = events }
@@ -189,6 +194,9 @@ function History:check(start, final)
   for id, list in pairs(observations(self)) do acks[id] = in_order(list) end
   for _, process in ipairs(self.processes) do check_process(self, process, acks, start) end
   for id, row in pairs(final) do check_row(self, id, row, start[id]) end
+  self.lists.outages = self.outages
+  self.lists:check(BOUND)
+  for _, text in ipairs(self.lists.violations) do self:complain("%s", text) end
   return not self.failed
 end
 

@@ -4,6 +4,7 @@
 
 local faults = require "support.faults"
 local histories = require "support.history"
+local list_acts = require "support.list_acts"
 local regolith = require "regolith"
 local support = require "support.init"
 
@@ -34,6 +35,7 @@ function Run:spawn(i)
   local env = self.servers:env()
   env.NEMESIS_MARK_MS = self.opts.mark_ms
   env.NEMESIS_OUTAGE = self.opts.outage
+  env.NEMESIS_BOXES = table.concat(self.boxes, ",")
   env.REGOLITH_BREAK = self.opts.broken
   if self.opts.kills and math.random(2) == 1 then
     local points = self.opts.points or KILL_POINTS
@@ -146,9 +148,12 @@ end
 
 function Run:open()
   self.Thing = entity(self.opts.outage)
-  self.orm = self.servers:open({ self.Thing }, { timeout_ms = 10000, outage = self.opts.outage })
+  self.Box, self.Item = list_acts.entities { redis = true, ttl_s = 60, outage = self.opts.outage }
+  self.orm = self.servers:open({ self.Thing, self.Box, self.Item }, { timeout_ms = 10000, outage = self.opts.outage })
   self.db = self.orm:session()
   for i = 1, self.opts.rows do self.db:new(self.Thing, { code = "c" .. i, value = 0, shelf = i % 10 }) end
+  self.boxes = {}
+  for i = 1, list_acts.BOXES do self.boxes[i] = self.db:new(self.Box, { name = "b" .. i }).id end
   must(self.db:flush())
   local list
   self.start, list = rows(self)
@@ -198,6 +203,43 @@ function Run:settle()
   end
 end
 
+--- At rest every list is what the database holds.
+local function judge_lists(self)
+  local final, want = {}, {}
+  local function add(kind, key, id)
+    local name = kind .. " " .. key
+    want[name] = (want[name] or "") .. " " .. id
+  end
+  for _, row in ipairs(must(self.db:query "SELECT id, box_id AS box, slot, version FROM item ORDER BY id")) do
+    local slot = tonumber(row.slot) or 0
+    final[row.id] = { box = row.box, slot = slot, version = row.version }
+    add("all", 0, row.id)
+    add("box", row.box, row.id)
+    if slot > 0 then add("slot", slot, row.id) end
+  end
+  local function compare(kind, key, read)
+    for _ = 1, 2 do -- the second from the cache
+      local db, ids = self.orm:session(), ""
+      for _, e in ipairs(must(read(db))) do ids = ids .. " " .. e.id end
+      db:close()
+      local name = kind .. " " .. key
+      if ids ~= (want[name] or "") then
+        self.history:complain("at the end %s is%s, not%s", name, ids, want[name] or " empty")
+      end
+    end
+  end
+  compare("all", 0, function(db) return db:all(self.Item) end)
+  for _, box in ipairs(self.boxes) do compare("box", box, function(db) return db:all_by(self.Item, "box", box) end) end
+  for slot = 1, list_acts.SLOTS do
+    compare("slot", slot, function(db)
+      local e, err = db:by(self.Item, "slot", slot)
+      must(e or not err, err)
+      return { e }
+    end)
+  end
+  self.history.lists:check_end(final)
+end
+
 --- The end: caches are compared with the database, then the histories are checked.
 function Run:judge()
   local result, err = self.orm:audit { all = true, older_than_ms = 1000 }
@@ -213,6 +255,7 @@ function Run:judge()
       os.remove(file.path)
     end
   end
+  judge_lists(self)
   local final = rows(self)
   self.history:check(self.start, final)
 end

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Which cache keys one write touches: the row, and the lookups that it enters or leaves. */
 #include "base/alloc.h"
+#include "base/broken.h"
 #include "base/err.h"
 #include "base/map.h"
 #include "cache/value.h"
@@ -90,7 +91,7 @@ int rg__changes_add(rg__changes *c, const rg__shared *s, const rg_type *t, const
     uint64_t id = rg__row_id(t, now ? now : before);
     keys k = {0};
     int rc = add_row(c, s, t, before, after, id);
-    for (uint32_t i = 0; rc == RG_OK && i < t->n_indexes; i++)
+    for (uint32_t i = 0; rc == RG_OK && i < t->n_indexes && !rg__broken("lists"); i++)
         if (rg__index_cached(&t->indexes[i])) rc = add_index(c, s, t, i, before, now, id, &k);
     rg__buf_deinit(&k.old);
     rg__buf_deinit(&k.new);

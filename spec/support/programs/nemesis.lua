@@ -2,27 +2,34 @@
 -- One process of the nemesis run: reads and writes rows in any way until it is killed or its time is over,
 -- and writes down what it did, a line at a time, before and after.
 --   nemesis.lua SECONDS SEED FIRST LAST HISTORY process|shared sync|mixed
+-- NEMESIS_BOXES: ids of boxes; then it reads and writes lists as well (support/list_acts).
 -- Lines: "B id value t" a write begins; "W id version value t0 t1 ok|fail|info way" it ended (info:
 -- nobody knows); "R id version value t0 t1" a read. Times in seconds of the machine's monotonic clock.
 
 local faults = require "support.faults"
-local field = require("regolith").field
+local list_acts = require "support.list_acts"
 local regolith = require "regolith"
+local field = regolith.field
 
 local seconds, seed, first, last = tonumber(arg[1]), tonumber(arg[2]), tonumber(arg[3]), tonumber(arg[4])
 local path, tier, how = arg[5], arg[6], arg[7]
 
+local function cache()
+  return { process = tier == "process", redis = true, ttl_s = 60, outage = os.getenv "NEMESIS_OUTAGE" }
+end
+
 local Thing = regolith.entity("thing", {
   field.string "code" { unique = true }, field.uint64 "value", field.uint32 "shelf" { index = true, cached = true },
   field.uint32 "version" { version = true },
-  cache = { process = tier == "process", redis = true, ttl_s = 60, outage = os.getenv "NEMESIS_OUTAGE" },
+  cache = cache(),
 })
+local Box, Item = list_acts.entities(cache())
 
 math.randomseed(seed)
 local orm
 repeat
   orm = regolith.open {
-    entities = { Thing }, timeout_ms = 3000, lazy = true, mark_ms = tonumber(os.getenv "NEMESIS_MARK_MS"),
+    entities = { Thing, Box, Item }, timeout_ms = 3000, lazy = true, mark_ms = tonumber(os.getenv "NEMESIS_MARK_MS"),
   }
 until orm
 local consumer = how == "mixed" and assert(orm:consumer { max_batch = 16 })
@@ -84,11 +91,17 @@ local ACTS = {
   end,
 }
 
+local boxes = {}
+for id in (os.getenv "NEMESIS_BOXES" or ""):gmatch "%d+" do boxes[#boxes + 1] = tonumber(id) end
+local lists = list_acts.new(Item, history, boxes, seed, how == "mixed")
+
 local till = now() + seconds
 while now() < till do
   local db = orm:session { timeout_ms = 3000 }
-  local act = math.random(10)
-  ACTS[act <= 4 and 1 or act == 5 and 2 or act == 6 and 3 or 4](db, math.random(first, last))
+  local act = #boxes > 0 and math.random(16) or math.random(10)
+  if act > 13 then lists:read(db)
+  elseif act > 10 then lists:write(db)
+  else ACTS[act <= 4 and 1 or act == 5 and 2 or act == 6 and 3 or 4](db, math.random(first, last)) end
   db:close()
   if consumer and math.random(12) == 1 then consumer:step(0) end
 end
