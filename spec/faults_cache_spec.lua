@@ -309,14 +309,15 @@ describe("the process tier", function()
     faults.await("answers from the process cache", function() return asks(id) == 0 and coherent() end)
   end
 
-  it("hears at once what another process writes", function()
+  it("hears soon what another process writes", function()
     local counter = db:new(Counter, { n = 0 })
     must(db:flush())
     for i = 1, 5 do
       warm(counter.id)
       local ok, text = faults.spawn("writer", env(), "set", counter.id, i):wait()
       assert.is_true(ok, text)
-      assert.equal(i, orm:session():get(Counter, counter.id).n)
+      -- a ping's interval and time-out at most, and a second for a machine that is busy
+      faults.await("the news", function() return orm:session():get(Counter, counter.id).n == i end, 2.5)
     end
   end)
 

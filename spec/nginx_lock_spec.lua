@@ -76,7 +76,7 @@ run("locks under nginx", function()
   end
 
   it("are waited for by more requests than there are threads, while others are served", function()
-    web:begin("hold?s=0.6", "first")
+    web:begin("hold?s=3", "first")
     await_lock()
     assert.equal("false nil", (web:get "hold?s=0"))
     for i = 1, 6 do web:begin("hold?s=0.01&wait=15000", "out" .. i) end
