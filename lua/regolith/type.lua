@@ -193,12 +193,12 @@ function M.new(entity, c, number)
   local builder = C.rg_builder_new(c, err)
   if builder == nil then return nil, err end
   T.builder = ffi.gc(builder, C.rg_builder_free)
-  T.decode, T.refresh, T.settle = read.decoder(entity, c, T.info)
+  T.decode, T.refresh, T.settle = read.decoder(entity, T.info)
   T.make = read.maker(entity)
   T.encode = write.encoder(T)
   T.index, T.newindex = record.accessors(T)
   T.readers = setmetatable({}, { __index = function(readers, column)
-    local reader = read.reader(entity, c, T.info, column)
+    local reader = read.reader(entity, T.info, column)
     readers[column] = reader
     return reader
   end })

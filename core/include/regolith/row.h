@@ -78,5 +78,10 @@ RG_API int rg_row_sound(const rg_type *type, const uint8_t *row, uint32_t len);
 /* Text of a stored value for a reader that does not decode by itself: dates, decimals, enums, sets.
  * Writes at most cap bytes, returns the length needed (without NUL), or negative. */
 RG_API int rg_row_text(const rg_type *type, const uint8_t *row, uint32_t col, char *out, size_t cap);
+/* Text of the stored value of a date (days since 1970-01-01), a datetime (microseconds since then) or
+ * a time (microseconds), always UTC. out has room for 32 bytes; returns the length (without NUL). */
+RG_API int rg_text_date(int32_t days, char *out);
+RG_API int rg_text_datetime(int64_t us, char *out);
+RG_API int rg_text_time(int64_t us, char *out);
 
 #endif

@@ -235,3 +235,7 @@ size_t rg__time_format(int64_t us, char *out) {
     uint64_t size = (uint64_t)(us < 0 ? -us : us);
     return (size_t)(put_clock(p, (int64_t)size, size % SECOND != 0) - out);
 }
+
+int rg_text_date(int32_t days, char *out) { return (int)rg__date_format(days, out); }
+int rg_text_datetime(int64_t us, char *out) { return (int)format_datetime(us, out, false); }
+int rg_text_time(int64_t us, char *out) { return (int)rg__time_format(us, out); }

@@ -102,11 +102,14 @@ int rg_session_peek(rg_session *s, uint32_t type, double id, rg_view *out) {
     if (!t->cache_process) return RG_GET_MISS;
     const rg__tx *tx = rg__txs_at(&s->txs, t->mysql_pool);
     if (tx && rg__tx_past_caches(tx, t, (uint64_t)id)) return RG_GET_MISS;
-    int mask = atomic_load_explicit(&e->log_mask, memory_order_relaxed);
-    rg__ctx ctx = {.deadline_ms = RG__NO_DEADLINE, .metrics = &e->store.metrics};
-    if (mask) ctx = rg__engine_ctx(e, &s->trace, 0);
     rg_block *row = NULL;
-    int found = rg__load_peek(&e->store, &ctx, t, (uint64_t)id, &row);
+    int found;
+    if (atomic_load_explicit(&e->log_mask, memory_order_relaxed)) {
+        rg__ctx ctx = rg__engine_ctx(e, &s->trace, 0);
+        found = rg__load_peek(&e->store, &ctx, t, (uint64_t)id, &row);
+    } else {
+        found = rg__load_peek(&e->store, NULL, t, (uint64_t)id, &row);
+    }
     return found == RG_GET_HIT ? show(s, pin_taken(s, row), out) : found;
 }
 

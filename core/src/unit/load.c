@@ -63,23 +63,30 @@ void rg__store_cohere(rg__store *s, const rg_type *t) {
         (void)rg__coherence_start(s->coherence[t->redis_pool], NULL);
 }
 
+/* Takes the reference. */
+static inline int found(rg_block *b, rg_block **out) {
+    if (!b) return RG_GET_MISS;
+    *out = b;
+    if (rg_block_len(b) > 0) return RG_GET_HIT;
+    rg_block_unref(b);
+    *out = NULL;
+    return RG_GET_ABSENT;
+}
+
+static int peek_traced(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
+    int64_t started = rg__wall_us();
+    rg_block *b = rg__process_get(s->process, t->space, id);
+    char text[64];
+    int len = snprintf(text, sizeof text, "%u:%llu", t->space, (unsigned long long)id);
+    rg__trace_add(ctx, RG__SOURCE_PROCESS, b ? "hit" : "miss", "process", text, (size_t)len, started,
+                  rg__wall_us() - started, b && rg_block_len(b), NULL);
+    return found(b, out);
+}
+
 int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
     if (!t->cache_process || !rg__trusted(s, t)) return RG_GET_MISS;
-    int64_t started = rg__traced(ctx, RG__SOURCE_PROCESS) ? rg__wall_us() : 0;
-    rg_block *b = rg__process_get(s->process, t->space, id);
-    if (rg__traced(ctx, RG__SOURCE_PROCESS)) {
-        char text[64];
-        int len = snprintf(text, sizeof text, "%u:%llu", t->space, (unsigned long long)id);
-        rg__trace_add(ctx, RG__SOURCE_PROCESS, b ? "hit" : "miss", "process", text, (size_t)len,
-                      started, rg__wall_us() - started, b && rg_block_len(b), NULL);
-    }
-    if (!b) return RG_GET_MISS;
-    if (rg_block_len(b) == 0) {
-        rg_block_unref(b);
-        return RG_GET_ABSENT;
-    }
-    *out = b;
-    return RG_GET_HIT;
+    if (ctx && rg__traced(ctx, RG__SOURCE_PROCESS)) return peek_traced(s, ctx, t, id, out);
+    return found(rg__process_get(s->process, t->space, id), out);
 }
 
 static void keep(load *l, const item *it) {

@@ -13,7 +13,8 @@ enum {
     RG__LOAD_LOCK = 4       /* times an rg__lock: locked on the way, inside a transaction only */
 };
 
-/* What the process tier knows of one row: RG_GET_HIT (*out has a reference), ABSENT or MISS. */
+/* What the process tier knows of one row: RG_GET_HIT (*out has a reference), ABSENT or MISS. ctx may
+ * be NULL: nobody listens. */
 int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out);
 /* One row; *out NULL when there is none. */
 int rg__load_one(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out,

@@ -56,14 +56,11 @@ local function json_value(is_null, p, len)
   return v
 end
 
-local text_room = 64
-local text_buffer = ffi.new("char[?]", text_room)
-
---- Canonical text of a date kind, by the engine.
-local function row_text(type, row, col)
-  local n = C.rg_row_text(type, row, col, text_buffer, text_room)
-  return fstr(text_buffer, n)
-end
+--- Canonical text of the date kinds, by the engine.
+local text_buffer = ffi.new "char[64]"
+local function date_text(days) return fstr(text_buffer, C.rg_text_date(days, text_buffer)) end
+local function datetime_text(us) return fstr(text_buffer, C.rg_text_datetime(us, text_buffer)) end
+local function time_text(us) return fstr(text_buffer, C.rg_text_time(us, text_buffer)) end
 
 -- ---- generating ---------------------------------------------------------------------------------
 
@@ -111,7 +108,7 @@ function Gen:value(column, info)
   if kind == "refs" then return format("refs_list(%s)", self:bytes(info)) end
   if SECONDS[kind] then
     if args.as == "number" then return (SECONDS[kind]:gsub("%%s", self:cell(info))) end
-    return format("row_text(ctype, d, %d)", column.number)
+    return format("%s_text(%s)", kind, self:cell(info))
   end
   if info.store == tonumber(C.RG_STORE_VAR) then return format("fstr(%s)", self:bytes(info)) end
   return self:cell(info)
@@ -151,7 +148,8 @@ local ENVIRONMENT = {
   rawget = rawget, set = set, type = type,
   cast = cast, fstr = fstr, tonumber = tonumber, band = band, null = null,
   number_u64 = number_u64, number_i64 = number_i64, text_u64 = text_u64, text_i64 = text_i64,
-  set_list = set_list, refs_list = refs_list, json_value = json_value, row_text = row_text,
+  set_list = set_list, refs_list = refs_list, json_value = json_value,
+  date_text = date_text, datetime_text = datetime_text, time_text = time_text,
   bools = { [0] = false, [1] = true, [3] = null },
 }
 
@@ -175,15 +173,23 @@ local function verbatim(node)
   return VERBATIM[node.column.kind.name]
 end
 
---- Source of the decoder; its arguments are the names of ENVIRONMENT, words and ctype.
+--- Whether the member's value decides where a trace goes on: each outcome is compiled by itself. Such
+--- members come last, so that what follows is short.
+local function branches(node, info)
+  if node.shape ~= "value" then return true end
+  return node.column.kind.name == "bool" or info(node.column.number).null_at ~= 0
+end
+
+--- Source of the decoder; its arguments are the names of ENVIRONMENT and words.
 local function source(entity, info, names)
   local gen = setmetatable({ info = info, pointers = {} }, Gen)
-  local members = { "id = tonumber(" .. gen:cell(info(0)) .. ")" }
+  local members, branching = { "id = tonumber(" .. gen:cell(info(0)) .. ")" }, {}
   local settled = {}
   local refreshed = { "  set(e, 'id', tonumber(" .. gen:cell(info(0)) .. "))" }
   for _, node in ipairs(entity.nodes) do
     local value = gen:node(node)
-    members[#members + 1] = format("[%q] = %s", node.key, value)
+    local to = branches(node, info) and branching or members
+    to[#to + 1] = format("[%q] = %s", node.key, value)
     refreshed[#refreshed + 1] = format("  v = %s", value)
     refreshed[#refreshed + 1] = format("  if rawget(e, %q) ~= v then set(e, %q, v) end", node.key, node.key)
     local same = verbatim(node)
@@ -192,6 +198,7 @@ local function source(entity, info, names)
     settled[#settled + 1] = refreshed[#refreshed]
     if same then settled[#settled + 1] = "  end" end
   end
+  for _, member in ipairs(branching) do members[#members + 1] = member end
   local lines = { "local " .. table.concat(names, ", ") .. " = ..." }
   local locals = {}
   for name, ctype in pairs(gen.pointers) do
@@ -218,12 +225,11 @@ end
 --- an entity the values of a row; settle(entity, row), which does so for a new entity that the row was
 --- made of.
 ---@param entity regolith.Entity
----@param ctype ffi.cdata* rg_type
 ---@param info fun(column: integer): table what rg_type_column_info says, as a Lua table
 ---@return fun(row: ffi.cdata*): table decode
 ---@return fun(e: table, row: ffi.cdata*) refresh
 ---@return fun(e: table, row: ffi.cdata*) settle
-function M.decoder(entity, ctype, info)
+function M.decoder(entity, info)
   local words = {}
   for _, column in ipairs(entity.columns) do words[column.number] = column.words end
   local names, values = {}, {}
@@ -231,7 +237,6 @@ function M.decoder(entity, ctype, info)
     names[#names + 1], values[#values + 1] = name, value
   end
   names[#names + 1], values[#values + 1] = "words", words
-  names[#names + 1], values[#values + 1] = "ctype", ctype
   names[#names + 1], values[#values + 1] = "typeof", ffi.typeof
   local text = source(entity, info, names)
   local chunk = assert(loadstring(text, "=decoder of " .. entity.name))
@@ -240,11 +245,10 @@ end
 
 --- A function that reads one column of a row.
 ---@param entity regolith.Entity
----@param ctype ffi.cdata* rg_type
 ---@param info fun(column: integer): table
 ---@param column regolith.Column
 ---@return fun(row: ffi.cdata*): any
-function M.reader(entity, ctype, info, column)
+function M.reader(entity, info, column)
   local words = {}
   for _, c in ipairs(entity.columns) do words[c.number] = c.words end
   local names, values = {}, {}
@@ -252,7 +256,6 @@ function M.reader(entity, ctype, info, column)
     names[#names + 1], values[#values + 1] = name, value
   end
   names[#names + 1], values[#values + 1] = "words", words
-  names[#names + 1], values[#values + 1] = "ctype", ctype
   names[#names + 1], values[#values + 1] = "typeof", ffi.typeof
   local gen = setmetatable({ info = info, pointers = {} }, Gen)
   local value = gen:expression(column)
@@ -290,7 +293,7 @@ end
 
 --- For tests and the curious: the source alone.
 function M.source(entity, info)
-  local names = { "words", "ctype" }
+  local names = { "words" }
   return source(entity, info, names)
 end
 
