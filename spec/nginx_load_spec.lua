@@ -75,6 +75,8 @@ function pages.together()
   for i = 1, 20 do assert(select(2, ngx.thread.wait(threads[i])) == "one") end
   return orm:counter "regolith_mysql_rows_read_total" - before
 end
+-- Numbers of types are given out one after the other.
+function pages.types() return tonumber(require("ffi").typeof "struct { int number; }") end
 function pages.below()
   local said
   table.sort({ 1, 2 }, function(a, b)
@@ -166,6 +168,14 @@ run("nginx", function()
       assert.matches("^MISUSE: a database operation cannot wait in the phase '" .. phase .. "'", text)
       assert.is_truthy(text:find(advice, 1, true), text)
     end
+  end)
+
+  it("makes no types while it serves", function()
+    for _ = 1, 3 do web:get "quick" end
+    local before = tonumber((web:get "types"))
+    for _ = 1, 30 do assert.equal("1", (web:get "quick")) end
+    local made = tonumber((web:get "types")) - before
+    assert.is_true(made < 8, made .. " types for 30 requests")
   end)
 
   it("says so below a C function, where an orm is opened without connecting", function()

@@ -164,7 +164,10 @@ local function cleanup_list()
   return base.get_request
 end
 
-local requests, get_request = {}, nil -- by address, of which nginx uses few again and again
+-- By address; the collector forgets those that have ended.
+local requests, get_request = setmetatable({}, { __mode = "v" }), nil
+-- Made once: each type of a function that is named is one more of the 65,536 types that a Lua state can have.
+local end_request = ffi.cast("void (*)(void *)", C.rg_request_end)
 
 --- The engine's object of the request at hand; nil where there is none.
 local function request_of()
@@ -177,7 +180,7 @@ local function request_of()
   local cleanup = ffi.C.ngx_http_cleanup_add(r, 0)
   request = cleanup ~= nil and C.rg_request_new() or nil
   if not request or request == nil then return nil end
-  cleanup.handler, cleanup.data = ffi.cast("void (*)(void *)", C.rg_request_end), request
+  cleanup.handler, cleanup.data = end_request, request
   request = ffi.gc(request, C.rg_request_free)
   requests[address] = request
   return request
