@@ -35,6 +35,12 @@ static bool padding_clear(const rg_type *t, const uint8_t *row) {
     return true;
 }
 
+static bool any_null(const rg_type *t, const uint8_t *row) {
+    uint64_t bits = 0;
+    for (uint32_t i = 0; i < (t->n_columns + 63) / 64; i++) bits |= rg__load64(row + RG_ROW_HEADER + (size_t)8 * i);
+    return bits != 0;
+}
+
 static bool null_valid(const rg__column *c, const uint8_t *row) {
     return (c->flags & RG_COL_NULLABLE) && rg__cell_bits(c, row) == 0;
 }
@@ -74,9 +80,10 @@ static bool value_valid(const rg__column *c, const uint8_t *row) {
 /* [-]digits[.digits]: it may go into a statement as it is. */
 static bool decimal_shaped(const uint8_t *p, uint32_t len) {
     uint32_t at = len && p[0] == '-', start = at, points = 0;
-    for (; at < len && points <= 1; at++) {
-        if (p[at] == '.' && at > start && at + 1 < len) points++;
-        else if (p[at] < '0' || p[at] > '9') return false;
+    for (; at < len; at++) {
+        if ((uint8_t)(p[at] - '0') <= 9) continue;
+        if (p[at] != '.' || at == start || at + 1 == len) return false;
+        points++;
     }
     return len > start && points <= 1;
 }
@@ -96,9 +103,10 @@ static bool var_valid(const rg__column *c, const uint8_t *row, uint32_t *end, ui
 
 static const rg__column *fault_of_columns(const rg_type *t, const uint8_t *row, uint32_t *end,
                                           uint32_t len) {
+    bool nulls = any_null(t, row);
     for (uint32_t i = 0; i < t->n_columns; i++) {
         const rg__column *c = &t->columns[i];
-        bool ok = rg__cell_null(c, row)       ? null_valid(c, row)
+        bool ok = nulls && rg__cell_null(c, row) ? null_valid(c, row)
                   : c->store == RG_STORE_VAR ? var_valid(c, row, end, len)
                                              : value_valid(c, row);
         if (!ok) return c;

@@ -34,6 +34,7 @@ typedef struct load {
     rg__entry *entries;
     rg_block **values;
     size_t n_keys;
+    size_t next;         /* the item after the one that was found last: answers come in order */
 } load;
 
 int rg__rows_add(void *rows, rg_block *row) {
@@ -167,6 +168,7 @@ static bool may_keep(const load *l, const item *it) {
 }
 
 static item *find_item(load *l, uint64_t id) {
+    if (l->next < l->n && l->items[l->next].id == id) return &l->items[l->next++];
     size_t lo = 0;
     size_t hi = l->n;
     while (lo < hi) {
@@ -174,7 +176,9 @@ static item *find_item(load *l, uint64_t id) {
         if (l->items[mid].id < id) lo = mid + 1;
         else hi = mid;
     }
-    return lo < l->n && l->items[lo].id == id ? &l->items[lo] : NULL;
+    if (lo == l->n || l->items[lo].id != id) return NULL;
+    l->next = lo + 1;
+    return &l->items[lo];
 }
 
 static int take_row(void *arg, rg_block *row) {
@@ -368,6 +372,7 @@ static void load_deinit(load *l) {
 }
 
 static void hand_out(load *l, const uint64_t *ids, size_t n, rg_block **out) {
+    l->next = 0;
     for (size_t i = 0; i < n; i++) {
         const item *it = find_item(l, ids[i]);
         out[i] = it && it->row ? rg_block_ref(it->row) : NULL;
