@@ -53,6 +53,38 @@ describe("ids", function()
     world:shut(other)
   end)
 
+  it("are allotted by the flush where none could be had before", function()
+    local late = regolith.entity("late", {
+      field.string "name" { unique = true }, field.ref "other" { "late" }, id_column = "number",
+    })
+    local other = world:open({ late }, { schema = false })
+    local session = other:session()
+    local parent = session:new(late, { name = "parent" })
+    local child = session:new(late, { name = "child" })
+    assert.error_matches(function() child.other = parent end, "flush it first: late: .*late' doesn't exist")
+    session:new(late, { name = "dropped" }) -- nobody holds it
+    assert.is_nil(parent.id)
+    for _ = 1, 2 do
+      local ok, fault = session:flush()
+      assert.is_nil(ok)
+      assert.equal("SCHEMA", fault.code)
+      assert.matches("late", fault.message)
+    end
+    must(session:flush_async() == nil)
+    assert.is_nil((session:insert_all(late, { { name = "at once" } })))
+    assert.is_nil((session:upsert(late, { name = "x" }, { by = "name" })))
+    must(other:schema_apply())
+    assert.equal(3, select(2, assert(session:flush())))
+    assert.is_true(parent.id > 0 and child.id > 0)
+    assert.equal(parent, session:get(late, parent.id))
+    child.other = parent
+    must(session:flush())
+    session:clear()
+    assert.equal(parent.id, session:get(late, child.id).other.id)
+    session:close()
+    world:shut(other)
+  end)
+
   it("are unique between processes", function()
     local other = world:open({ Block }, { schema = false, id_block = 10 })
     local session, seen = other:session(), {}

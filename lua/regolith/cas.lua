@@ -2,6 +2,7 @@
 -- Writes on condition, each with an outcome of its own: compare-and-set updates and deletes, alone and
 -- many at once. What is repeated until it works is in retry.
 
+local allot = require "regolith.allot"
 local assign = require "regolith.assign"
 local errors = require "regolith.err"
 local expect = require "regolith.expect"
@@ -449,11 +450,10 @@ function M.install(Session)
       if type(list[i]) ~= "table" then error(string.format("insert_all: entry %d is a table by field", i), 2) end
     end
     for i = 1, #list do
-      local e, fault = self:new(entity, list[i])
-      if not e then return forget_inserts(self, jobs, fault) end
-      jobs[i] = { S = S, e = e, write = INSERT, changes = NONE, exprs = NONE }
+      jobs[i] = { S = S, e = self:new(entity, list[i]), write = INSERT, changes = NONE, exprs = NONE }
     end
-    local ok, fault = M.run(self, jobs)
+    local ok, fault = allot.all(self)
+    if ok then ok, fault = M.run(self, jobs) end
     if not ok then return forget_inserts(self, jobs, fault) end
     for i, job in ipairs(jobs) do
       answers[i] = job.answer

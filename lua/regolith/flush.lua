@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Flushing: hooks, rows for the engine, and bringing the entities up to date with what was written.
 
+local allot = require "regolith.allot"
 local errors = require "regolith.err"
 local expect = require "regolith.expect"
 local hooks = require "regolith.hooks"
@@ -371,7 +372,9 @@ local function take_options(self, async, opts)
 end
 
 local function run_flush(self, async, how)
-  local ok, fault = ask_hooks(self)
+  local ok, fault = allot.all(self)
+  if ok then ok, fault = ask_hooks(self) end
+  if ok then ok, fault = allot.all(self) end -- of those that hooks have made
   if not ok then return errors.results(fault) end
   local op, items = build(self, async)
   if not op then return errors.results(items) end
@@ -427,6 +430,8 @@ end
 ---@return true? ok
 ---@return regolith.Err? err
 function M.insert(self, S, e)
+  local allotted, why = allot.all(self)
+  if not allotted then return nil, why end
   local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, 0, err))
   if not op then return nil, fault end
   local builder

@@ -56,7 +56,10 @@ function M.reference(target, v, level)
     error(string.format("a reference to %s cannot be a %s", target, T.name), level + 1)
   end
   if v.id == nil then
-    error(string.format("the %s has no id before it is flushed; flush it first", target), level + 1)
+    local session = M.session_of(v)
+    local waiting = session and rawget(session, "_waiting")
+    local why = waiting and waiting[v] and ": " .. waiting[v].why.message or ""
+    error(string.format("the %s has no id before it is flushed; flush it first%s", target, why), level + 1)
   end
   return v.id
 end

@@ -48,6 +48,7 @@ local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 ---@field _top integer last place in use
 ---@field _fresh table<table, integer> new entities and their number; like _new spare.NONE at first
 ---@field _n_fresh integer
+---@field _waiting table<table, { number: integer, why: regolith.Err }>? new entities that the flush allots ids
 ---@field _doomed table<table, integer> entities to be deleted, in order
 ---@field _n_doomed integer
 ---@field _timeout_ms integer?
@@ -323,7 +324,7 @@ function Session:clear()
   if self._busy then error("the session is in use by another coroutine", 2) end
   C.rg_session_clear(self._c)
   for _, S in pairs(self._types) do S.places = {} end
-  self._at, self._top = {}, 0
+  self._at, self._top, self._waiting = {}, 0, nil
   self:_forget_new()
   self._doomed, self._n_doomed = {}, 0
 end

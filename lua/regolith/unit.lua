@@ -2,6 +2,7 @@
 -- The unit of work: new entities, changes, deletions, and what there is to say about them before they
 -- are flushed. Writing itself is in flush.
 
+local allot = require "regolith.allot"
 local assign = require "regolith.assign"
 local cas = require "regolith.cas"
 local errors = require "regolith.err"
@@ -16,34 +17,12 @@ local shards = require "regolith.shards"
 local spare = require "regolith.spare"
 local upsert = require "regolith.upsert"
 
-local C, ffi, err = native.C, native.ffi, native.err
+local C, err = native.C, native.err
 
 local rawget, rawset, setmetatable = rawget, rawset, setmetatable
 local NONE = {}
-local id_out = ffi.new "double[1]"
-
--- ---- ids ----------------------------------------------------------------------------------------
-
---- The next id from the block in memory, reserving another block when it is used up.
----@return number? id
----@return regolith.Err? err
-local function next_id(self, number)
-  local engine = self._orm._engine
-  for _ = 1, 100 do
-    local rc = C.rg_engine_next_id(engine, number, id_out, err)
-    if rc == 1 then return id_out[0] end
-    if rc < 0 then return nil, errors.from_c(err) end
-    local op, fault = self:_own(C.rg_op_reserve(engine, number, 0, err))
-    if not op then return nil, fault end
-    local ok
-    ok, fault = self:_run(op, 4)
-    if not ok then return nil, fault end
-  end
-  return nil, errors.new("LIMIT", "ids are used up faster than they are reserved; raise id_block")
-end
 
 local NEW = { shard = options.integer(0) }
-local ALLOTTED = { block = true, snowflake = true }
 
 local M = {}
 
@@ -54,14 +33,12 @@ function M.install(Session)
   upsert.install(Session)
 
   --- A new entity, written by the next flush. Its id is allotted at once (unless ids are the
-  --- database's or the application's).
+  --- database's or the application's); when none can be had now, as the server is down, the flush allots
+  --- it or says why it cannot.
   ---@param entity regolith.Entity
   ---@param values? table by field
   ---@param opts? { shard: integer? } of an entity with shards: which one
-  ---@return table? entity
-  ---@return regolith.Err? err
-  ---@return integer? errno
-  ---@return string? sqlstate
+  ---@return table entity
   function Session:new(entity, values, opts)
     local S = self:_type(entity, 2)
     local shard = opts and options.require("new", opts, NEW).shard
@@ -71,12 +48,11 @@ function M.install(Session)
     setmetatable(e, S.mt)
     if not all then assign.others(S.T, e, values, 2) end
     local id = rawget(e, "id")
-    if id == nil and ALLOTTED[entity.ids] then
-      local fault
+    if id == nil and allot.KINDS[entity.ids] then
       local number = S.number or S.shards.numbers[S.shards.by_id and 0 or shards.choose(S, e, shard, 2)]
-      id, fault = next_id(self, number)
-      if not id then return errors.results(fault) end
-      rawset(e, "id", id)
+      local why
+      id, why = allot.next_id(self, number)
+      if id then rawset(e, "id", id) else allot.later(self, e, number, why) end
     end
     local k = self._n_fresh + 1
     if self._new == spare.NONE then
@@ -89,8 +65,7 @@ function M.install(Session)
 
   --- A new entity with the same values, but its own id.
   ---@param e table
-  ---@return table? copy
-  ---@return regolith.Err? err
+  ---@return table copy
   function Session:copy(e)
     local T = record.type_of(e)
     if not T then error("an entity is expected", 2) end

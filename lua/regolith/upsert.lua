@@ -82,11 +82,9 @@ end
 
 --- One new entity, written by itself: it, or nil and the error (then the session has forgotten it).
 local function insert(self, entity, values)
-  local e, fault = self:new(entity, values)
-  if not e then return nil, fault end
+  local e = self:new(entity, values)
   local S = self._types[entity]
-  local ok
-  ok, fault = hooks.before(S.T, "insert", e, self)
+  local ok, fault = hooks.before(S.T, "insert", e, self)
   if ok then ok, fault = flush.insert(self, S, e) end
   if ok then return e end
   self:delete(e)
