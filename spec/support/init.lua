@@ -114,6 +114,18 @@ function World:shut(orm)
   orm:close()
 end
 
+local mariadb
+
+--- Whether the server is a MariaDB; else it is a MySQL.
+function M.is_mariadb()
+  if mariadb == nil then
+    local orm = must(regolith.open { mysql = World.mysql_url(need "REGOLITH_MYSQL_DB"), entities = {} })
+    mariadb = must(orm:session():query "SELECT VERSION() AS v")[1].v:find "MariaDB" ~= nil
+    orm:close()
+  end
+  return mariadb
+end
+
 --- Counts the statements and commands that fn causes: by source and, upper case, by first word.
 function M.count(orm, fn)
   local counts = { mysql = 0, redis = 0, process = 0, texts = {} }

@@ -28,9 +28,25 @@ local function free_port()
   return must(tonumber(text), text)
 end
 
+--- What the two kinds of server call the same.
+local MARIADB = {
+  flags = "", replica_flags = "--skip-log-slave-updates --read-only=0",
+  stop = "STOP SLAVE SQL_THREAD", go_on = "START SLAVE SQL_THREAD", start = "START SLAVE", reset = "RESET MASTER",
+  written = "gtid_binlog_pos", applied = "gtid_slave_pos",
+  follow = "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, "
+    .. "MASTER_USER='copier', MASTER_PASSWORD='copier', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
+}
+local MYSQL = {
+  flags = "--gtid-mode=ON --enforce-gtid-consistency=ON", replica_flags = "--read-only=0",
+  stop = "STOP REPLICA SQL_THREAD", go_on = "START REPLICA SQL_THREAD", start = "START REPLICA",
+  reset = "RESET BINARY LOGS AND GTIDS", written = "gtid_executed", applied = "gtid_executed",
+  follow = "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT=%d, SOURCE_USER='copier', "
+    .. "SOURCE_PASSWORD='copier', SOURCE_AUTO_POSITION=1, SOURCE_CONNECT_RETRY=1, GET_SOURCE_PUBLIC_KEY=1",
+}
+local words
+
 local function flags(id, more)
-  return string.format("--log-bin=bin --server-id=%d --binlog-format=ROW %s",
-    id, more or "")
+  return string.format("--log-bin=bin --server-id=%d --binlog-format=ROW %s %s", id, words.flags, more or "")
 end
 
 --- Runs a statement that pools do not take.
@@ -42,8 +58,8 @@ end
 function Pair:run(which, text) return administer(self.sql[which], text) end
 
 --- Has the replica apply nothing more for now / go on.
-function Pair:hold() self:run("replica", "STOP SLAVE SQL_THREAD") end
-function Pair:go_on() self:run("replica", "START SLAVE SQL_THREAD") end
+function Pair:hold() self:run("replica", words.stop) end
+function Pair:go_on() self:run("replica", words.go_on) end
 
 local function position(self, which, variable)
   return self:run(which, "SELECT @@global." .. variable .. " AS p")[1].p
@@ -51,8 +67,8 @@ end
 
 --- Waits until the replica has everything.
 function Pair:catch_up()
-  local at = position(self, "primary", "gtid_binlog_pos")
-  faults.await("the replica", function() return position(self, "replica", "gtid_slave_pos") == at end)
+  local at = position(self, "primary", words.written)
+  faults.await("the replica", function() return position(self, "replica", words.applied) == at end)
 end
 
 --- A counter of a server's own.
@@ -93,20 +109,20 @@ end
 ---@return Pair
 function M.pair(purpose)
   local self = setmetatable({ orms = {}, sql = {}, admins = {} }, Pair)
+  words = support.is_mariadb() and MARIADB or MYSQL
   self.port = free_port()
   self.primary = faults.servers(purpose .. "-p",
     flags(1, "--skip-networking=0 --bind-address=127.0.0.1 --port=" .. self.port))
-  self.replica = faults.servers(purpose .. "-r", flags(2, "--skip-log-slave-updates --read-only=0"))
+  self.replica = faults.servers(purpose .. "-r", flags(2, words.replica_flags))
   for _, which in ipairs { "primary", "replica" } do
     self.admins[which], self.sql[which] = connect(self[which])
   end
-  self:run("primary", "RESET MASTER")
-  self:run("replica", "RESET MASTER")
+  self:run("primary", words.reset)
+  self:run("replica", words.reset)
   self:run("primary", "CREATE USER copier@'127.0.0.1' IDENTIFIED BY 'copier'")
   self:run("primary", "GRANT REPLICATION SLAVE ON *.* TO copier@'127.0.0.1'")
-  self:run("replica", string.format("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, "
-    .. "MASTER_USER='copier', MASTER_PASSWORD='copier', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1", self.port))
-  self:run("replica", "START SLAVE")
+  self:run("replica", string.format(words.follow, self.port))
+  self:run("replica", words.start)
   self:catch_up()
   return self
 end

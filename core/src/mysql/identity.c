@@ -12,7 +12,8 @@ static const char maria[] =
     "CONCAT_WS(':',@@hostname,@@port,@@server_id,@@gtid_domain_id,@@datadir))";
 static const char maria_alone[] =
     "SELECT CONCAT_WS(':',@@hostname,@@port,@@server_id,@@gtid_domain_id,@@datadir)";
-static const char oracle[] = "SELECT @@server_uuid";
+/* A copy of a data directory has the uuid of its original. */
+static const char oracle[] = "SELECT CONCAT_WS(':',@@server_uuid,@@hostname,@@port,@@datadir)";
 
 static bool ask(rg__mysql *c, const char *sql) {
     if (mysql_real_query(c->my, sql, strlen(sql)) != 0) return false;
