@@ -88,9 +88,9 @@ describe("reads together:", function()
       local notifier = ffi.gc(C.rg_notifier_new(engine, 0, err), C.rg_notifier_free)
       local ops, fd, tags, done = {}, ffi.new "rgspec_pollfd[1]", ffi.new "uint32_t[64]", 0
       must(one:connect())
+      local before = one:counter "regolith_mysql_queries_total"
       ops[0] = ffi.gc(busy(engine), C.rg_op_free)
       must(C.rg_op_submit(ops[0], notifier, 1000, 20000, err) == 0)
-      local before = one:counter "regolith_mysql_queries_total"
       for i = 1, n do
         ops[i] = ffi.gc(make(engine, i), C.rg_op_free)
         must(C.rg_op_submit(ops[i], notifier, i, 20000, err) == 0)
