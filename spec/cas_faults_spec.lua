@@ -36,7 +36,7 @@ describe("cas: a connection cut under a statement", function()
           world.name, "UPDATE `" .. E.name .. "`%"))
         return rows[1] and rows[1].id
       end)
-      must(world.sql:connection(function(other) return other:execute("KILL HARD CONNECTION " .. waiting) end))
+      must(world.sql:connection(function(other) return other:execute("KILL CONNECTION " .. waiting) end))
       if meanwhile then meanwhile(held) end
       must(held:execute "COMMIT")
       return true

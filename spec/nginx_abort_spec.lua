@@ -70,7 +70,8 @@ end
 function pages.state(db)
   local busy = 0
   for _, pool in ipairs(assert(orm:health())) do busy = busy + pool.busy end
-  local left = assert(db:query "SELECT @left AS x, @@in_transaction AS open")[1]
+  local left = assert(db:query("SELECT @left AS x, (SELECT COUNT(*) FROM information_schema.innodb_trx "
+    .. "WHERE trx_mysql_thread_id = CONNECTION_ID() AND trx_rows_modified > 0) AS open"))[1]
   return string.format("%d %s %d", busy, tostring(left.x), left.open or 0)
 end
 return { serve = function()

@@ -31,15 +31,17 @@ end
 --- What the two kinds of server call the same.
 local MARIADB = {
   flags = "", replica_flags = "--skip-log-slave-updates --read-only=0",
-  stop = "STOP SLAVE SQL_THREAD", go_on = "START SLAVE SQL_THREAD", start = "START SLAVE", reset = "RESET MASTER",
-  written = "gtid_binlog_pos", applied = "gtid_slave_pos",
+  stop = "STOP SLAVE SQL_THREAD", go_on = "START SLAVE SQL_THREAD", start = "START SLAVE",
+  reset = "RESET MASTER",
+  written = "@@global.gtid_binlog_pos", has = "@@global.gtid_slave_pos = '%s'",
   follow = "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%d, "
     .. "MASTER_USER='copier', MASTER_PASSWORD='copier', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
 }
 local MYSQL = {
-  flags = "--gtid-mode=ON --enforce-gtid-consistency=ON", replica_flags = "--read-only=0",
+  flags = "--gtid-mode=ON --enforce-gtid-consistency=ON", replica_flags = "--read-only=0 --relay-log-recovery=ON",
   stop = "STOP REPLICA SQL_THREAD", go_on = "START REPLICA SQL_THREAD", start = "START REPLICA",
-  reset = "RESET BINARY LOGS AND GTIDS", written = "gtid_executed", applied = "gtid_executed",
+  reset = "RESET BINARY LOGS AND GTIDS", written = "@@global.gtid_executed",
+  has = "GTID_SUBSET('%s', @@global.gtid_executed)",
   follow = "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT=%d, SOURCE_USER='copier', "
     .. "SOURCE_PASSWORD='copier', SOURCE_AUTO_POSITION=1, SOURCE_CONNECT_RETRY=1, GET_SOURCE_PUBLIC_KEY=1",
 }
@@ -61,14 +63,11 @@ function Pair:run(which, text) return administer(self.sql[which], text) end
 function Pair:hold() self:run("replica", words.stop) end
 function Pair:go_on() self:run("replica", words.go_on) end
 
-local function position(self, which, variable)
-  return self:run(which, "SELECT @@global." .. variable .. " AS p")[1].p
-end
-
 --- Waits until the replica has everything.
 function Pair:catch_up()
-  local at = position(self, "primary", words.written)
-  faults.await("the replica", function() return position(self, "replica", words.applied) == at end)
+  local at = self:run("primary", "SELECT " .. words.written .. " AS at")[1].at
+  local question = "SELECT " .. words.has:format(at) .. " AS has"
+  faults.await("the replica", function() return self:run("replica", question)[1].has == 1 end)
 end
 
 --- A counter of a server's own.

@@ -38,7 +38,11 @@ local lock = support.must(orm:lock(name, { ttl_ms = tonumber(ms) and 10000 or 40
 say("held %.0f", lock.token)
 if act == "hold" then
   faults.pause(tonumber(ms))
-  support.must(lock:release())
+  faults.await("Redis to take the lock back", function()
+    local ok, err = lock:release()
+    assert(ok or err.retriable, tostring(err))
+    return ok
+  end)
 else
   while lock:held() do faults.pause(20) end
   local ok, err = lock:release()
