@@ -26,6 +26,16 @@ local function handlers(v)
   end
 end
 
+--- How large the process cache is, and who shares it.
+local PROCESS_CACHE = {
+  mb = options.integer(0, 16777216), apart = options.boolean,
+  shared = function(v)
+    if type(v) ~= "string" or not (v:find "^/" or v:find "^[%w_-][%w_.-]*$") then
+      return "must be a name (letters, digits, _ - .), or the absolute path of a folder"
+    end
+  end,
+}
+
 local function count_or_table(v)
   if type(v) ~= "number" and type(v) ~= "table" then return "must be a number of partitions, or a table of queues" end
 end
@@ -50,7 +60,7 @@ end
 local OPTIONS = {
   queues = count_or_table,
   mysql = url_or_table, redis = url_or_table, entities = options.table, caches = options.table,
-  prefix = options.string, process_cache_mb = options.integer(0, 16777216),
+  prefix = options.string, process_cache_mb = options.integer(0, 16777216), process_cache = options.table,
   timeout_ms = count, id_block = count, node = options.integer(0, 63),
   queue_max_len = count, backpressure_wait_ms = options.integer(0, 4294967295),
   workers = options.integer(1, 64), max_workers = options.integer(1, 256), max_queued = count,
@@ -355,6 +365,12 @@ function M.read(given, overrides)
   options.check(config, OPTIONS, complain)
   for option, check in pairs(OPTIONS) do -- what is wrong goes no further
     if config[option] ~= nil and check(config[option]) then config[option] = nil end
+  end
+  if config.process_cache then
+    options.check(config.process_cache, PROCESS_CACHE, function(text) complain("process_cache: " .. text) end)
+    if config.process_cache.apart and config.process_cache.shared then
+      complain "process_cache: what is 'shared' is not 'apart'"
+    end
   end
   config.log = take_log(config.log, complain)
   config.faults = faults

@@ -62,7 +62,8 @@ local function engine_opts(settings)
     end
     mask, values = log.mask(given)
   end
-  local mb = settings.process_cache_mb
+  local cache = settings.process_cache or {}
+  local mb = cache.mb or settings.process_cache_mb
   return ffi.new("rg_engine_opts", {
     size = ffi.sizeof "rg_engine_opts", prefix = settings.prefix,
     process_cache_bytes = mb == 0 and 1 or (mb or 0) * 1048576,
@@ -72,6 +73,7 @@ local function engine_opts(settings)
     outage = types.OUTAGE[settings.outage] or 0, mark_ms = settings.mark_ms or 0,
     workers = settings.workers or 0, max_workers = settings.max_workers or 0, max_queued = settings.max_queued or 0,
     log_mask = mask, log_values = values,
+    process_cache_apart = cache.apart and 1 or 0, process_cache_place = cache.shared,
   })
 end
 

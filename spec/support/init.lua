@@ -88,7 +88,7 @@ end
 function World:config(entities, more)
   local config = {
     mysql = self.mysql_url(self.name), redis = self.redis_url(), prefix = self.name, entities = entities,
-    timeout_ms = 10000,
+    timeout_ms = 10000, process_cache = { apart = true }, -- each stands for a process of its own
   }
   for option, v in pairs(more or {}) do config[option] = v end
   return config

@@ -29,6 +29,9 @@ typedef struct rg_engine_opts {
     int32_t log_values;           /* 1: values are shown in the query log */
     int32_t outage;               /* rg_outage of types that do not say [strict] */
     uint32_t mark_ms;             /* how long a flush's marks last: longer than a COMMIT takes [30000] */
+    int32_t process_cache_apart;  /* 1: no other engine of the process shares the process cache */
+    const char *process_cache_place; /* of a process cache that all processes of the machine share that say the
+                                   * same: a name (of a folder in /dev/shm), or an absolute path of a folder */
 } rg_engine_opts;
 
 /* What a flush does that cannot be one unit of one partition. */

@@ -70,6 +70,19 @@ void rg__process_stats(rg__process *p, uint64_t *bytes, uint64_t *entries);
 /* In a forked child, before anything else: forgets the content and the locks of lost threads. */
 void rg__process_abandon(rg__process *p);
 
+/* Is it one memory of several processes (cache/arena.h)? */
+struct rg__arena *rg__process_arena(const rg__process *p); /* or NULL */
+rg__process *rg__process_over(struct rg__arena *arena, rg__metrics *m); /* takes the arena */
+/* Makes the bound larger, never smaller. */
+void rg__process_grow(rg__process *p, size_t max_bytes);
+
+/* What a channel of coherence was told, for all who share a process tier. These rise only. */
+typedef struct rg__told {
+    atomic_ullong deps;   /* generations to forget; rises first */
+    atomic_ullong values; /* values to forget; rises last */
+    atomic_ullong epochs; /* that Redis told of another epoch */
+} rg__told;
+
 /* ---- names ---- */
 typedef struct rg__key {
     uint32_t space;   /* type->space, or + 1 + index number */
@@ -174,6 +187,8 @@ int rg__shared_renew(rg__shared *s, const rg__ctx *ctx, rg_err *err);
 int rg__shared_adopt(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n,
                      uint64_t epoch, const char (*ledgers)[48], uint32_t n_ledgers, rg_err *err);
 uint64_t rg__shared_epoch(const rg__shared *s); /* as far as it is known */
+/* Before first use: as others have them who share the process tier. */
+void rg__shared_join(rg__shared *s, uint64_t seed, rg__told *told);
 /* A connection of the pool; on a new one it is asked first whose data it holds. */
 int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_err *err);
 /* Is it the epoch still? Asks Redis. */
@@ -318,6 +333,8 @@ int rg__shared_parts(rg__shared *s, const rg__ctx *ctx, const char *queue, uint3
  * work the process tier is off. Started on first use, per process id. */
 typedef struct rg__coherence rg__coherence;
 rg__coherence *rg__coherence_new(rg__shared *s, rg__process *p, rg_err *err);
+/* Before it starts: its number among the channels of a process tier that is one memory of several processes. */
+void rg__coherence_number(rg__coherence *c, uint32_t number);
 int rg__coherence_start(rg__coherence *c, rg_err *err); /* idempotent; fast when it runs already */
 void rg__coherence_stop(rg__coherence *c);              /* stops and joins; idempotent */
 void rg__coherence_free(rg__coherence *c);              /* stops, joins, frees */

@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/thread.h"
+#include "cache/arena.h"
 #include "cache/shared.h"
 #include "cache/value.h"
 
@@ -21,11 +22,14 @@ enum {
     PONG_MS = 500,
     BACKOFF_MIN_MS = 50,
     BACKOFF_MAX_MS = 1000,
+    STANDBY_MS = 100, /* another process listens for all: how often it is looked whether it does */
 };
 
 struct rg__coherence {
     rg__shared *shared;
     rg__process *process;
+    rg__arena *arena;      /* of the process tier: one of all processes listens for all; or NULL */
+    uint32_t number;       /* among its channels */
     rg__map *spaces;       /* "<table>:" and "<table>:<index>:" -> targets; read only */
     pthread_mutex_t lock;  /* guards the four that follow; start and stop take it */
     pthread_t thread;
@@ -40,6 +44,7 @@ struct rg__coherence {
     int64_t ping_at_ms;    /* when to ping next */
     int64_t pong_until_ms; /* 0: no ping is out */
     int pongs;             /* that are still to come */
+    uint64_t word;         /* what says in the arena that it listens; 0: another one may */
 };
 
 /* ---- names of keys back to places in the process tier ---- */
@@ -137,7 +142,7 @@ static bool begins(rg__slice s, const rg__name *with) {
 
 /* With another epoch everything that was read before counts for nothing. */
 static void forget_epoch(rg__coherence *c) {
-    atomic_store_explicit(&c->shared->epoch_at_ms, 0, memory_order_relaxed);
+    atomic_fetch_add(&c->shared->told->epochs, 1);
     rg__process_clear(c->process);
 }
 
@@ -271,11 +276,19 @@ static int connect_both(rg__coherence *c) {
 static void set_ok(rg__coherence *c, bool ok) {
     bool before = atomic_exchange(&c->ok, ok);
     if (before && !ok) rg__count(c->shared->metrics, RG__C_PROCESS_CLEARED, 1);
-    if (before != ok) rg__process_enable(c->process, ok);
+    if (before != ok && !c->arena) rg__process_enable(c->process, ok);
+}
+
+/* Both pings were answered: what was told before they were sent is dropped. */
+static int keep_alive(rg__coherence *c) {
+    bool mine = !c->arena || rg__arena_beat(c->arena, c->number, &c->word, c->ping_at_ms + PONG_MS);
+    if (mine) set_ok(c, true);
+    return mine ? RG_OK : RG_ECANCELLED;
 }
 
 static void disconnect(rg__coherence *c) {
     set_ok(c, false);
+    if (c->arena) rg__arena_resign(c->arena, c->number, &c->word);
     rg__redis_release(c->listener);
     rg__redis_release(c->tracker);
     c->listener = c->tracker = NULL;
@@ -326,7 +339,7 @@ static void follow(rg__coherence *c) {
     int rc = ping_both(c, rg__now_ms());
     while (rc >= 0 && !stopping(c)) {
         rc = wait_some(c);
-        if (rc >= 0 && c->pongs == 0) set_ok(c, true);
+        if (rc >= 0 && c->pongs == 0) rc = keep_alive(c);
         if (rc >= 0) rc = keep_time(c);
     }
 }
@@ -336,10 +349,20 @@ static void pause_for(const rg__coherence *c, int ms) {
     if (!stopping(c)) poll(&p, 1, ms);
 }
 
+/* False: another process does. */
+static bool may_listen(rg__coherence *c, uint16_t id) {
+    if (!c->arena || rg__arena_claim(c->arena, c->number, id, &c->word)) return true;
+    pause_for(c, STANDBY_MS);
+    return false;
+}
+
 static void *run(void *arg) {
     rg__coherence *c = arg;
     int backoff = BACKOFF_MIN_MS;
+    uint16_t id = 0;
+    while (id == 0) rg__random(&id, sizeof id);
     while (!stopping(c)) {
+        if (!may_listen(c, id)) continue;
         if (connect_both(c) == RG_OK) {
             backoff = BACKOFF_MIN_MS;
             follow(c);
@@ -370,6 +393,7 @@ static void forget_fork(rg__coherence *c) {
     pthread_mutex_init(&c->lock, NULL);
     rg__redis_pool_abandon(c->shared->pool);
     rg__process_abandon(c->process);
+    c->word = 0; /* the parent's */
     set_ok(c, false);
     if (c->wake >= 0) close(c->wake);
     c->wake = -1;
@@ -390,19 +414,25 @@ rg__coherence *rg__coherence_new(rg__shared *s, rg__process *p, rg_err *err) {
     pthread_once(&generation_once, watch_forks);
     c->shared = s;
     c->process = p;
+    c->arena = p ? rg__process_arena(p) : NULL;
     c->wake = -1;
     pthread_mutex_init(&c->lock, NULL);
     return c;
 }
 
-bool rg__coherence_ok(const rg__coherence *c) { return atomic_load(&c->ok) && at_home(c); }
+void rg__coherence_number(rg__coherence *c, uint32_t number) { c->number = number; }
+
+bool rg__coherence_ok(const rg__coherence *c) {
+    return at_home(c) && (c->arena ? rg__process_is_on(c->process) : atomic_load(&c->ok));
+}
 
 /* Under the lock. The first start holds the cache off until the channel is known to work. */
 static int start(rg__coherence *c, rg_err *err) {
     if (c->closed) return rg__fail(err, RG_ECLOSED, "the engine is closing");
     c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (c->wake < 0) return rg__fail(err, RG_ELIMIT, "eventfd: %m");
-    if (!c->held) rg__process_enable(c->process, false);
+    if (c->arena) rg__arena_need(c->arena, c->number);
+    else if (!c->held) rg__process_enable(c->process, false);
     c->held = true;
     int rc = rg__thread_start(&c->thread, "rg-coherence", run, c);
     if (rc == RG_OK) {

@@ -25,6 +25,7 @@ void rg__shared_learn(rg__shared *s, uint64_t epoch) {
 static int settle(rg__shared *s, rg__redis *c, const redisReply *r, rg_err *err) {
     if (!is_epoch(r)) return rg__fail(err, RG_ECORRUPT, "LIFE told no epoch");
     atomic_store_explicit(&s->epoch, rg__epoch_of(r->str), memory_order_relaxed);
+    atomic_store_explicit(&s->epochs_seen, atomic_load(&s->told->epochs), memory_order_relaxed);
     atomic_store_explicit(&s->epoch_at_ms, rg__now_ms(), memory_order_relaxed);
     *rg__redis_note(c) = true;
     return RG_OK;
@@ -73,7 +74,9 @@ int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_er
 
 bool rg__life_due(rg__shared *s, rg__redis *c) {
     int64_t at = atomic_load_explicit(&s->epoch_at_ms, memory_order_relaxed);
-    return !*rg__redis_note(c) || at == 0 || rg__now_ms() - at > RG__EPOCH_AGE_MS;
+    bool told = atomic_load_explicit(&s->told->epochs, memory_order_relaxed) !=
+                atomic_load_explicit(&s->epochs_seen, memory_order_relaxed);
+    return !*rg__redis_note(c) || at == 0 || told || rg__now_ms() - at > RG__EPOCH_AGE_MS;
 }
 
 int rg__life_append(rg__shared *s, rg__redis *c, rg_err *err) {

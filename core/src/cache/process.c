@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "cache/arena.h"
 #include "cache/cache.h"
 #include "cache/shard.h"
 
@@ -18,7 +19,8 @@ enum {
 struct rg__process {
     rg__shard *shards;
     uint32_t n_shards;       /* power of two */
-    atomic_uint holds;       /* who wants it off; 0: on */
+    atomic_uint holds;       /* who wants it off; 0: on. With an arena never 0: no time is lost on asking twice */
+    rg__arena *arena;        /* all is there, nothing here; owned, NULL: none */
     atomic_uint generation;  /* rises when everything goes */
     uint64_t seed;
     rg__metrics *metrics;
@@ -85,8 +87,29 @@ rg__process *rg__process_new(size_t max_bytes, rg__metrics *m) {
     return NULL;
 }
 
+rg__process *rg__process_over(rg__arena *arena, rg__metrics *m) {
+    rg__process *p = rg__calloc(1, sizeof *p);
+    if (!p) return NULL;
+    p->metrics = m;
+    p->arena = arena;
+    atomic_init(&p->holds, 1);
+    return p;
+}
+
+rg__arena *rg__process_arena(const rg__process *p) { return p->arena; }
+
+void rg__process_grow(rg__process *p, size_t max_bytes) {
+    for (uint32_t i = 0; i < p->n_shards; i++) {
+        rg__shard *s = &p->shards[i];
+        rg__shard_lock(s);
+        if (s->max_bytes < max_bytes / p->n_shards) s->max_bytes = max_bytes / p->n_shards;
+        rg__shard_unlock(s);
+    }
+}
+
 void rg__process_free(rg__process *p) {
     if (!p) return;
+    rg__arena_close(p->arena);
     for (uint32_t i = 0; i < p->n_shards; i++) rg__shard_deinit(&p->shards[i]);
     free(p->shards);
     rg__free(p);
@@ -107,8 +130,15 @@ static rg_block *find(rg__shard *s, uint64_t hash, uint32_t space, uint64_t key)
     return rg_block_ref(b);
 }
 
+static rg_block *get_from_arena(rg__process *p, uint32_t space, uint64_t key) {
+    if (!rg__arena_alive(p->arena)) return NULL;
+    rg_block *b = rg__arena_get(p->arena, space, key);
+    rg__count(p->metrics, b ? RG__C_PROCESS_HIT : RG__C_PROCESS_MISS, 1);
+    return b;
+}
+
 rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key) {
-    if (!is_on(p)) return NULL;
+    if (!is_on(p)) return p->arena ? get_from_arena(p, space, key) : NULL;
     uint64_t hash = hash_of(p, space, key);
     rg__shard *s = shard_of(p, hash);
     rg__shard_lock(s);
@@ -119,6 +149,7 @@ rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key) {
 }
 
 uint64_t rg__process_stamp(rg__process *p, uint32_t space, uint64_t key) {
+    if (p->arena) return rg__arena_stamp(p->arena, space, key);
     uint64_t high = atomic_load_explicit(&p->generation, memory_order_acquire);
     uint32_t at = stamp_at(hash_of(p, space, key));
     return high << 32 | atomic_load_explicit(&p->stamps[at], memory_order_acquire);
@@ -150,6 +181,7 @@ static bool try_insert(rg__process *p, rg__shard *s, uint64_t hash, rg_block *b,
 
 bool rg__process_put(rg__process *p, uint32_t space, uint64_t key, rg_block *b, uint32_t ttl_s,
                      uint64_t stamp) {
+    if (p->arena) return rg__arena_put(p->arena, space, key, b, ttl_s, stamp, p->metrics);
     uint64_t hash = hash_of(p, space, key);
     rg__shard *s = shard_of(p, hash);
     if (rg__shard_cost(b) > s->max_bytes / 2 || !current(p, space, key, stamp)) return false;
@@ -164,6 +196,10 @@ bool rg__process_put(rg__process *p, uint32_t space, uint64_t key, rg_block *b, 
 }
 
 void rg__process_drop(rg__process *p, uint32_t space, uint64_t key) {
+    if (p->arena) {
+        if (rg__arena_drop(p->arena, space, key)) rg__count(p->metrics, RG__C_PROCESS_INVALIDATED, 1);
+        return;
+    }
     uint64_t hash = hash_of(p, space, key);
     rg__shard *s = shard_of(p, hash);
     rg__shard_lock(s);
@@ -177,6 +213,7 @@ void rg__process_drop(rg__process *p, uint32_t space, uint64_t key) {
 }
 
 void rg__process_clear(rg__process *p) {
+    if (p->arena) rg__arena_clear(p->arena);
     atomic_fetch_add_explicit(&p->generation, 1, memory_order_acq_rel);
     for (uint32_t i = 0; i < p->n_shards; i++) {
         rg__shard_lock(&p->shards[i]);
@@ -186,7 +223,7 @@ void rg__process_clear(rg__process *p) {
 }
 
 bool rg__process_is_on(rg__process *p) {
-    return is_on(p);
+    return p->arena ? rg__arena_alive(p->arena) : is_on(p);
 }
 
 void rg__process_enable(rg__process *p, bool on) {
@@ -197,6 +234,7 @@ void rg__process_enable(rg__process *p, bool on) {
 
 void rg__process_stats(rg__process *p, uint64_t *bytes, uint64_t *entries) {
     *bytes = *entries = 0;
+    if (p->arena) rg__arena_stats(p->arena, bytes, entries);
     for (uint32_t i = 0; i < p->n_shards; i++) {
         rg__shard *s = &p->shards[i];
         rg__shard_lock(s);

@@ -53,6 +53,7 @@ rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg_
     s->schema = schema;
     s->metrics = m;
     rg__random(&s->seed, sizeof s->seed);
+    s->told = &s->own_told;
     rg__shared_timing(s, 0, 0);
     pthread_mutex_init(&s->forget_lock, NULL);
     if (make_names(s, prefix) && rg__key_prefixes(s) == RG_OK) return s;
@@ -73,6 +74,11 @@ void rg__shared_free(rg__shared *s) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) rg__free(names[i]);
     pthread_mutex_destroy(&s->forget_lock);
     rg__free(s);
+}
+
+void rg__shared_join(rg__shared *s, uint64_t seed, rg__told *told) {
+    s->seed = seed;
+    s->told = told;
 }
 
 rg__redis_pool *rg__shared_pool(const rg__shared *s) { return s->pool; }
@@ -101,7 +107,7 @@ rg__ctx rg__ctx_finish(const rg__ctx *ctx) {
 
 void rg__shared_drop_process(rg__shared *s, const rg__key *key) {
     if (!s->process) return;
-    if (key->space == RG__SPACE_DEPS) atomic_fetch_add(&s->deps_dropped, 1);
+    if (key->space == RG__SPACE_DEPS) atomic_fetch_add(&s->told->deps, 1);
     rg__process_drop(s->process, key->space, key->hash);
 }
 

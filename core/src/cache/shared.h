@@ -52,8 +52,9 @@ struct rg__shared {
     rg__name deps, counter_key; /* "{P}:d:", "{P}:uc" of value caches (value.h) */
     struct rg__values **values; /* that live here, borrowed; complete before first use */
     uint32_t n_values;
-    atomic_ullong deps_dropped; /* generations that this process was told to forget; rises first */
-    atomic_ullong values_dropped; /* values that it was told to forget; rises last */
+    rg__told *told;            /* by the channel of coherence: own_told, or that of all who share it */
+    rg__told own_told;
+    atomic_ullong epochs_seen; /* told->epochs when the server's life was last asked for */
     rg__name *row_prefixes;    /* "{P}:e:<table>:" by number of the type */
     uint32_t n_types;
     uint64_t seed;             /* of the hash of lookups */

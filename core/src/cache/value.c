@@ -41,6 +41,26 @@ int rg__values_init(rg__values *v, rg__shared *shared, rg__process *process, uin
     return rc < 0 ? rg__fail_memory(err) : RG_OK;
 }
 
+int rg__values_echo(rg__shared *channel, const rg__values *v, rg__process *p) {
+    rg__values *echo = rg__calloc(1, sizeof *echo);
+    if (!echo) return RG_ENO_MEMORY;
+    *echo = (rg__values){.shared = channel, .process = v->process ? p : NULL, .space = v->space,
+                         .prefix = rg__strdup(v->prefix), .prefix_len = v->prefix_len};
+    int rc = echo->prefix ? enlist(channel, echo) : RG_ENO_MEMORY;
+    if (rc >= 0) return rc;
+    rg__free(echo->prefix);
+    rg__free(echo);
+    return rc;
+}
+
+void rg__values_echo_free(rg__shared *channel) {
+    for (uint32_t i = 0; i < channel->n_values; i++) {
+        rg__values_deinit(channel->values[i]);
+        rg__free(channel->values[i]);
+    }
+    channel->n_values = 0;
+}
+
 void rg__values_deinit(rg__values *v) {
     rg__free(v->name);
     rg__free(v->redis);
@@ -211,7 +231,7 @@ static uint32_t seconds(const rg__value_head *h) {
 }
 
 uint64_t rg__value_dropped(const rg__values *v) {
-    return v->shared ? atomic_load(&v->shared->deps_dropped) : 0;
+    return v->shared ? atomic_load(&v->shared->told->deps) : 0;
 }
 
 /* The stamp is taken before it is asked whether any generation was dropped: what drops one from now on
@@ -245,7 +265,7 @@ bool rg__values_invalidate(rg__shared *s, rg__process *p, rg__slice key) {
     if (begins(key, s->deps.text, s->deps.len)) {
         const uint8_t *id = (const uint8_t *)key.p + s->deps.len;
         if (key.len != s->deps.len + RG__DEP_ID) return true;
-        atomic_fetch_add(&s->deps_dropped, 1);
+        atomic_fetch_add(&s->told->deps, 1);
         rg__process_drop(p, RG__SPACE_DEPS, rg__dep_hash(id));
         return true;
     }
@@ -254,7 +274,7 @@ bool rg__values_invalidate(rg__shared *s, rg__process *p, rg__slice key) {
         if (!begins(key, v->prefix, v->prefix_len)) continue;
         rg__slice tail = {key.p + v->prefix_len, key.len - v->prefix_len};
         rg__process_drop(p, v->space, rg__value_hash(v, tail));
-        atomic_fetch_add(&s->values_dropped, 1);
+        atomic_fetch_add(&s->told->values, 1);
         return true;
     }
     return false;

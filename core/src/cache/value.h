@@ -79,6 +79,9 @@ typedef struct rg__value_fill {
 int rg__values_init(rg__values *v, rg__shared *shared, rg__process *process, uint32_t number,
                     const char *key, rg_err *err);
 void rg__values_deinit(rg__values *v);
+/* What a channel of coherence must know of a cache: names and place. The other: frees them all. */
+int rg__values_echo(rg__shared *channel, const rg__values *v, rg__process *p);
+void rg__values_echo_free(rg__shared *channel);
 /* The id of a tag or a table. */
 void rg__dep_id(const char *kind, rg__slice name, uint8_t id[RG__DEP_ID]);
 uint64_t rg__dep_hash(const uint8_t *id);

@@ -133,7 +133,7 @@ int rg__value_delete_tags(const rg__values *v, const rg__ctx *ctx, rg__slice tag
     freeReplyObject(r);
     rg__args_deinit(&a);
     rg__buf_deinit(&keys);
-    atomic_fetch_add(&v->shared->deps_dropped, 1);
+    atomic_fetch_add(&v->shared->told->deps, 1);
     for (size_t i = 0; v->process && i < n; i++)
         rg__process_drop(v->process, RG__SPACE_DEPS,
                          rg__dep_hash((const uint8_t *)tags.p + i * RG__DEP_ID));
@@ -182,14 +182,14 @@ static void keep_set(const rg__values *v, rg__value_item *it, rg__slice value, u
 /* The process is told of its own deletions as well, which must not drop what is kept afterwards. */
 static void await_echo(const rg__values *v, uint64_t before, size_t n) {
     int64_t until_ms = rg__now_ms() + ECHO_MS;
-    while (atomic_load(&v->shared->values_dropped) - before < n && rg__left_ms(until_ms) > 0)
+    while (atomic_load(&v->shared->told->values) - before < n && rg__left_ms(until_ms) > 0)
         rg__sleep_ms(1);
 }
 
 /* Others are told; the values are kept here alone. */
 static int set_in_process(const rg__values *v, const rg__ctx *ctx, rg__value_item *items,
                           const rg__slice *values, size_t n, uint64_t ttl_ms, rg_err *err) {
-    uint64_t before = v->shared ? atomic_load(&v->shared->values_dropped) : 0;
+    uint64_t before = v->shared ? atomic_load(&v->shared->told->values) : 0;
     int rc = rg__value_delete(v, ctx, items, n, err);
     if (rc < 0 || !v->process) return rc;
     if (v->shared) await_echo(v, before, n);

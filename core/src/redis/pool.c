@@ -122,6 +122,7 @@ rg__redis_pool *rg__redis_pool_new(const rg_pool_opts *opts, rg_err *err) {
 }
 
 const char *rg__redis_pool_name(const rg__redis_pool *pool) { return pool->opts.name; }
+const rg_pool_opts *rg__redis_pool_opts(const rg__redis_pool *pool) { return &pool->opts; }
 
 static rg__redis *of_node(rg__node *n) { return rg__container(n, rg__redis, node); }
 

@@ -16,6 +16,7 @@ typedef struct rg__redis rg__redis;           /* one connection; confined while 
 rg__redis_pool *rg__redis_pool_new(const rg_pool_opts *opts, rg_err *err);
 void rg__redis_pool_free(rg__redis_pool *pool); /* closes idle connections; none may be acquired */
 const char *rg__redis_pool_name(const rg__redis_pool *pool);
+const rg_pool_opts *rg__redis_pool_opts(const rg__redis_pool *pool); /* with the defaults in */
 /* After fork: forgets inherited connections (closes descriptors, sends nothing). Checked on acquire
  * by process id as well. */
 void rg__redis_pool_abandon(rg__redis_pool *pool);

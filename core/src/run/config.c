@@ -33,6 +33,14 @@ static void apply_defaults(rg_engine_opts *o) {
     TAKE_DEFAULT(o, outage);
 }
 
+static bool valid_place(const char *p) {
+    size_t n = 0;
+    if (p[0] == '/') return strlen(p) < 200;
+    for (; p[n]; n++)
+        if (!isalnum((unsigned char)p[n]) && !strchr("_-.", p[n])) return false;
+    return n > 0 && n <= 64 && p[0] != '.';
+}
+
 static int check_prefix(const char *p, rg_err *err) {
     size_t n = 0;
     for (; p[n]; n++)
@@ -46,6 +54,10 @@ static int check_opts(const rg_engine_opts *o, rg_err *err) {
     if (o->node > 63) return rg__fail_field(err, "node", "node: %u is over 63", o->node);
     if (o->outage < RG_OUTAGE_STRICT || o->outage > RG_OUTAGE_AVAILABLE)
         return rg__fail_field(err, "outage", "outage: not a policy");
+    if (o->process_cache_place && !valid_place(o->process_cache_place))
+        return rg__fail_field(err, "process_cache_place",
+                              "process_cache: shared is a name of 1 to 64 letters, digits, _ - or ., or the absolute "
+                              "path of a folder");
     if (o->workers > 64) return rg__fail_field(err, "workers", "workers: %u is over 64", o->workers);
     if (o->max_workers > 256)
         return rg__fail_field(err, "max_workers", "max_workers: %u is over 256", o->max_workers);
@@ -59,13 +71,16 @@ rg_config *rg_config_new(const rg_engine_opts *opts, rg_err *err) {
     if (check_opts(&o, err) < 0) return NULL;
     rg_config *c = rg__calloc(1, sizeof *c);
     if (c) c->prefix = rg__strdup(o.prefix);
-    if (!c || !c->prefix) {
+    if (c) c->place = rg__strdup(o.process_cache_place);
+    if (!c || !c->prefix || (o.process_cache_place && !c->place)) {
+        if (c) rg__free(c->prefix);
         rg__free(c);
         rg__fail_memory(err);
         return NULL;
     }
     c->opts = o;
     c->opts.prefix = c->prefix;
+    c->opts.process_cache_place = c->place;
     return c;
 }
 
@@ -80,6 +95,7 @@ void rg_config_free(rg_config *c) {
     rg__free(c->mysql);
     rg__free(c->redis);
     rg__free(c->prefix);
+    rg__free(c->place);
     rg__free(c);
 }
 

@@ -8,6 +8,8 @@
 
 #include "base/alloc.h"
 #include "base/thread.h"
+#include "cache/home.h"
+#include "run/meaning.h"
 #include "unit/load.h"
 #include "unit/outage.h"
 
@@ -129,8 +131,7 @@ static int make_shared(rg_engine *e, const rg_config *c, rg_err *err) {
         s->shared[i] = rg__shared_new(e->redis[i], s->process, &s->schema, c->prefix, &s->metrics, err);
         if (!s->shared[i]) return RG_ENO_MEMORY;
         rg__shared_timing(s->shared[i], 0, c->opts.mark_ms);
-        s->coherence[i] = rg__coherence_new(s->shared[i], s->process, err);
-        if (!s->coherence[i]) return RG_ENO_MEMORY;
+        s->coherence[i] = rg__home_channel(e->home, i);
         e->keepers[i] = rg__keeper_new(e->redis[i], c->prefix, &s->metrics, err);
         if (!e->keepers[i]) return RG_ENO_MEMORY;
     }
@@ -244,6 +245,32 @@ static void name_producers(rg__store *s) {
         snprintf(s->producers[i].name, sizeof s->producers[i].name, "%s.%d", name, i);
 }
 
+/* The process cache that engines with the same meaning share. */
+static int join_home(rg_engine *e, const rg_config *c, rg_err *err) {
+    rg__store *s = &e->store;
+    rg__buf meaning = {0};
+    rg__buf secrets = {0};
+    rg__meaning_write(s, e->redis, c->prefix, &meaning);
+    rg__secrets_write(e->redis, e->n_redis, &secrets);
+    const rg__home_opts o = {.meaning = {meaning.p, meaning.len},
+                             .secrets = {secrets.p, secrets.len},
+                             .prefix = c->prefix,
+                             .schema = &s->schema,
+                             .redis = e->redis,
+                             .n_redis = e->n_redis,
+                             .max_bytes = c->opts.process_cache_bytes,
+                             .apart = c->opts.process_cache_apart != 0,
+                             .place = c->place};
+    if (!meaning.failed && !secrets.failed) e->home = rg__home_join(&o, err);
+    else rg__fail_memory(err);
+    if (secrets.p) explicit_bzero(secrets.p, secrets.len);
+    rg__buf_deinit(&meaning);
+    rg__buf_deinit(&secrets);
+    if (!e->home) return err && err->code ? err->code : RG_ENO_MEMORY;
+    s->process = rg__home_process(e->home);
+    return RG_OK;
+}
+
 static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     rg__store *s = &e->store;
     s->schema = c->schema;
@@ -264,7 +291,6 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     c->n_caches = 0;
     s->id_block = c->opts.id_block;
     s->node = c->opts.node;
-    s->process = rg__process_new(c->opts.process_cache_bytes, &s->metrics);
     s->flights = rg__flights_new();
     s->shared = rg__calloc(s->n_redis + 1, sizeof(rg__shared *));
     s->coherence = rg__calloc(s->n_redis + 1, sizeof(rg__coherence *));
@@ -274,14 +300,16 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     s->ids = rg__calloc(s->schema.n + 1, sizeof *s->ids);
     e->relays = rg__engine_relays_new(s->n_mysql);
     if (!e->relays) return rg__fail_memory(err);
-    if (!s->process || !s->flights || !s->shared || !s->coherence || !s->queues || !s->parts || !e->keepers ||
+    if (!s->flights || !s->shared || !s->coherence || !s->queues || !s->parts || !e->keepers ||
         !s->gauges || !s->ids)
         return rg__fail_memory(err);
     for (uint32_t i = 0; i < s->schema.n; i++) pthread_mutex_init(&s->ids[i].lock, NULL);
     name_producers(s);
-    int rc = make_shared(e, c, err);
+    int rc = join_home(e, c, err);
+    if (rc >= 0) rc = make_shared(e, c, err);
     if (rc >= 0) rc = rg__outages_new(s, err);
     if (rc >= 0) rc = make_caches(s, err);
+    if (rc >= 0) rc = rg__home_settle(e->home, s->shared, err);
     return rc < 0 ? rc : make_queues(e, c, err);
 }
 
@@ -289,8 +317,7 @@ static void destroy(rg_engine *e) {
     rg__store *s = &e->store;
     for (uint32_t i = 0; e->keepers && i < e->n_redis; i++) rg__keeper_free(e->keepers[i]);
     rg__free(e->keepers);
-    for (uint32_t i = 0; s->coherence && i < s->n_redis; i++)
-        if (s->coherence[i]) rg__coherence_free(s->coherence[i]);
+    if (e->home && !atomic_load(&e->closed)) rg__home_retire(e->home);
     for (uint32_t i = 0; s->shared && i < s->n_redis; i++) rg__shared_free(s->shared[i]);
     rg__caches_free(s->caches, s->n_caches);
     for (uint32_t i = 0; s->searches && i < 2 * s->n_redis; i++) rg__values_deinit(&s->searches[i]);
@@ -300,7 +327,7 @@ static void destroy(rg_engine *e) {
     rg__workers_free(e->workers);
     for (uint32_t i = 0; i < s->n_mysql; i++) rg__mysql_pool_free(s->mysql[i]);
     for (uint32_t i = 0; i < s->n_redis; i++) rg__redis_pool_free(e->redis[i]);
-    rg__process_free(s->process);
+    rg__home_unref(e->home);
     rg__flights_free(s->flights);
     rg__outages_free(s);
     for (uint32_t i = 0; s->ids && i < s->schema.n; i++) pthread_mutex_destroy(&s->ids[i].lock);
@@ -356,8 +383,8 @@ void rg_engine_close(rg_engine *e) {
     for (uint32_t i = 0; i < e->store.n_mysql; i++) rg__mysql_pool_shutdown(e->store.mysql[i]);
     for (uint32_t i = 0; i < e->store.n_redis; i++) {
         rg__redis_pool_shutdown(e->redis[i]);
-        rg__coherence_stop(e->store.coherence[i]);
     }
+    rg__home_retire(e->home);
     rg__workers_stop(e->workers);
 }
 
@@ -447,8 +474,18 @@ static void render_gauges(rg_engine *e, rg__buf *out) {
     }
 }
 
+/* Those of the process cache are counted where it is. */
+static void take_process_counters(rg_engine *e) {
+    static const rg__counter of_process[] = {RG__C_PROCESS_HIT, RG__C_PROCESS_MISS, RG__C_PROCESS_EVICTED,
+                                             RG__C_PROCESS_INVALIDATED, RG__C_PROCESS_CLEARED};
+    const rg__metrics *m = rg__home_metrics(e->home);
+    for (size_t i = 0; i < sizeof of_process / sizeof *of_process; i++)
+        atomic_store(&e->store.metrics.counter[of_process[i]], atomic_load(&m->counter[of_process[i]]));
+}
+
 char *rg_engine_metrics(rg_engine *e, size_t *len) {
     rg__buf out = {0};
+    take_process_counters(e);
     rg__metrics_render(&e->store.metrics, &out);
     render_gauges(e, &out);
     rg__buf_cstr(&out);
@@ -466,6 +503,7 @@ double rg_engine_counter(rg_engine *e, const char *name) {
         RG__COUNTERS(X)
 #undef X
     };
+    take_process_counters(e);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i], name)) return (double)atomic_load(&e->store.metrics.counter[i]);
     return -1;

@@ -11,6 +11,7 @@
 struct rg_config {
     rg_engine_opts opts; /* prefix owned */
     char *prefix;
+    char *place;               /* of opts.process_cache_place, owned */
     rg__schema schema;
     rg__mysql_pool **mysql;
     uint32_t n_mysql;
@@ -26,6 +27,7 @@ struct rg_engine {
     atomic_uint refs;      /* handles, sessions, operations, leases, consumers, notifiers */
     atomic_bool closed;
     rg__store store;
+    struct rg__home *home;     /* the process cache and its channels, shared with equal engines */
     rg__redis_pool **redis; /* by redis_pool number */
     rg__keeper **keepers;   /* by the same */
     uint32_t n_redis;
