@@ -11,7 +11,7 @@ local sql = require "regolith.sql"
 local suggest = require "regolith.suggest"
 local write = require "regolith.codec.write"
 
-local C, err = native.C, native.err
+local C, ffi, err = native.C, native.ffi, native.err
 
 local M = {}
 
@@ -64,6 +64,7 @@ local function invalidate(self, number, ids)
   return C.rg_op_number(op)
 end
 
+local SLOW = { limit = options.integer(1, 128) }
 local DIFF = { progress = options.func }
 local APPLY = { destructive = options.boolean, progress = options.func }
 
@@ -193,11 +194,33 @@ function M.install(Orm)
     return dropped
   end
 
-  --- Health of each pool.
+  --- What took longer than `slow_ms` (100; see regolith.open), the latest first: number, started (seconds
+  --- since 1970), duration (seconds), source ("mysql", "redis"), pool, op, text (values are never shown), rows,
+  --- code of its error. The last 128 of this process are kept.
+  ---@param opts? { limit: integer? }
+  ---@return table[] slow
+  function Orm:slow(opts)
+    local limit = options.require("slow", opts, SLOW).limit or 128
+    local list, before = {}, 0
+    local slot = ffi.new "rg_slow_event"
+    while #list < limit and C.rg_engine_slow(self._engine, before, slot) == 1 do
+      before = slot.number
+      list[#list + 1] = {
+        number = slot.number, started = slot.started, duration = slot.duration,
+        source = slot.source == 1 and "mysql" or "redis", pool = ffi.string(slot.pool), op = ffi.string(slot.op),
+        text = ffi.string(slot.text), rows = slot.rows >= 0 and slot.rows or nil,
+        code = slot.code < 0 and ffi.string(C.rg_code_name(slot.code)) or nil,
+      }
+    end
+    return list
+  end
+
+  --- Health of each pool: each is asked.
+  ---@param timeout_ms? integer
   ---@return { kind: string, name: string, ok: boolean, busy: number, idle: number, error: string? }[]? pools
   ---@return regolith.Err? err
-  function Orm:health()
-    local pools, fault = rows_of(self, C.rg_op_health(self._engine, err))
+  function Orm:health(timeout_ms)
+    local pools, fault = rows_of(self, C.rg_op_health(self._engine, err), timeout_ms)
     if not pools then return errors.results(fault) end
     for _, pool in ipairs(pools) do pool.ok = pool.ok == 1 end
     return pools
@@ -206,10 +229,11 @@ function M.install(Orm)
   -- ---- queues ----
 
   --- One row a queue: queue, stream, length, oldest_ms, ledger, applied, dead.
+  ---@param timeout_ms? integer
   ---@return table[]? queues
   ---@return regolith.Err? err
-  function Orm:queues()
-    local queues, fault = rows_of(self, C.rg_op_queue_status(self._engine, err))
+  function Orm:queues(timeout_ms)
+    local queues, fault = rows_of(self, C.rg_op_queue_status(self._engine, err), timeout_ms)
     if not queues then return errors.results(fault) end
     for _, queue in ipairs(queues) do queue.paused = queue.paused == 1 end
     return queues
@@ -267,7 +291,8 @@ function M.install(Orm)
     return rows_of(self, C.rg_op_dead_list(self._engine, queue or "default", limit or 0, err))
   end
 
-  --- One dead letter with its values (member `values`: column -> value), or nil. One that has met
+  --- One dead letter with its values (member `values`: column -> value; `columns`: their names, those of NULLs
+  --- too), or nil. One that has met
   --- another row than was expected has that row in `current`.
   ---@param number integer
   ---@param queue? string
@@ -279,9 +304,9 @@ function M.install(Orm)
     if not op then return errors.results(fault) end
     local letter = sql.rows(op, 0)[1]
     if not letter then return nil end
-    letter.values = {}
-    for _, row in ipairs(C.rg_op_sets(op) > 1 and sql.rows(op, 1) or {}) do
-      letter.values[row.column] = row.value
+    letter.values, letter.columns = {}, {}
+    for i, row in ipairs(C.rg_op_sets(op) > 1 and sql.rows(op, 1) or {}) do
+      letter.values[row.column], letter.columns[i] = row.value, row.column
     end
     for _, row in ipairs(C.rg_op_sets(op) > 2 and sql.rows(op, 2) or {}) do
       letter.current = letter.current or {}

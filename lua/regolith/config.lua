@@ -66,6 +66,7 @@ local OPTIONS = {
   workers = options.integer(1, 64), max_workers = options.integer(1, 256), max_queued = count,
   outage = options.one_of("strict", "available"), mark_ms = options.integer(10, 3600000),
   host = options.one_of("nginx", "cqueues", "luv", "blocking"),
+  slow_ms = options.integer(0, 4294967),
   lazy = options.boolean, log = options.table, on_error = options.func, on_warning = options.func,
   on_dead_letter = options.func, callbacks = handlers, subscribers = subscribers,
 }

@@ -237,6 +237,7 @@ function M.open(given, overrides)
     _has_redis = #settings.redis > 0, _inverses = {}, _n_inverses = 0, _pools = {},
     _subscribers = settings.subscribers or {}, _prefix = settings.prefix or "rg",
   }, Orm)
+  if settings.slow_ms then C.rg_engine_set_slow(engine, settings.slow_ms) end
   for i, pool in ipairs(settings.mysql) do self._pools[i] = pool.name end
   self._host, fault = hosts.new(settings.host, engine)
   if not self._host then return errors.results(fault) end

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Units of the ground floor: errors, memory, bytes, clocks, containers, threads, the watchdog. */
+#include <pthread.h>
 #include "base/alloc.h"
 #include "base/block.h"
 #include "base/ctx.h"
@@ -323,6 +324,82 @@ TEST(map_survives_out_of_memory) {
         CHECK(put >= 39);
         rg__map_free(m);
     }
+}
+
+/* ---- what took long ---- */
+
+static void add_slow(rg__slow *s, unsigned i) {
+    char text[2000];
+    memset(text, 'x', sizeof text);
+    snprintf(text, 16, "statement %u", i);
+    rg_slow_event e = {.started = i, .duration = 0.5, .rows = -1, .source = 1};
+    rg__slow_add(s, &e, "SELECT", "default", (rg__slice){text, i % 2 ? strlen(text) : sizeof text});
+}
+
+TEST(slow_keeps_the_latest) {
+    rg__slow *s = rg__slow_new();
+    rg_slow_event e;
+    CHECK(!rg__slow_get(s, 0, &e));
+    for (unsigned i = 1; i <= RG__SLOW_KEPT + 10; i++) add_slow(s, i);
+    unsigned n = 0;
+    double last = RG__SLOW_KEPT + 11;
+    for (uint64_t before = 0; rg__slow_get(s, before, &e); before = (uint64_t)e.number, n++) {
+        CHECK(e.number == last - 1 && e.started == e.number && e.rows == -1);
+        CHECK(strcmp(e.op, "SELECT") == 0 && strcmp(e.pool, "default") == 0);
+        CHECK(strncmp(e.text, "statement ", 10) == 0 && strlen(e.text) < sizeof e.text);
+        last = e.number;
+    }
+    CHECK_EQ_INT(n, RG__SLOW_KEPT);
+    CHECK(!rg__slow_get(s, 1, &e));
+    rg__slow_free(s);
+}
+
+TEST(slow_is_what_is_above_the_bound) {
+    rg__slow *s = rg__slow_new();
+    CHECK(!rg__slow_is(NULL, 1000000000));
+    CHECK(rg__slow_is(s, RG__SLOW_MS * 1000) && !rg__slow_is(s, RG__SLOW_MS * 1000 - 1));
+    rg__slow_bound(s, 5);
+    CHECK(rg__slow_is(s, 5000) && !rg__slow_is(s, 4999));
+    rg__slow_bound(s, 0);
+    CHECK(!rg__slow_is(s, INT64_MAX));
+    rg__slow_free(s);
+}
+
+TEST(slow_cuts_text_between_characters) {
+    rg__slow *s = rg__slow_new();
+    rg_slow_event e = {.duration = 1};
+    char text[1500];
+    for (size_t i = 0; i + 1 < sizeof text; i += 2) memcpy(text + i, "\xc3\xa4", 2);
+    rg__slow_add(s, &e, "SELECT", NULL, (rg__slice){text, sizeof text});
+    CHECK(rg__slow_get(s, 0, &e));
+    CHECK_EQ_INT(strlen(e.text), sizeof e.text - 2);
+    CHECK(e.pool[0] == '\0');
+    rg__slow_free(s);
+}
+
+static rg__slow *shared_slow;
+
+static void *add_many(void *arg) {
+    (void)arg;
+    for (unsigned i = 1; i <= 2000; i++) add_slow(shared_slow, i);
+    return NULL;
+}
+
+TEST(slow_is_shared) {
+    shared_slow = rg__slow_new();
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, add_many, NULL);
+    for (unsigned k = 0; k < 200; k++) {
+        rg_slow_event e;
+        for (uint64_t before = 0; rg__slow_get(shared_slow, before, &e); before = (uint64_t)e.number) {
+            CHECK(before == 0 || e.number < (double)before);
+            CHECK(strncmp(e.text, "statement ", 10) == 0);
+        }
+    }
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    rg_slow_event e;
+    CHECK(rg__slow_get(shared_slow, 0, &e) && e.number > 6000 - RG__SLOW_KEPT);
+    rg__slow_free(shared_slow);
 }
 
 /* ---- metrics ---- */

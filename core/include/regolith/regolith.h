@@ -22,6 +22,7 @@
 #include <regolith/row.h>
 #include <regolith/schema.h>
 #include <regolith/session.h>
+#include <regolith/slow.h>
 #include <regolith/tx.h>
 
 #endif

@@ -42,6 +42,7 @@ typedef struct rg__ctx {
     struct rg__tx *const *txs; /* open transactions by MySQL pool, NULL where none is; NULL: none at all */
     struct rg__tx *const *outers; /* by MySQL pool: suspended by the caller meanwhile; NULL: none at all */
     bool nested; /* the caller holds a connection already: it must not wait for another one */
+    bool waits;  /* its commands wait for something to come: their time tells nothing */
     const atomic_bool *cancelled; /* NULL, or: reads may stop once it is true */
 } rg__ctx;
 

@@ -4,6 +4,7 @@
 #define RG_BASE_METRICS_H
 
 #include "base/slice.h"
+#include "base/slow.h"
 #include <stdatomic.h>
 
 /* X(enum, prometheus name, help) */
@@ -77,12 +78,24 @@ typedef struct rg__metrics {
     struct {
         atomic_ullong bucket[RG__BUCKETS], count, sum_us;
     } histogram[RG__H_END];
+    rg__slow *slow; /* NULL: nobody asks what took long */
 } rg__metrics;
+
+/* How a pool is doing. */
+typedef struct rg__pool_figures {
+    uint32_t busy, idle, waiting; /* connections, and callers who wait for one */
+    uint32_t limit;               /* of connections */
+    uint64_t errors;              /* calls that failed, connects too, and waits that were in vain */
+} rg__pool_figures;
 
 static inline void rg__count(rg__metrics *m, rg__counter c, uint64_t n) {
     if (m) atomic_fetch_add_explicit(&m->counter[c], n, memory_order_relaxed);
 }
 void rg__observe(rg__metrics *m, rg__histogram h, int64_t us);
+/* Did a call take long enough to be remembered? */
+static inline bool rg__is_slow(const rg__metrics *m, int64_t us) {
+    return m && rg__slow_is(m->slow, us);
+}
 /* Appends HELP, TYPE and value lines of everything. */
 void rg__metrics_render(const rg__metrics *m, rg__buf *out);
 

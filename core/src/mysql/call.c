@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Calls with a deadline: what goes around each exchange with a server. */
 #include "mysql/conn.h"
+#include "mysql/pool.h"
 #include "mysql/sql.h"
+
+enum { SLOW_READ = 4096 }; /* bytes of a slow statement that are looked at */
 
 bool rg__call_overdue(rg__mysql *c) {
     if (rg__now_ms() < c->deadline_ms) return false;
@@ -52,6 +55,19 @@ static void trace(rg__mysql *c, const rg__call *call, int code, const char *text
     rg__buf_deinit(&shown);
 }
 
+/* Cut first: what is sent in bulk may be megabytes. */
+static void remember(const rg__mysql *c, const rg__call *call, int code, const char *text, size_t len,
+                     int64_t took_us) {
+    rg__buf shown = {0};
+    rg__sql_redact(text, len < SLOW_READ ? len : SLOW_READ, &shown);
+    rg_slow_event e = {.started = (double)(rg__wall_us() - took_us) / 1e6,
+                       .duration = (double)took_us / 1e6, .rows = (double)call->rows,
+                       .source = RG__SOURCE_MYSQL, .code = code};
+    rg__slow_add(call->ctx->metrics->slow, &e, call->op, rg__mysql_pool_name(c->pool),
+                 (rg__slice){shown.p, shown.len});
+    rg__buf_deinit(&shown);
+}
+
 /* The status flags came with the answer's last packet; errors have none. */
 static void note_state(rg__mysql *c) {
     c->warnings = mysql_warning_count(c->my);
@@ -60,6 +76,11 @@ static void note_state(rg__mysql *c) {
     } else if (c->tx != RG__TXS_DOOMED) {
         c->tx = RG__TXS_NONE;
     }
+}
+
+static void note_failure(const rg__mysql *c, const rg__call *call) {
+    rg__count(call->ctx->metrics, RG__C_MYSQL_ERRORS, 1);
+    atomic_fetch_add_explicit(&c->pool->errors, 1, memory_order_relaxed);
 }
 
 int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len,
@@ -72,8 +93,9 @@ int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_
     if (code == 0)
         note_state(c);
     else
-        rg__count(call->ctx->metrics, RG__C_MYSQL_ERRORS, 1);
+        note_failure(c, call);
     rg__track_end(c, call, code);
+    if (rg__is_slow(call->ctx->metrics, took_us)) remember(c, call, code, text, len, took_us);
     if (rg__traced(call->ctx, RG__SOURCE_MYSQL)) trace(c, call, code, text, len, took_us, err);
     return code;
 }

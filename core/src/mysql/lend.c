@@ -86,6 +86,7 @@ static bool breaker_open(rg__mysql_pool *pool, rg_err *err) {
 
 static void note_refused(rg__mysql_pool *pool, const rg_err *err) {
     int64_t next = pool->backoff_ms * 2;
+    atomic_fetch_add_explicit(&pool->errors, 1, memory_order_relaxed);
     if (next < BACKOFF_MIN_MS) next = BACKOFF_MIN_MS;
     if (next > BACKOFF_MAX_MS) next = BACKOFF_MAX_MS;
     pool->refused = *err;
@@ -138,7 +139,8 @@ static int connect_place(rg__mysql_pool *pool, const rg__ctx *ctx, bool reserved
 
 /* ---- borrowing ---- */
 
-static int fail_full(const rg__mysql_pool *pool, int64_t waited_ms, rg_err *err) {
+static int fail_full(rg__mysql_pool *pool, int64_t waited_ms, rg_err *err) {
+    atomic_fetch_add_explicit(&pool->errors, 1, memory_order_relaxed);
     rg__fail(err, RG_ETIMEOUT, "pool '%s': all %u connections are busy (waited %lld ms)",
              pool->opts.name, pool->opts.max_connections, (long long)waited_ms);
     if (err) err->cls = RG_CLASS_WAIT;

@@ -29,6 +29,7 @@ const char *rg__mysql_pool_name(const rg__mysql_pool *pool);
 size_t rg__mysql_pool_max_packet(const rg__mysql_pool *pool);
 const char *rg__mysql_pool_database(const rg__mysql_pool *pool);
 void rg__mysql_pool_stats(rg__mysql_pool *pool, uint32_t *busy, uint32_t *idle);
+void rg__mysql_pool_figures(rg__mysql_pool *pool, rg__pool_figures *out);
 
 /* Of the server that was connected to last, as a number; 0: not known. Another one after a failover. */
 uint64_t rg__mysql_identity(const rg__mysql_pool *pool);

@@ -177,6 +177,16 @@ void rg__mysql_pool_stats(rg__mysql_pool *pool, uint32_t *busy, uint32_t *idle) 
     pthread_mutex_unlock(&pool->lock);
 }
 
+void rg__mysql_pool_figures(rg__mysql_pool *pool, rg__pool_figures *out) {
+    *out = (rg__pool_figures){.limit = pool->opts.max_connections, .errors = atomic_load(&pool->errors)};
+    rg__pool_take_over(pool);
+    pthread_mutex_lock(&pool->lock);
+    out->busy = pool->n_busy + pool->n_reserved;
+    out->idle = pool->n_idle;
+    for (rg__node *n = pool->waiters.next; n != &pool->waiters; n = n->next) out->waiting++;
+    pthread_mutex_unlock(&pool->lock);
+}
+
 /* ---- the client library ---- */
 
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;

@@ -27,6 +27,7 @@ struct rg__mysql_pool {
     pthread_cond_t stopped;
     struct rg__replicas *replicas;   /* owned; NULL: none (replica.c) */
     atomic_ullong identity;          /* of the server, hashed (identity.c); 0: not known */
+    atomic_ullong errors;            /* see rg__pool_figures */
     atomic_size_t max_packet;        /* as the last connection was told; 0: there was none */
 };
 

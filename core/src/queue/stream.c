@@ -88,6 +88,7 @@ int rg__window_fetch_first(rg__window *w, const rg__queue *q, const rg__ctx *ctx
 /* The waiting command needs a deadline of its own: a pool's longest call may be shorter. */
 static rg__ctx waiting(const rg__ctx *ctx, int wait_ms) {
     rg__ctx longer = *ctx;
+    longer.waits = true;
     if (ctx->deadline_ms == RG__NO_DEADLINE && wait_ms > 0)
         longer.deadline_ms = rg__now_ms() + wait_ms + GRACE_MS;
     return longer;

@@ -40,6 +40,7 @@ struct rg__redis {
     int64_t started_us;     /* monotonic: first byte of the current exchange */
     int64_t started_wall_us; /* only when traced */
     const char *op;         /* query log: what the current exchange is called, static */
+    char first[16];         /* the first command's name, for exchanges that turn out to be slow */
     rg__buf label;          /* query log: its text */
     const atomic_bool *stop; /* borrowed; NULL: nothing interrupts */
     const rg__redis_sink *sink; /* borrowed: who is told elements as they are parsed; mostly NULL */
@@ -61,6 +62,7 @@ struct rg__redis_pool {
     uint32_t backoff_ms;
     rg_err failure;         /* why the last connect failed */
     SSL_CTX *tls;           /* made on first use */
+    atomic_ullong errors;   /* see rg__pool_figures */
 };
 
 /* ---- pool.c ---- */

@@ -127,11 +127,28 @@ static void log_exchange(rg__redis *c, const rg__ctx *ctx, int64_t us, const cha
     rg__buf_clear(&c->label);
 }
 
+/* The commands themselves are gone; their values would not be shown anyway. */
+static void remember(const rg__redis *c, const rg__ctx *ctx, int64_t us, const char *error) {
+    char text[64];
+    snprintf(text, sizeof text, "%u command%s", c->appended, c->appended == 1 ? "" : "s");
+    rg_slow_event e = {.started = (double)(rg__wall_us() - us) / 1e6, .duration = (double)us / 1e6,
+                       .rows = (double)c->appended, .source = RG__SOURCE_REDIS,
+                       .code = error ? RG_EREDIS : RG_OK};
+    rg__slow_add(ctx->metrics->slow, &e, c->op ? c->op : c->first, c->pool->opts.name,
+                 rg__slice_of(text));
+}
+
+static void note_failure(const rg__redis *c, const rg__ctx *ctx) {
+    rg__count(ctx->metrics, RG__C_REDIS_ERRORS, 1);
+    atomic_fetch_add_explicit(&c->pool->errors, 1, memory_order_relaxed);
+}
+
 void rg__redis_observe(rg__redis *c, const rg__ctx *ctx, const char *error) {
     int64_t us = rg__now_us() - c->started_us;
     rg__count(ctx->metrics, RG__C_REDIS_COMMANDS, c->appended);
-    if (error) rg__count(ctx->metrics, RG__C_REDIS_ERRORS, 1);
-    if (ctx->metrics) rg__observe(ctx->metrics, RG__H_REDIS_SECONDS, us);
+    if (error) note_failure(c, ctx);
+    if (!ctx->waits) rg__observe(ctx->metrics, RG__H_REDIS_SECONDS, us);
+    if (!ctx->waits && rg__is_slow(ctx->metrics, us)) remember(c, ctx, us, error);
     if (rg__traced(ctx, RG__SOURCE_REDIS) && c->label.len) log_exchange(c, ctx, us, error);
     c->appended = 0;
     c->started_us = 0;

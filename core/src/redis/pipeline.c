@@ -43,6 +43,13 @@ static char *put_args(char *p, const rg__redis_args *a) {
     return p;
 }
 
+static void note_first(rg__redis *c, const rg__redis_args *a) {
+    size_t len = a->n > 0 ? len_of(a, 0) : 0;
+    if (len >= sizeof c->first) len = sizeof c->first - 1;
+    if (len) memcpy(c->first, a->argv[0], len);
+    c->first[len] = '\0';
+}
+
 int rg__redis_append_args(rg__redis *c, const rg__redis_args *head, const rg__redis_args *tail,
                           rg_err *err) {
     char *start = rg__buf_reserve(&c->out, 32 + size_of(head) + size_of(tail));
@@ -55,6 +62,7 @@ int rg__redis_append_args(rg__redis *c, const rg__redis_args *head, const rg__re
     p = put_args(p, head);
     p = put_args(p, tail);
     c->out.len += (size_t)(p - start);
+    if (c->appended == 0) note_first(c, head);
     c->pending++;
     c->appended++;
     return RG_OK;

@@ -199,6 +199,16 @@ void rg__redis_pool_stats(rg__redis_pool *pool, uint32_t *busy, uint32_t *idle) 
     pthread_mutex_unlock(&pool->lock);
 }
 
+void rg__redis_pool_figures(rg__redis_pool *pool, rg__pool_figures *out) {
+    rg__redis_pool_abandon(pool);
+    *out = (rg__pool_figures){.limit = pool->opts.max_connections, .errors = atomic_load(&pool->errors)};
+    pthread_mutex_lock(&pool->lock);
+    out->busy = pool->n_counted - pool->n_idle;
+    out->idle = pool->n_idle;
+    for (rg__node *n = pool->waiters.next; n != &pool->waiters; n = n->next) out->waiting++;
+    pthread_mutex_unlock(&pool->lock);
+}
+
 /* ---- acquire ---- */
 
 /* What an acquire does next. */
@@ -246,6 +256,7 @@ static void trip(rg__redis_pool *pool, const rg_err *why) {
     pool->backoff_ms = ms > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : ms;
     pool->retry_at_ms = rg__now_ms() + pool->backoff_ms;
     pool->failure = *why;
+    atomic_fetch_add_explicit(&pool->errors, 1, memory_order_relaxed);
 }
 
 static int connect_place(rg__redis_pool *pool, const rg__ctx *ctx, rg__redis **out, rg_err *err) {
@@ -274,6 +285,7 @@ static int wait_turn(rg__redis_pool *pool, waiter *w, int64_t deadline_ms, rg_er
     pthread_cond_destroy(&w->cond);
     if (w->given || w->turn) return RG_OK;
     if (atomic_load(&pool->closing)) return rg__fail(err, RG_ECLOSED, "the engine is closing");
+    atomic_fetch_add_explicit(&pool->errors, 1, memory_order_relaxed);
     return rg__fail(err, RG_ETIMEOUT, "Redis pool %s: all %u connections are busy", pool->opts.name,
                     pool->opts.max_connections);
 }

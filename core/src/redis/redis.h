@@ -24,6 +24,7 @@ void rg__redis_pool_abandon(rg__redis_pool *pool);
 void rg__redis_pool_shutdown(rg__redis_pool *pool);
 /* Idle and busy connections now. */
 void rg__redis_pool_stats(rg__redis_pool *pool, uint32_t *busy, uint32_t *idle);
+void rg__redis_pool_figures(rg__redis_pool *pool, rg__pool_figures *out);
 
 /* A healthy connection: an idle one (probed when idle long), or a new one (AUTH, SELECT, CLIENT
  * SETNAME), or waits for one until the deadline. ETIMEOUT, EUNAVAILABLE, EACCESS. After a failed

@@ -340,6 +340,7 @@ static void destroy(rg_engine *e) {
     rg__free(s->ids);
     rg__free(s->mysql);
     rg__free(e->redis);
+    rg__slow_free(s->metrics.slow);
     rg__free(e);
 }
 
@@ -353,6 +354,7 @@ rg_engine *rg_engine_new(rg_config *c, rg_err *err) {
         e->timeout_ms = c->opts.operation_timeout_ms;
         atomic_init(&e->log_mask, c->opts.log_mask);
         atomic_init(&e->log_values, c->opts.log_values);
+        e->store.metrics.slow = rg__slow_new(); /* without memory none are kept */
         e->workers = rg__workers_new(c->opts.workers, c->opts.max_workers, c->opts.max_queued);
         rc = e->workers ? make_store(e, c, err) : rg__fail_memory(err);
     }
@@ -437,43 +439,6 @@ void rg_engine_set_log(rg_engine *e, int mask, int values) {
     atomic_store(&e->log_values, values);
 }
 
-static void gauge(rg__buf *out, const char *name, const char *help, uint64_t v) {
-    rg__buf_fmt(out, "# HELP %s %s\n# TYPE %s gauge\n%s %llu\n", name, help, name, name,
-                (unsigned long long)v);
-}
-
-static void pool_gauges(rg__buf *out, const char *kind, const char *name, uint32_t busy, uint32_t idle) {
-    rg__buf_fmt(out, "regolith_pool_connections{kind=\"%s\",pool=\"%s\",state=\"busy\"} %u\n", kind,
-                name, busy);
-    rg__buf_fmt(out, "regolith_pool_connections{kind=\"%s\",pool=\"%s\",state=\"idle\"} %u\n", kind,
-                name, idle);
-}
-
-static void render_gauges(rg_engine *e, rg__buf *out) {
-    uint64_t bytes = 0;
-    uint64_t entries = 0;
-    rg__process_stats(e->store.process, &bytes, &entries);
-    gauge(out, "regolith_process_cache_bytes", "bytes held by the process cache", bytes);
-    gauge(out, "regolith_process_cache_entries", "entries of the process cache", entries);
-    uint32_t threads = 0;
-    uint32_t queued = 0;
-    rg__workers_stats(e->workers, &threads, &queued);
-    gauge(out, "regolith_worker_threads", "threads that run operations of event loops", threads);
-    gauge(out, "regolith_operations_queued", "operations that wait for a thread", queued);
-    rg__buf_str(out, "# HELP regolith_pool_connections connections of a pool\n"
-                     "# TYPE regolith_pool_connections gauge\n");
-    uint32_t busy = 0;
-    uint32_t idle = 0;
-    for (uint32_t i = 0; i < e->store.n_mysql; i++) {
-        rg__mysql_pool_stats(e->store.mysql[i], &busy, &idle);
-        pool_gauges(out, "mysql", rg__mysql_pool_name(e->store.mysql[i]), busy, idle);
-    }
-    for (uint32_t i = 0; i < e->store.n_redis; i++) {
-        rg__redis_pool_stats(e->redis[i], &busy, &idle);
-        pool_gauges(out, "redis", rg__redis_pool_name(e->redis[i]), busy, idle);
-    }
-}
-
 /* Those of the process cache are counted where it is. */
 static void take_process_counters(rg_engine *e) {
     static const rg__counter of_process[] = {RG__C_PROCESS_HIT, RG__C_PROCESS_MISS, RG__C_PROCESS_EVICTED,
@@ -487,7 +452,7 @@ char *rg_engine_metrics(rg_engine *e, size_t *len) {
     rg__buf out = {0};
     take_process_counters(e);
     rg__metrics_render(&e->store.metrics, &out);
-    render_gauges(e, &out);
+    rg__engine_gauges(e, &out);
     rg__buf_cstr(&out);
     if (out.failed) {
         rg__buf_deinit(&out);

@@ -44,6 +44,8 @@ void rg__caches_free(rg__values **caches, uint32_t n);
 rg__ctx rg__engine_ctx(rg_engine *e, rg__trace *trace, uint32_t timeout_ms);
 /* Number of the MySQL pool of that name (NULL: "default"), or EINVALID naming the known ones. */
 int rg__engine_mysql(const rg_engine *e, const char *name, rg_err *err);
+/* Appends what is so now: pools, caches, threads (figures.c). */
+void rg__engine_gauges(rg_engine *e, rg__buf *out);
 /* Moves events of a MySQL pool's outbox, unless another thread of the process is at it. */
 int rg__engine_relay(rg_engine *e, uint32_t pool, const rg__ctx *ctx, uint64_t *moved, rg_err *err);
 /* Room for relays, which are made on first use. */
