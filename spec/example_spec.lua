@@ -63,4 +63,16 @@ run("examples/api", function()
     assert.equal(200, status)
     assert.matches("regolith_worker_threads %d", body)
   end)
+
+  it("has a console, whose token it prints", function()
+    local token = process:output():match "the token of the console: (%x+)"
+    assert.equal(32, #token)
+    local status, body = get "/console/"
+    assert.equal(200, status)
+    assert.matches("<title>Packages</title>", body)
+    assert.equal(401, (get "/console/api/overview"))
+    status, body = get("/console/api/overview", "-H 'X-Regolith-Token: " .. token .. "'")
+    assert.equal(200, status, body)
+    assert.equal("default", regolith.json_decode(body).pools[1].name)
+  end)
 end)

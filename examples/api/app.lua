@@ -63,6 +63,15 @@ function METHODS.PUT(db, package)
   answer(200, show(package))
 end
 
+--- Refuses to start without a token: see REGOLITH_CONSOLE_TOKEN in `start`.
+M.console = require("regolith.console").new(M.orm, {
+  dict = "console", title = "Packages",
+  on_action = function(action)
+    ngx.log(ngx.NOTICE, "console: ", action.action, " by ", action.remote, ": ", action.ok and "done" or "failed")
+  end,
+  on_error = function(fault) ngx.log(ngx.ERR, "console: ", tostring(fault)) end,
+})
+
 function M.serve()
   local db = web.session(M.orm, { timeout_ms = 5000 })
   local name, arch = ngx.var.uri:match "^/packages/([^/]+)/([^/]+)$"

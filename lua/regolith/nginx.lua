@@ -72,6 +72,49 @@ end
 ---@param orm regolith.Orm
 function M.metrics(orm) return send(200, "text/plain; version=0.0.4", orm:metrics()) end
 
+-- ---- the console ----
+
+--- The body of a request, as far as it is in memory; nil when it is larger than client_body_buffer_size.
+local function read_body()
+  ngx.req.read_body()
+  local text = ngx.req.get_body_data()
+  if text or not ngx.req.get_body_file() then return text or "" end
+end
+
+--- A page: the console of this location. `console` is what regolith.console's new() gives.
+---@param console regolith.Console
+function M.console(console)
+  local method, body = ngx.req.get_method(), nil
+  if method == "POST" then
+    body = read_body()
+    if not body then return send(413, "application/json", '{"error":{"code":"LARGE"}}') end
+  end
+  local answer = console:handle {
+    method = method, path = ngx.var.uri, query = ngx.req.get_uri_args(), headers = ngx.req.get_headers(),
+    body = body, remote = ngx.var.remote_addr,
+  }
+  ngx.status = answer.status
+  for name, v in pairs(answer.headers) do ngx.header[name] = v end
+  ngx.print(answer.body)
+  return ngx.exit(ngx.OK)
+end
+
+--- Has the console's charts know of times when nobody looks; for init_worker_by_lua. Of any use only with a
+--- dictionary that the workers share (its option `dict`).
+---@param console regolith.Console
+---@param on_error? fun(err: any)
+function M.sample(console, on_error)
+  local function sample(premature)
+    if premature then return end
+    local ok, fault = pcall(console.sample, console)
+    if not ok and on_error then on_error(fault) end
+  end
+  assert(ngx.timer.at(0, sample))
+  assert(ngx.timer.every(console:interval(), sample))
+end
+
+-- ---- the consumer ----
+
 local CONSUME = {
   queue = consumer_options.string, retry_s = consumer_options.integer(1, 3600), on_error = consumer_options.func,
 }
