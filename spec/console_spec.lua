@@ -641,6 +641,66 @@ describe("the console", function()
     assert.matches("'method' and 'path'", message)
   end)
 
+  --- A page that waits for the pool's only connection, while a clock ticks.
+  local EVENTED = [[
+    local regolith = require "regolith"
+    local which, ticks, done = arg[1], 0, false
+    local orm = assert(regolith.open { entities = {}, host = which })
+    local console = require("regolith.console").new(orm, { token = "@token" })
+    local db = orm:session()
+    local function sleeper() assert(db:query "SELECT SLEEP(0.6)") end
+    local function visitor()
+      ticks = 0
+      local answer = console:handle { method = "GET", path = "/console/api/letters",
+        headers = { ["x-regolith-token"] = "@token" } }
+      done = true
+      print("status " .. answer.status .. (ticks >= 1 and " ticking" or " blocked"))
+    end
+    local visited = false
+    local function visit(go)
+      visited = true
+      go()
+    end
+    if which == "luv" then
+      local uv = require "luv"
+      local timer = uv.new_timer()
+      timer:start(10, 10, function()
+        ticks = ticks + 1
+        if done then timer:close() elseif not visited and ticks == 3 then visit(coroutine.wrap(visitor)) end
+      end)
+      coroutine.wrap(sleeper)()
+      uv.run()
+    else
+      local cqueues = require "cqueues"
+      local loop = cqueues.new()
+      loop:wrap(sleeper)
+      loop:wrap(function()
+        while not done do
+          cqueues.sleep(0.01)
+          ticks = ticks + 1
+          if not visited and ticks == 3 then visit(function() loop:wrap(visitor) end) end
+        end
+      end)
+      assert(loop:loop())
+    end
+  ]]
+
+  for _, which in ipairs { "luv", "cqueues" } do
+    local here = pcall(require, which) and it or pending
+    package.loaded[which] = nil
+
+    here("answers in a program of " .. which .. ", whose loop goes on", function()
+      local path = os.tmpname()
+      faults.write_file(path, (EVENTED:gsub("@token", TOKEN)))
+      local process = faults.spawn(path, { REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=1"),
+        REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name }, which)
+      local ok, text = process:wait(60)
+      os.remove(path)
+      assert.is_true(ok, text)
+      assert.matches("status 200 ticking", text)
+    end)
+  end
+
   it("encodes text that is no UTF-8", function()
     assert.equal('{"a":["x?y",null]}', plain.encode { a = { "x\255y", 0 / 0 } })
   end)

@@ -7,7 +7,9 @@
 local consumer_options = require "regolith.options"
 local errors = require "regolith.err"
 local native = require "regolith.native"
+local orms = require "regolith.orm"
 local sql = require "regolith.sql"
+local suggest = require "regolith.suggest"
 
 local C, ffi, err = native.C, native.ffi, native.err
 
@@ -15,11 +17,40 @@ local M = {}
 
 local KEY = "regolith_sessions" -- in ngx.ctx: by orm
 
+-- ---- misuse -------------------------------------------------------------------------------------
+
+--- Phases in which a worker begins, and those that belong to no request.
+local STARTS = { init_worker = true, timer = true }
+local BETWEEN = { init = true, init_worker = true, timer = true, exit_worker = true }
+
+--- Raises outside of nginx, and in a phase that a function is not for.
+local function check(what, phases, wanted, otherwise)
+  if not rawget(_G, "ngx") or not ngx.get_phase then error(what .. " works inside of nginx only", 3) end
+  local phase = ngx.get_phase()
+  if phases and (phases[phase] == true) ~= wanted then
+    error(string.format("%s cannot be used in %s: %s", what, phase, otherwise), 3)
+  end
+end
+
+local function check_orm(what, orm)
+  if not orms.is(orm) then error(what .. " takes what regolith.open gives", 3) end
+end
+
+local function check_console(what, console)
+  if type(console) ~= "table" or not console.handle or not console.sample then
+    error(what .. " takes what require(\"regolith.console\").new gives", 3)
+  end
+end
+
+-- ---- requests -----------------------------------------------------------------------------------
+
 --- The session of the request at hand, made when it is first asked for. M.close() ends it.
 ---@param orm regolith.Orm
 ---@param opts? { timeout_ms: integer? } for the first call
 ---@return regolith.Session
 function M.session(orm, opts)
+  check("session", BETWEEN, false, "it is for requests; use orm:session() and close it")
+  check_orm("session", orm)
   local ctx = ngx.ctx
   local sessions = ctx[KEY]
   if not sessions then
@@ -56,6 +87,11 @@ end
 ---@param orm regolith.Orm
 ---@param timeout_ms? integer [1000]
 function M.ready(orm, timeout_ms)
+  check "ready"
+  check_orm("ready", orm)
+  if timeout_ms ~= nil and consumer_options.integer(1)(timeout_ms) then
+    error("ready takes a time in milliseconds", 2)
+  end
   local op = C.rg_op_health(orm._engine, err)
   if op == nil then return send(503, "application/json", native.json_encode { ready = false, error = "no memory" }) end
   op = ffi.gc(op, C.rg_op_free)
@@ -70,7 +106,11 @@ end
 
 --- A page: counters, histograms and gauges of this worker process, for Prometheus.
 ---@param orm regolith.Orm
-function M.metrics(orm) return send(200, "text/plain; version=0.0.4", orm:metrics()) end
+function M.metrics(orm)
+  check "metrics"
+  check_orm("metrics", orm)
+  return send(200, "text/plain; version=0.0.4", orm:metrics())
+end
 
 -- ---- the console ----
 
@@ -84,6 +124,8 @@ end
 --- A page: the console of this location. `console` is what regolith.console's new() gives.
 ---@param console regolith.Console
 function M.console(console)
+  check "console"
+  check_console("console", console)
   local method, body = ngx.req.get_method(), nil
   if method == "POST" then
     body = read_body()
@@ -104,6 +146,8 @@ end
 ---@param console regolith.Console
 ---@param on_error? fun(err: any)
 function M.sample(console, on_error)
+  check("sample", STARTS, true, "call it once a worker, in init_worker_by_lua")
+  check_console("sample", console)
   local function sample(premature)
     if premature then return end
     local ok, fault = pcall(console.sample, console)
@@ -120,8 +164,7 @@ local CONSUME = {
 }
 
 --- Steps of the consumer while the lock is held and the worker lives.
-local function consume_while_owner(orm, opts, lock)
-  local consumer = orm:consumer { queue = opts.queue }
+local function consume_steps(consumer, opts, lock)
   while lock:held() and not ngx.worker.exiting() do
     local applied, fault = consumer:step(0.5)
     if not applied then
@@ -130,28 +173,47 @@ local function consume_while_owner(orm, opts, lock)
       ngx.sleep(0.5)
     end
   end
+end
+
+local function consume_while_owner(orm, opts, lock)
+  local consumer, fault = orm:consumer { queue = opts.queue }
+  if not consumer then return nil, fault end
+  local called, why = pcall(consume_steps, consumer, opts, lock)
   consumer:close()
+  if not called then error(why, 0) end
+  return true
 end
 
 local function consume(premature, orm, opts)
   if premature then return end
   local again_s = opts.retry_s or 2
   local name = "consumer:" .. (opts.queue or "default")
-  local ok, fault = orm:lock(name, { ttl_ms = 10000, wait_ms = 1000 }, function(lock)
-    consume_while_owner(orm, opts, lock)
-    return true
+  -- what an application's function raises in here must not be the end of the consumer
+  local called, ok, fault = pcall(orm.lock, orm, name, { ttl_ms = 10000, wait_ms = 1000 }, function(lock)
+    return consume_while_owner(orm, opts, lock)
   end)
-  if ok == nil and opts.on_error and errors.is(fault) then opts.on_error(fault) end
+  if not called then fault = errors.is(ok) and ok or errors.new("INTERNAL", tostring(ok)) end
+  if (not called or ok == nil) and opts.on_error and errors.is(fault) then opts.on_error(fault) end
   if not ngx.worker.exiting() then ngx.timer.at(again_s, consume, orm, opts) end
 end
 
---- Has one of all workers of all machines consume the queue; for init_worker_by_lua. Another one takes over
---- when that one ends.
+--- Has one of all workers of all machines consume the queue (or "all"); for init_worker_by_lua. Another one
+--- takes over when that one ends.
 ---@param orm regolith.Orm
----@param opts? { queue: string?, retry_s: integer?, on_error: fun(err: regolith.Err)? }
+---@param opts? { queue: string?, retry_s: integer?, on_error: fun(err: regolith.Err)? } on_error: of
+---  regolith.open, unless it is given here
 function M.consume(orm, opts)
-  opts = consumer_options.require("consume", opts, CONSUME)
-  assert(ngx.timer.at(0, consume, orm, opts))
+  check("consume", STARTS, true, "call it once a worker, in init_worker_by_lua")
+  check_orm("consume", orm)
+  local given = consumer_options.require("consume", opts, CONSUME)
+  local known = { all = true }
+  for _, pool in ipairs(orm._pools) do known[pool] = true end
+  if given.queue and not known[given.queue] then
+    error(string.format("consume: there is no queue '%s'%s", given.queue, suggest.hint(given.queue, known)), 2)
+  end
+  local own = { on_error = orm._on_error }
+  for name, v in pairs(given) do own[name] = v end
+  assert(ngx.timer.at(0, consume, orm, own))
 end
 
 return M

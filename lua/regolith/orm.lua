@@ -213,6 +213,15 @@ end
 
 local M = {}
 
+--- What open returns when it fails. Where nginx starts only text is shown of what is raised, so that assert
+--- raises text there.
+local function fail(fault)
+  local nginx = rawget(_G, "ngx")
+  local phase = nginx and nginx.get_phase and nginx.get_phase()
+  if phase ~= "init" and phase ~= "init_worker" then return errors.results(fault) end
+  return nil, fault, fault.errno, fault.sqlstate, tostring(fault)
+end
+
 --- Opens an ORM. Everything that is wrong with the configuration and the entities is reported at once.
 --- Every pool is connected once, unless `lazy = true` (or in an nginx phase where nothing may wait).
 ---@param given table|string|nil a table, the path of a .lua or .json file, or nil for the environment
@@ -227,7 +236,7 @@ function M.open(given, overrides)
   end
   local settings = config.read(given, overrides)
   local engine, fault = new_engine(settings)
-  if not engine then return errors.results(fault) end
+  if not engine then return fail(fault) end
   local self = setmetatable({
     _engine = engine, _replicas = C.rg_engine_has_replicas(engine) == 1,
     _types = {}, _by_name = {}, _on_error = settings.on_error,
@@ -240,7 +249,7 @@ function M.open(given, overrides)
   if settings.slow_ms then C.rg_engine_set_slow(engine, settings.slow_ms) end
   for i, pool in ipairs(settings.mysql) do self._pools[i] = pool.name end
   self._host, fault = hosts.new(settings.host, engine)
-  if not self._host then return errors.results(fault) end
+  if not self._host then return fail(fault) end
   local ok
   ok, fault = take_types(self, settings.entities)
   self._caches, self._cache_names = caches.register(settings.caches)
@@ -249,7 +258,7 @@ function M.open(given, overrides)
     if ok then ok, fault = check_queues(self, settings) end
   end
   if not ok then self:close() end
-  if not ok then return errors.results(fault) end
+  if not ok then return fail(fault) end
   return self
 end
 
