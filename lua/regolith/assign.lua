@@ -43,7 +43,18 @@ local function collect(node, list)
   for _, child in ipairs(node.members or node.items or {}) do collect(child, list) end
 end
 
-local known = setmetatable({}, { __mode = "k" })
+--- Columns by name, for each type: all that a name stands for, and those whose value has one key of its own
+--- in the entity's table.
+local known, simple = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
+
+local function memo(all, T)
+  local names = all[T]
+  if not names then
+    names = {}
+    all[T] = names
+  end
+  return names
+end
 
 --- The columns that a name stands for: those of a struct or an array are several. Not to be changed.
 ---@param T regolith.Type
@@ -51,11 +62,7 @@ local known = setmetatable({}, { __mode = "k" })
 ---@param level integer
 ---@return regolith.Column[]
 function M.columns(T, name, level)
-  local names = known[T]
-  if not names then
-    names = {}
-    known[T] = names
-  end
+  local names = memo(known, T)
   if names[name] then return names[name] end
   local entity, list = T.entity, {}
   local node = entity.keys[name] or entity.refs[name]
@@ -64,6 +71,20 @@ function M.columns(T, name, level)
   if #list == 0 then record.unknown(entity, name, level + 1) end
   names[name] = list
   return list
+end
+
+--- The columns of a type that stand for themselves, by those names that were asked for so far (is_direct).
+---@param T regolith.Type
+---@return table<string, regolith.Column>
+function M.direct(T) return memo(simple, T) end
+
+--- Does a value of that name go into one column, and lie in the entity's own table?
+function M.is_direct(T, name, level)
+  if name == "id" then return false end
+  local columns = M.columns(T, name, level + 1)
+  local is = #columns == 1 and #columns[1].access == 1
+  if is then memo(simple, T)[name] = columns[1] end
+  return is
 end
 
 return M

@@ -11,6 +11,7 @@ local suggest = require "regolith.suggest"
 local write = require "regolith.codec.write"
 
 local C, ffi, err, null = native.C, native.ffi, native.err, native.null
+local put = write.put
 local CHANGES = tonumber(C.RG_EXPECT_CHANGES)
 local numbers = ffi.new "uint32_t[4096]"
 
@@ -62,43 +63,52 @@ local function value_of(T, column, name, v, level)
   return inner_value(column, v)
 end
 
---- Raises unless the table can be what is expected.
-local function take_map(T, map, level)
-  for name, v in pairs(map) do
-    if type(name) ~= "string" then error(EITHER, level + 1) end
-    if type(v) == "table" and literal.is(v) then
-      error(string.format("cas: what is expected of '%s' is a value", name), level + 1)
-    end
-    for _, column in ipairs(assign.columns(T, name, level + 1)) do
-      if value_of(T, column, name, v, level + 1) == null and not may_be_null(column) then
-        error(string.format("cas: %s.%s is never NULL", T.name, column.path), level + 1)
-      end
+--- Raises unless a value of that name can be expected.
+local function check_value(T, name, v, level)
+  if type(name) ~= "string" then error(EITHER, level + 1) end
+  if type(v) == "table" and literal.is(v) then
+    error(string.format("cas: what is expected of '%s' is a value", name), level + 1)
+  end
+  assign.is_direct(T, name, level + 1) -- so that it is known from now on
+  for _, column in ipairs(assign.columns(T, name, level + 1)) do
+    if value_of(T, column, name, v, level + 1) == null and not may_be_null(column) then
+      error(string.format("cas: %s.%s is never NULL", T.name, column.path), level + 1)
     end
   end
-  return { map = map }
 end
 
---- Turns the option into columns and values; raises unless something is left to compare.
----@param changes table the fields that are changed, by name
-function M.resolve(T, cas, changes, level)
-  if cas == "version" then return { columns = { version_of(T, level + 1) } } end
-  if cas == "changes" then
-    if next(changes) == nil then
-      error("cas = \"changes\": nothing is changed, so nothing would be compared", level + 1)
-    end
-    local names = {}
-    for name in pairs(changes) do names[#names + 1] = name end
-    return { columns = M.columns(T, names, level + 1), flags = CHANGES }
+local PLAIN = { string = true, number = true, boolean = true }
+
+--- Raises unless the table can be what is expected. (The loop comes behind the first name, so that calls with
+--- one can be compiled in one piece; so elsewhere.)
+local function check_map(T, map, level)
+  local direct = assign.direct(T)
+  local name, v = next(map)
+  if not (direct[name] and PLAIN[type(v)]) then check_value(T, name, v, level + 1) end
+  name, v = next(map, name)
+  while name ~= nil do
+    if not (direct[name] and PLAIN[type(v)]) then check_value(T, name, v, level + 1) end
+    name, v = next(map, name)
   end
-  if type(cas) == "string" then
+end
+
+--- What a flush with cas = "changes" expects of each row that it changes, and an update besides the fields
+--- that it names.
+M.changes = { columns = {}, flags = CHANGES }
+
+local function take_word(T, cas, changes, level)
+  if cas == "version" then return { columns = { version_of(T, level + 1) } } end
+  if cas ~= "changes" then
     error(string.format("cas = \"%s\": it %s%s", cas, FORMS, suggest.hint(cas, { "changes", "version" })), level + 1)
   end
-  if type(cas) ~= "table" then error("cas " .. FORMS, level + 1) end
-  if next(cas) == nil then error("cas is empty: nothing would be compared", level + 1) end
-  if cas[1] == nil then
-    local map = take_map(T, cas, level + 1) -- no tail call: an error blames the caller
-    return map
+  if next(changes) == nil then
+    error("cas = \"changes\": nothing is changed, so nothing would be compared", level + 1)
   end
+  for name in pairs(changes) do assign.columns(T, name, level + 1) end
+  return M.changes
+end
+
+local function take_names(T, cas, level)
   for name in pairs(cas) do
     if type(name) ~= "number" or type(cas[name]) ~= "string" then
       error(EITHER, level + 1)
@@ -106,33 +116,86 @@ function M.resolve(T, cas, changes, level)
   end
   return { columns = M.columns(T, cas, level + 1) }
 end
+
+--- Checks the option; raises unless something is left to compare.
+---@param changes table the fields that are changed, by name
+---@return table what for stage
+---@return boolean by_value it is a table of expected values by name, the caller's
+function M.parse(T, cas, changes, level)
+  if type(cas) == "string" then
+    local what = take_word(T, cas, changes, level + 1)
+    return what, false
+  end
+  if type(cas) ~= "table" then error("cas " .. FORMS, level + 1) end
+  if next(cas) == nil then error("cas is empty: nothing would be compared", level + 1) end
+  if cas[1] == nil then
+    check_map(T, cas, level + 1)
+    return cas, true
+  end
+  local what = take_names(T, cas, level + 1)
+  return what, false
+end
+
 --- Writes the numbers of columns into a C array; how many.
 function M.fill(array, columns)
   for i, column in ipairs(columns) do array[i - 1] = column.number end
   return #columns
 end
 
---- Tells the operation what has to hold for the item that comes next; row: as it was read.
----@return integer rc
-function M.stage(op, S, expect, row)
-  local T = S.T
-  local number = shards.of_row(S, row)
-  if not expect.map then
-    local n = M.fill(numbers, expect.columns)
-    return C.rg_op_flush_expect(op, number, nil, numbers, n, expect.flags or 0, err)
+local function put_other(T, name, v, row)
+  local rc = 0
+  for _, column in ipairs(assign.columns(T, name, 1)) do
+    if rc >= 0 then rc = put(T.builder, column, value_of(T, column, name, v, 1), T, row) end
   end
+  return rc
+end
+
+local function put_value(T, direct, name, v, row)
+  local column = direct[name]
+  if column and PLAIN[type(v)] then return put(T.builder, column, v, T, row) end
+  return put_other(T, name, v, row)
+end
+
+local function stage_values(op, S, number, map, row)
+  local T, direct = S.T, assign.direct(S.T)
   local builder = T.builder
   C.rg_builder_reset(builder)
-  for name, v in pairs(expect.map) do
-    for _, column in ipairs(assign.columns(T, name, 1)) do
-      local rc = write.put(builder, column, value_of(T, column, name, v, 1), T, row)
-      if rc < 0 then return rc end
-    end
+  local name, v = next(map)
+  local rc = put_value(T, direct, name, v, row)
+  name, v = next(map, name)
+  while name ~= nil and rc >= 0 do
+    rc = put_value(T, direct, name, v, row)
+    name, v = next(map, name)
   end
+  if rc < 0 then return rc end
   return C.rg_op_flush_expect(op, number, builder, numbers, 0, 0, err)
 end
 
---- What a flush with cas = "changes" expects of each row that it changes.
-M.changes = { columns = {}, flags = CHANGES }
+--- The columns of what is changed, for the shorthand: how many.
+local function fill_changes(T, changes)
+  local n = 0
+  for name in pairs(changes) do
+    local columns = assign.columns(T, name, 1)
+    for i = 1, #columns do
+      numbers[n] = columns[i].number
+      n = n + 1
+    end
+  end
+  return n
+end
+
+--- Tells the operation what has to hold for the item that comes next.
+---@param what table from parse
+---@param by_value boolean
+---@param changes table? the values of the update, by name
+---@param row ffi.cdata* as it was read
+---@return integer rc
+function M.stage(op, S, what, by_value, changes, row)
+  local number = shards.of_row(S, row)
+  if by_value then return stage_values(op, S, number, what, row) end
+  local n
+  if what.flags and changes then n = fill_changes(S.T, changes) else n = M.fill(numbers, what.columns) end
+  return C.rg_op_flush_expect(op, number, nil, numbers, n, what.flags or 0, err)
+end
 
 return M

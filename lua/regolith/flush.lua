@@ -114,7 +114,7 @@ local function add_expectation(self, op, S, e, place)
   local wanted = self._expected[e] or self._expected_of_all
   if not wanted then return 0 end
   C.rg_session_row(self._c, place - 1, self._view)
-  return expect.stage(op, S, wanted, self._view.data)
+  return expect.stage(op, S, wanted.what, wanted.by_value, nil, self._view.data)
 end
 
 --- Adds an update to an operation: its number, UNCHANGED, or nil and the error.
@@ -356,6 +356,8 @@ local DURABLE = { fast = C.RG_DURABLE_FAST, replica = C.RG_DURABLE_REPLICA, fsyn
   sync = C.RG_DURABLE_SYNC }
 local SPLIT = { refuse = C.RG_SPLIT_REFUSE, sync = C.RG_SPLIT_SYNC }
 
+local OF_ALL = { what = expect.changes, by_value = false }
+
 --- What is delayed is compared with nothing but the version of its rows, and is not written at once.
 local function check_delay(opts)
   if opts.at and opts.delay_ms then error("flush_async: either 'at' or 'delay_ms'", 5) end
@@ -368,7 +370,7 @@ local function take_options(self, async, opts)
   options.require(async and "flush_async" or "flush", opts, async and ASYNC or OPTIONS, 5)
   if async then check_delay(opts) end
   if not opts.cas then return end
-  self._expected, self._expected_of_all = self._expected or {}, expect.changes
+  self._expected, self._expected_of_all = self._expected or {}, OF_ALL
 end
 
 local function run_flush(self, async, how)

@@ -1,52 +1,27 @@
 -- SPDX-License-Identifier: MIT
 -- Updates that are cancelled when nothing differs, and updates that are repeated until they are made.
 
-local cas = require "regolith.cas"
+local assign = require "regolith.assign"
+local batch = require "regolith.batch"
 local entities = require "regolith.entity"
 local errors = require "regolith.err"
+local jobs = require "regolith.job"
 local native = require "regolith.native"
 local options = require "regolith.options"
-local shards = require "regolith.shards"
 
-local C, ffi, err = native.C, native.ffi, native.err
-local UPDATE, EACH = tonumber(C.RG_UPDATE), tonumber(C.RG_FLUSH_EACH)
-local UNCHANGED = -1000
+local C, err = native.C, native.err
 local LEAST_PAUSE_MS, MOST_PAUSE_MS = 2, 200
 
 local M = {}
 
 -- ---- what differs -------------------------------------------------------------------------------
 
-local columns_out = ffi.new "uint32_t[4096]"
-
---- The columns in which an update's shadow differs from the row; nil and an error when it cannot be.
-local function find_changes(self, job)
-  local S = job.S
-  local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, EACH, err))
-  if not op then return nil, fault end
-  C.rg_session_row(self._c, job.place - 1, self._view)
-  local number = S.number or shards.number(S.shards, job.e.id)
-  local item = cas.fill(job, self._view)
-  if item >= 0 then item = C.rg_op_flush_add(op, UPDATE, number, S.T.builder, job.place - 1, err) end
-  local changed = {}
-  if item < 0 and item ~= UNCHANGED then
-    fault = errors.from_c(err)
-    fault.entity, fault.row = S.T.name, job.e
-    return nil, fault
-  end
-  local n = item >= 0 and math.min(C.rg_op_flush_changed(op, item, columns_out, 4096), 4096) or 0
-  for i = 0, n - 1 do changed[columns_out[i]] = true end
-  native.done(op)
-  for column in pairs(job.exprs) do changed[column.number] = true end
-  return changed
-end
-
 --- The names among those given that differ, and the paths of the columns in the order of the schema.
-local function reduce(T, changes, changed, columns_of)
+local function reduce(T, changes, changed)
   local names, wanted, paths = {}, {}, {}
   for name in pairs(changes) do
     local any = false
-    for _, column in ipairs(columns_of(T, name, 1)) do
+    for _, column in ipairs(assign.columns(T, name, 1)) do
       if changed[column.number] then any, wanted[column] = true, true end
     end
     if any then names[#names + 1] = name end
@@ -60,19 +35,19 @@ end
 local CHANGED = { cas = options.any }
 
 local function update_changed(self, S, e, place, changes, given_cas, level)
-  local job = cas.new_update(self, S, e, place, changes, given_cas, level + 1)
-  local changed, fault = find_changes(self, job)
+  local job = jobs.new()
+  jobs.update(self, job, S, e, place, changes, given_cas, level + 1)
+  local changed, fault = jobs.changed(self, job)
   if not changed then return errors.results(fault) end
-  local names, paths = reduce(S.T, changes, changed, require("regolith.assign").columns)
+  local names, paths = reduce(S.T, changes, changed)
   if #names == 0 then return nil end
   local fewer = {}
   for _, name in ipairs(names) do fewer[name] = changes[name] end
-  job = cas.new_update(self, S, e, place, fewer, given_cas, level + 1)
-  local ok
-  ok, fault = cas.run(self, { job })
-  if not ok then return errors.results(fault) end
-  if job.answer.err then return errors.results(job.answer.err) end
-  if job.answer.applied or job.answer.unchanged then return paths end
+  local answer
+  answer, fault = batch.update(self, S, e, place, fewer, given_cas, false, level + 1)
+  if not answer then return errors.results(fault) end
+  if answer.err then return errors.results(answer.err) end
+  if answer.applied or answer.unchanged then return paths end
   return false
 end
 
@@ -126,12 +101,10 @@ local function attempt(self, S, e, fn, given_cas, adopt, level)
   local changes = fn(e)
   if changes == nil or changes == false then return { outcome = "unchanged", unchanged = true, changed = false } end
   local _, place = self:_need(e, level + 1)
-  local job = cas.new_update(self, S, e, place, changes, given_cas, level + 1)
-  job.adopt = adopt
-  local ok, fault = cas.run(self, { job })
-  if not ok then return nil, fault end
-  if job.answer.failed then return nil, job.answer.err end
-  return job.answer
+  local answer, fault = batch.update(self, S, e, place, changes, given_cas, adopt, level + 1)
+  if not answer then return nil, fault end
+  if answer.failed then return nil, answer.err end
+  return answer
 end
 
 --- What comes between two rounds: the first conflict has brought the row along; later ones show that

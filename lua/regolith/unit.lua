@@ -235,7 +235,8 @@ function M.install(Session)
     local S, place = self:_need(e, 2)
     if place < 0 then error("a new entity has no row to be expected", 2) end
     self._expected = self._expected or {}
-    self._expected[e] = expect.resolve(S.T, what, {}, 2)
+    local parsed, by_value = expect.parse(S.T, what, {}, 2)
+    self._expected[e] = { what = parsed, by_value = by_value }
     return e
   end
 

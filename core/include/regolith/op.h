@@ -130,6 +130,10 @@ typedef enum rg_outcome {
 RG_API int rg_op_outcome(const rg_op *op, uint32_t item);
 /* 1 when the server has made the row, which was then read: other columns may have changed as well. */
 RG_API int rg_op_item_computed(const rg_op *op, uint32_t item);
+/* What most updates come to, in one call: after APPLIED with the values of the item, rg_op_flush_row and
+ * rg_op_flush_changed. Negative for anything else, of which nothing is taken. */
+RG_API int rg_op_take_update(rg_op *op, uint32_t item, rg_session *s, rg_view *out, uint32_t *cols,
+                             uint32_t cap);
 /* CONFLICT: the row as it is (borrowed from the operation), 1, or 0 when it is not known; and where
  * it is not as expected. */
 RG_API int rg_op_item_current(const rg_op *op, uint32_t item, rg_view *out);

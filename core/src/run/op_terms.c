@@ -6,23 +6,19 @@
 
 /* ---- given, before the item is added ---- */
 
-static rg__terms *terms_of(rg_op *op, rg_err *err) {
+static rg__terms *terms_of(rg_op *op, const rg_type *t, rg_err *err) {
     if (op->terms) return op->terms;
-    op->terms = rg__calloc(1, sizeof *op->terms);
+    op->terms = rg__calloc(1, sizeof *op->terms + t->n_columns);
     if (!op->terms) rg__fail_memory(err);
     return op->terms;
-}
-
-static int need_expect(rg__terms *terms, const rg_type *t, rg_err *err) {
-    if (!terms->expect) terms->expect = rg__calloc(t->n_columns, 1);
-    return terms->expect ? RG_OK : rg__fail_memory(err);
 }
 
 int rg_op_flush_expect(rg_op *op, uint32_t type, rg_builder *expected, const uint32_t *cols,
                        uint32_t n, int flags, rg_err *err) {
     const rg_type *t = rg__engine_type(op->engine, type, err);
-    rg__terms *terms = t ? terms_of(op, err) : NULL;
-    if (!terms || need_expect(terms, t, err) < 0) return t ? RG_ENO_MEMORY : RG_EINVALID;
+    rg__terms *terms = t ? terms_of(op, t, err) : NULL;
+    if (!terms) return t ? RG_ENO_MEMORY : RG_EINVALID;
+    terms->expect = terms->columns;
     op->expects_changes = (flags & RG_EXPECT_CHANGES) != 0;
     for (uint32_t i = 0; i < n; i++) {
         if (cols[i] >= t->n_columns) return rg__fail(err, RG_EINVALID, "no such column");
@@ -76,7 +72,7 @@ int rg_op_flush_express(rg_op *op, uint32_t type, uint32_t col, const char *sql,
     int rc = rg__sql_check_where(sql, len, n_sql, &w, err);
     if (rc >= 0 && (w.tail.len || !w.condition.len))
         rc = rg__fail(err, RG_EINVALID, "an expression is wanted, without ORDER BY or LIMIT");
-    rg__terms *terms = rc >= 0 ? terms_of(op, err) : NULL;
+    rg__terms *terms = rc >= 0 ? terms_of(op, t, err) : NULL;
     if (!terms) return rc < 0 ? rc : RG_ENO_MEMORY;
     rc = keep_params(op, terms, err);
     rg__expr e = {.column = col, .n_sql = n_sql, .n_guard = n_guard};
@@ -126,14 +122,15 @@ static void place_texts(rg__terms *t) {
     }
 }
 
-/* A whole row: the values given over those that were read. */
-static int complete(rg__item *it, rg_err *err) {
+/* A whole row: the values given over those that were read, where more than those given may be compared. */
+static int complete(const rg_op *op, rg__item *it, rg_err *err) {
     rg__terms *t = it->terms;
     rg_block *given = t->expected;
     if (!given) {
         t->expected = rg_block_ref(it->before);
         return RG_OK;
     }
+    if (op->flush_mode == RG_FLUSH_EACH) return RG_OK;
     t->expected = rg__row_merge(it->type, rg_block_data(it->before), rg_block_data(given), t->expect, err);
     rg_block_unref(given);
     return t->expected ? RG_OK : RG_ENO_MEMORY;
@@ -146,19 +143,18 @@ static bool writes(const rg__item *it, const uint8_t *changed) {
 
 /* The version is compared by itself where nothing else is, and in a flush always; else it is counted
  * up, whatever it is: who expects some columns does not mind the others. */
-static int add_version(const rg_op *op, rg__item *it, rg_err *err) {
+static void add_version(const rg_op *op, rg__item *it) {
     rg__terms *t = it->terms;
     uint32_t v = it->type->version_column;
     bool by_wish = t->expect || (t->n_exprs && !memchr(it->mask, 1, it->type->n_columns));
-    if (!v || (t->expect && t->expect[v])) return RG_OK;
+    if (!v || (t->expect && t->expect[v])) return;
     if (by_wish && op->flush_mode == RG_FLUSH_EACH) {
         t->bump = it->write == RG_UPDATE && !t->check;
-        return RG_OK;
+        return;
     }
-    if (need_expect(t, it->type, err) < 0) return RG_ENO_MEMORY;
+    t->expect = t->columns;
     t->expect[v] = 1;
     t->own_version = true;
-    return RG_OK;
 }
 
 bool rg__op_has_terms(const rg_op *op, const rg_type *t) {
@@ -168,7 +164,7 @@ bool rg__op_has_terms(const rg_op *op, const rg_type *t) {
 
 int rg__op_take_terms(rg_op *op, rg__item *it, const uint8_t *changed, rg_err *err) {
     if (!op->terms && op->flush_mode != RG_FLUSH_EACH) return RG_OK;
-    if (!terms_of(op, err)) return RG_ENO_MEMORY;
+    if (!terms_of(op, it->type, err)) return RG_ENO_MEMORY;
     rg__terms *t = it->terms = op->terms;
     op->terms = NULL;
     place_texts(t);
@@ -177,8 +173,9 @@ int rg__op_take_terms(rg_op *op, rg__item *it, const uint8_t *changed, rg_err *e
         t->expect[i] |= changed[i];
     op->expects_changes = false;
     t->check = !writes(it, changed);
-    int rc = complete(it, err);
-    return rc < 0 ? rc : add_version(op, it, err);
+    int rc = complete(op, it, err);
+    if (rc >= 0) add_version(op, it);
+    return rc;
 }
 
 /* ---- told, when it has run ---- */
@@ -195,6 +192,14 @@ int rg_op_outcome(const rg_op *op, uint32_t item) {
 int rg_op_item_computed(const rg_op *op, uint32_t item) {
     const rg__terms *t = terms_at(op, item);
     return t && op->items.items[item].write == RG_UPDATE && (t->bump || t->n_exprs || t->rebased);
+}
+
+int rg_op_take_update(rg_op *op, uint32_t item, rg_session *s, rg_view *out, uint32_t *cols, uint32_t cap) {
+    if (rg_op_outcome(op, item) != RG_OUTCOME_APPLIED || op->items.items[item].write != RG_UPDATE ||
+        rg_op_item_computed(op, item))
+        return -1;
+    int rc = rg_op_flush_row(op, item, s, out);
+    return rc < 0 ? rc : rg_op_flush_changed(op, item, cols, cap);
 }
 
 int rg_op_item_current(const rg_op *op, uint32_t item, rg_view *out) {
@@ -222,6 +227,8 @@ int rg_op_item_differs(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t 
 }
 
 const rg_err *rg_op_item_error(const rg_op *op, uint32_t item) {
+    static const rg_err no_memory = {.code = RG_ENO_MEMORY, .item = -1, .message = "out of memory"};
     const rg__terms *t = terms_at(op, item);
-    return t && t->fault.code ? &t->fault : NULL;
+    if (!t || (t->outcome != RG_OUTCOME_FAILED && t->outcome != RG_OUTCOME_UNKNOWN)) return NULL;
+    return t->fault ? t->fault : &no_memory;
 }

@@ -47,16 +47,27 @@ static int compare(const void *p, const void *q, void *arg) {
     return d ? d : sign(x->item, y->item);
 }
 
+/* One row after another of one type, as most lists are: nobody writes a row twice. */
+static bool is_ascending(const rg__each_run *e) {
+    const rg__item *items = e->items->items;
+    for (size_t i = 1; i < e->items->n; i++)
+        if (items[i].type != items[i - 1].type || items[i].id <= items[i - 1].id) return false;
+    return true;
+}
+
 /* The wave of each item, and who wrote its row before. */
 static int number_waves(rg__each_run *e) {
+    for (uint32_t i = 0; i < e->items->n; i++) {
+        e->places[i] = (rg__place){.item = i};
+        e->earlier[i] = RG__NOBODY;
+    }
+    if (is_ascending(e)) return RG_OK;
     rg__map *last = rg__map_new();
     int rc = last ? RG_OK : RG_ENO_MEMORY;
     for (uint32_t i = 0; rc >= 0 && i < e->items->n; i++) {
         const rg__item *it = &e->items->items[i];
         const uint64_t key[2] = {it->type->number, it->id};
         void *old = NULL;
-        e->places[i] = (rg__place){.item = i};
-        e->earlier[i] = RG__NOBODY;
         if (it->id) rc = rg__map_put(last, key, sizeof key, &e->places[i], &old);
         if (!old) continue;
         const rg__place *before = old;
@@ -65,6 +76,12 @@ static int number_waves(rg__each_run *e) {
     }
     rg__map_free(last);
     return rc;
+}
+
+static bool is_sorted(const rg__each_run *e) {
+    for (size_t i = 1; i < e->items->n; i++)
+        if (compare(&e->places[i - 1], &e->places[i], e->items->items) > 0) return false;
+    return true;
 }
 
 /* ---- a row that an earlier item of the same call has written ---- */
@@ -109,10 +126,9 @@ static int rebase(rg__each_run *e, const rg__place *p, rg_err *err) {
 static void all_fail(rg__each_run *e, const uint32_t *items, size_t n, int outcome,
                      const rg_err *fault) {
     for (size_t i = 0; i < n; i++) {
-        rg__terms *t = e->items->items[items[i]].terms;
-        t->outcome = outcome;
-        t->fault = *fault;
-        rg__err_set_entity(&t->fault, e->items->items[items[i]].type->name);
+        const rg__item *it = &e->items->items[items[i]];
+        it->terms->outcome = outcome;
+        rg__terms_blame(it->terms, fault, it->type->name);
     }
 }
 
@@ -232,7 +248,7 @@ int rg__each(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     e.earlier = rg__reallocarray(NULL, items->n + 1, sizeof *e.earlier);
     uint32_t *scratch = rg__reallocarray(NULL, items->n + 1, sizeof *scratch);
     int rc = e.places && e.earlier && scratch ? number_waves(&e) : RG_ENO_MEMORY;
-    if (rc >= 0 && items->n > 1)
+    if (rc >= 0 && !is_sorted(&e))
         qsort_r(e.places, items->n, sizeof *e.places, compare, items->items);
     if (rc >= 0) rc = run_waves(&e, scratch, err);
     rg__each_let_go(&e);

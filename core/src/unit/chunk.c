@@ -75,8 +75,9 @@ static int take_connection(rg__each_run *e, const rg_type *t, rg_err *err) {
 size_t rg__chunk_fits(const rg__each_run *e, const uint32_t *items, size_t n) {
     chunk k;
     size_t most = n < RG__CAS_ROWS ? n : RG__CAS_ROWS;
+    if (most == 1) return 1;
     chunk_init(&k, (rg__each_run *)e, items, most);
-    if (k.write != RG_UPDATE || item_of(&k, 0)->terms->check || most == 1) return most;
+    if (k.write != RG_UPDATE || item_of(&k, 0)->terms->check) return most;
     /* without a connection the first chunk is a guess, as good as the server's packet is large */
     if (!e->conn && take_connection((rg__each_run *)e, k.type, NULL) < 0) return most;
     return rg__sql_cas_fits(e->conn, &k.cas, k.rows, k.expected, most);
@@ -438,7 +439,7 @@ static bool settle_item(const chunk *k, size_t i, const rg_block *row, const rg_
     }
     if (row && rg__row_column_eq(k->type, rg_block_data(row), k->expected[i], v)) return true;
     it->terms->outcome = RG_OUTCOME_UNKNOWN;
-    it->terms->fault = *fault;
+    rg__terms_blame(it->terms, fault, it->type->name);
     return false;
 }
 

@@ -13,7 +13,7 @@
 /* Under which conditions a row is written, and what became of that. */
 typedef struct rg__terms {
     rg_block *expected;  /* the row with the values that are expected (owned reference) */
-    uint8_t *expect;     /* which of its columns are compared (owned, n_columns bytes) */
+    uint8_t *expect;     /* which of its columns are compared: NULL, or columns[] */
     rg__expr *exprs;     /* columns that the server computes (owned; they point into `bytes`) */
     size_t n_exprs;
     rg__param *params;   /* owned */
@@ -26,9 +26,12 @@ typedef struct rg__terms {
     int outcome;         /* rg_outcome */
     rg_block *current;   /* CONFLICT: the row as it is (owned reference) */
     uint8_t *differs;    /* CONFLICT: where it is not as expected (owned, n_columns bytes) */
-    rg_err fault;        /* FAILED, UNKNOWN */
+    rg_err *fault;       /* FAILED, UNKNOWN (owned; NULL: there was no memory for it) */
+    uint8_t columns[];
 } rg__terms;
 void rg__terms_free(rg__terms *t);
+/* Its fault, with the entity's name in it. */
+void rg__terms_blame(rg__terms *t, const rg_err *fault, const char *entity);
 
 /* What a flush does to one row. */
 typedef struct rg__item {

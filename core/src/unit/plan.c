@@ -21,12 +21,19 @@ void rg__terms_free(rg__terms *t) {
     if (!t) return;
     rg_block_unref(t->expected);
     rg_block_unref(t->current);
-    rg__free(t->expect);
     rg__free(t->exprs);
     rg__free(t->params);
     rg__free(t->differs);
+    rg__free(t->fault);
     rg__buf_deinit(&t->bytes);
     rg__free(t);
+}
+
+void rg__terms_blame(rg__terms *t, const rg_err *fault, const char *entity) {
+    if (!t->fault) t->fault = rg__malloc(sizeof *t->fault);
+    if (!t->fault) return;
+    *t->fault = *fault;
+    rg__err_set_entity(t->fault, entity);
 }
 
 void rg__item_deinit(rg__item *it) {
