@@ -215,6 +215,30 @@ describe("cas: on top of it", function()
       assert.is_table(as_stored(e))
     end)
 
+    it("are refused by new rows and by flushes, queued or not", function()
+      local item = page { tags = { "a" } }
+      local was = item.n
+      local values = { n = regolith.increment(1), tags = regolith.append("b"), url = regolith.literal("UPPER(url)"),
+        teams = regolith.append(1) }
+      for _, flush in ipairs { "flush", "flush_async" } do
+        for name, v in pairs(values) do
+          item[name] = v
+          local ok, err = db[flush](db)
+          assert.same({ nil, "INVALID", name }, { ok, err.code, err.field })
+          assert.matches("in update, update_all and upsert", err.message)
+          db:discard()
+          must(db:new(Page, { [name] = v }))
+          assert.equal("INVALID", select(2, db[flush](db)).code)
+          db:discard()
+        end
+        item.tags = { deep = { regolith.append("b") } } -- not as a part of a value, either
+        assert.equal("INVALID", select(2, db[flush](db)).code)
+        db:discard()
+      end
+      local now = as_stored(item)
+      assert.same({ was, { "a" } }, { now.n, now.tags })
+    end)
+
     it("count the version up and tell the caches", function()
       local e = doc { n = 1 }
       as_stored(e, Doc)

@@ -12,6 +12,7 @@ local expand = require("regolith.sql").expand
 ---@field value any
 ---@field params table
 ---@field opts table
+---@field make function its SQL for a column; a function is no JSON either, in whose values no expression may hide
 local Expression = { __name = "regolith.Expression" }
 Expression.__index = Expression
 
@@ -22,8 +23,10 @@ local M = {}
 local WHOLE = "^u?int%d+$"
 local TIMES = { date = "DATE", datetime = "DATETIME(6)", time = "TIME(6)" }
 
+local MAKERS = {}
+
 local function new(what, value, opts)
-  return setmetatable({ what = what, value = value, opts = opts or {} }, Expression)
+  return setmetatable({ what = what, value = value, opts = opts or {}, make = MAKERS[what] }, Expression)
 end
 
 ---@return boolean
@@ -162,7 +165,10 @@ local function json_array(self, column, name)
     { text, text, text }, guard, {}
 end
 
-local MAKERS = { increment = increment, least = extreme, greatest = extreme, append = json_array, remove = json_array }
+local function literal(self) return self.sql, self.params, "", {} end
+
+MAKERS.literal, MAKERS.increment, MAKERS.least, MAKERS.greatest = literal, increment, extreme, extreme
+MAKERS.append, MAKERS.remove = json_array, json_array
 
 --- The expression for a column: SQL and its parameters, a condition and its parameters. nil and why
 --- not, when the column is not of a kind for it.
@@ -173,8 +179,7 @@ local MAKERS = { increment = increment, least = extreme, greatest = extreme, app
 ---@return string? guard
 ---@return table? guard_params
 function M.sql(self, column)
-  if self.what == "literal" then return self.sql, self.params, "", {} end
-  return MAKERS[self.what](self, column, "`" .. column.column:gsub("`", "``") .. "`")
+  return self.make(self, column, "`" .. column.column:gsub("`", "``") .. "`")
 end
 
 return M

@@ -5,6 +5,7 @@
 -- In an encoder `base` is the row the entity came from (updates), or nil (inserts): an absent value
 -- of an insert takes the column's default, of an update it is NULL.
 
+local literal = require "regolith.literal"
 local native = require "regolith.native"
 local record = require "regolith.record"
 
@@ -110,6 +111,11 @@ local function put_table(b, column, v, T)
   return refuse(column.path, format("a %s field does not take a table", column.kind.name))
 end
 
+local function refuse_expression(column, v)
+  return refuse(column.path, format("%s stands for a field, by its own name ('%s'), in update, update_all and upsert; "
+    .. "a new row, and a flush (queued or not), take values", v.what, column.path))
+end
+
 --- Puts any value into a column.
 ---@return integer rc
 function M.put(b, column, v, T, base)
@@ -118,6 +124,7 @@ function M.put(b, column, v, T, base)
     if base == nil then return 0 end
     return C.rg_builder_null(b, column.number, err)
   end
+  if kind == "table" and literal.is(v) then return refuse_expression(column, v) end
   if column.kind.group == "json" then return put_json(b, column, v, T, base) end
   if v == null then return C.rg_builder_null(b, column.number, err) end
   if kind == "string" then return C.rg_builder_string(b, column.number, v, #v, err) end
