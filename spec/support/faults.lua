@@ -211,6 +211,13 @@ function Servers:kill(which)
   M.await("the end of " .. which, function() return not is_alive(pid) end)
 end
 
+--- Asks it to end, and waits until it has.
+function Servers:finish(which)
+  local pid = must(self:pid(which), which .. " does not run")
+  ffi.C.kill(pid, TERM)
+  M.await("the end of " .. which, function() return not is_alive(pid) end)
+end
+
 function Servers:mysql_url(more)
   return string.format("mysql+unix://%s?user=root&db=regolith_test%s", self.mysql_socket, more or "")
 end

@@ -31,6 +31,11 @@ local M = {
   }),
 }
 
+--- Kept nowhere; for servers that are several.
+M.Vote = regolith.entity("vote", {
+  field.uint64 "n", field.uint32 "version" { version = true }, ids = "application",
+})
+
 --- A team and its members: one partition of a queue each team.
 M.Club = regolith.entity("club", {
   field.string "name" { length = 50 }, ids = "application", cache = { redis = true }, queue = { by = "id" },
