@@ -47,7 +47,7 @@ describe("cas: on three nodes", function()
     end
     assert.is_true(made >= NODES * TIMES)
     for i = 1, NODES do
-      faults.await("the last writes on node " .. i, function() return total(i) >= made end)
+      faults.await(string.format("%d writes on node %d", made, i), function() return total(i) >= made end)
       assert.equal(made, total(i))
       assert.equal(made, tonumber(must(cluster.sql[i]:query "SELECT SUM(version - 1) AS n FROM vote")[1].n))
     end
