@@ -65,7 +65,8 @@ local function flags(library, port, first)
     "--wsrep-sst-receive-address=127.0.0.1:" .. port + 2, "--wsrep-node-address=127.0.0.1:" .. port,
     "--wsrep-cluster-address=gcomm://" .. (first and "127.0.0.1:" .. first or ""),
     string.format("--wsrep-provider-options=base_port=%d;gmcast.listen_addr=tcp://127.0.0.1:%d;"
-      .. "ist.recv_addr=127.0.0.1:%d;gcache.size=32M;evs.suspect_timeout=PT30S;evs.inactive_timeout=PT60S", port, port, port + 1),
+      .. "ist.recv_addr=127.0.0.1:%d;gcache.size=32M;evs.suspect_timeout=PT30S;evs.inactive_timeout=PT60S",
+      port, port, port + 1),
   }
   return table.concat(words, " ")
 end
