@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the two halves of writes with outcomes of their own share: order and retries (cas.c), and one
- * chunk's statement, caches and answers (chunk.c). */
+ * chunk's statement, caches and answers (chunk.c, verdict.c). */
 #ifndef RG_UNIT_CAS_H
 #define RG_UNIT_CAS_H
 
