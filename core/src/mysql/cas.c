@@ -75,7 +75,7 @@ static void add_assignments(rg__buf *sql, const rg__cas *cas) {
     if (cas->bump) rg__buf_fmt(sql, "%s%s=%s+1", separator, version, version);
 }
 
-static void add_text(rg__buf *sql, const rg__mysql *c, const rg__cas *cas) {
+void rg__cas_text(rg__buf *sql, const rg__mysql *c, const rg__cas *cas) {
     const rg_type *t = cas->t;
     rg__buf_fmt(sql, cas->write == RG_DELETE ? "DELETE FROM %s" : "UPDATE %s", t->quoted);
     if (cas->write == RG_UPDATE) add_assignments(sql, cas);
@@ -216,7 +216,7 @@ int rg__cas_one(rg__mysql *c, const rg__ctx *ctx, const rg__cas *cas, uint64_t i
     call.op = delete ? "DELETE" : "UPDATE";
     int code = rg__call_begin(c, &call, err);
     if (code) return code;
-    code = rg__cas_prepare(c, &call, cas, 'c', add_text, &s, err);
+    code = rg__cas_prepare(c, &call, cas, 'c', rg__cas_text, &s, err);
     if (code == 0) code = bind(s, cas, id, row, expected, &call.bytes, err);
     if (code == 0) code = rg__call_fits(c, call.bytes, call.what, err);
     if (code == 0) code = rg__stmt_run(c, &call, s, err);

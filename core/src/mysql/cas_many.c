@@ -64,7 +64,7 @@ static void add_assignments(rg__buf *sql, const rg__mysql *c, const rg__cas *cas
     }
 }
 
-static void add_text(rg__buf *sql, const rg__mysql *c, const rg__cas *cas) {
+void rg__cas_text_many(rg__buf *sql, const rg__mysql *c, const rg__cas *cas) {
     const rg_type *t = cas->t;
     rg__buf_str(sql, "UPDATE (SELECT LAST_INSERT_ID(0) i) z STRAIGHT_JOIN "
                      "JSON_TABLE(?,'$[*]' COLUMNS(");
@@ -156,7 +156,7 @@ static int update_many(rg__mysql *c, const rg__ctx *ctx, const rg__cas *cas, con
     rg__buf_char(json, ']');
     int code = json->failed ? rg__fail_memory(err) : rg__call_begin(c, &call, err);
     if (code) return code;
-    code = rg__cas_prepare(c, &call, cas, 'C', add_text, &s, err);
+    code = rg__cas_prepare(c, &call, cas, 'C', rg__cas_text_many, &s, err);
     if (code == 0) code = send(c, &call, s, json, err);
     if (code == 0) call.rows = (int64_t)mysql_stmt_affected_rows(s->st);
     if (code == 0) code = read_marks(s, n, (uint64_t)call.rows, marks, err);

@@ -12,6 +12,9 @@ typedef void (*rg__cas_text_fn)(rg__buf *sql, const rg__mysql *c, const rg__cas 
  * expression that holds the value. */
 void rg__cas_condition(rg__buf *sql, const rg__mysql *c, const rg__column *col, const char *prefix,
                        const char *value);
+/* The statement of one row, and that of many, whose only parameter is their JSON array. */
+void rg__cas_text(rg__buf *sql, const rg__mysql *c, const rg__cas *cas);
+void rg__cas_text_many(rg__buf *sql, const rg__mysql *c, const rg__cas *cas);
 /* The key of its statement, in the connection's key buffer. */
 rg__buf *rg__cas_key(rg__mysql *c, const rg__cas *cas, char what);
 /* The cached statement, or a new one of the text that `text` writes. */
