@@ -42,6 +42,28 @@ local function batches(n)
   end
 end
 
-for _, n in ipairs { 1, 10, 50, 100, 1000 } do M["rows_" .. n] = batches(n) end
+--- Loads by id, each batch in a session of its own, from no cache.
+local function loads(n)
+  return function(seconds)
+    local User = model.entity("bench_changed", false)
+    local orm = model.open { User }
+    local at, ids = 0, {}
+    clock.measure(seconds, function()
+      for i = 1, n do ids[i] = at % math.floor(model.ROWS / n) * n + i end
+      local db = orm:session()
+      if n == 1 then
+        assert(db:get(User, ids[1]))
+      else
+        assert(assert(db:get_many(User, ids)).n == n)
+      end
+      db:close()
+      at = at + 1
+      return n
+    end)
+    orm:close()
+  end
+end
+
+for _, n in ipairs { 1, 10, 50, 100, 1000 } do M["rows_" .. n], M["load_" .. n] = batches(n), loads(n) end
 
 return M
