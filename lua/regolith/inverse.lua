@@ -92,13 +92,15 @@ end
 ---@return true? ok
 ---@return regolith.Err? err
 function M.note(self, items, deletes)
-  local orm, by_pool = self._orm, {}
+  local orm, by_pool = self._orm, nil
   for i = 1, items.n do
     local S = items.S[i]
     if S.shards and items.write[i] ~= deletes and next(S.shards.inverse) then
+      by_pool = by_pool or {}
       collect(orm, S, items.e[i], items.values and items.values[i] or items.e[i], by_pool)
     end
   end
+  if not by_pool then return true end
   for pool, list in pairs(by_pool) do
     local ok, fault = insert(orm, pool, list)
     if not ok then return nil, fault end

@@ -65,13 +65,33 @@ local M = { Scope = Scope, PROPAGATIONS = PROPAGATIONS, ISOLATIONS = ISOLATIONS 
 
 -- ---- where a session stands -------------------------------------------------------------------------
 
-local function new_frame()
-  return { commits = {}, compensates = {}, after_commit = {}, after_rollback = {}, marked = false }
+--- An empty list of a frame: most stay so.
+local NOTHING = {}
+
+local function new_frame(scope, saved)
+  return {
+    commits = NOTHING, compensates = NOTHING, after_commit = NOTHING, after_rollback = NOTHING,
+    saved = saved, owner = scope, marked = false,
+  }
+end
+
+--- Adds to a list of a frame.
+---@param which "commits"|"compensates"|"after_commit"|"after_rollback"
+function M.register(frame, which, fn)
+  local list = frame[which]
+  if list == NOTHING then
+    list = {}
+    frame[which] = list
+  end
+  list[#list + 1] = fn
 end
 
 --- The scope that registrations of other parts of the library belong to.
 local function innermost(session)
-  for i = #session._scopes, 1, -1 do
+  local n = #session._scopes
+  local last = session._scopes[n]
+  if not last or (last._tx and last._state == "active") then return last end
+  for i = n - 1, 1, -1 do
     local scope = session._scopes[i]
     if scope._tx and scope._state == "active" then return scope end
   end
@@ -80,37 +100,40 @@ end
 --- The transaction of a pool that is suspended meanwhile, if any.
 ---@return regolith.Physical?
 local function suspended_on(session, number)
+  if session._n_suspended == 0 then return nil end
   for i = #session._scopes, 1, -1 do
     local scope = session._scopes[i]
     if scope._number == number and scope._tx and scope._state == "suspended" then return scope._tx end
   end
 end
 
---- Tells the engine, for each pool, which transaction the session is in.
-local function bind(session)
-  for number, scope in pairs(session._pools) do
-    local tx, outer = scope and scope._tx, suspended_on(session, number)
-    if C.rg_session_enter(session._c, number, tx and tx.c or nil, outer and outer.c or nil, err) < 0 then
-      error(errors.from_c(err), 0)
-    end
+--- Tells the engine which transaction of a pool the session is in.
+local function bind(session, number)
+  local scope, outer = session._pools[number], suspended_on(session, number)
+  local tx = scope and scope._tx
+  if C.rg_session_enter(session._c, number, tx and tx.c or nil, outer and outer.c or nil, err) < 0 then
+    error(errors.from_c(err), 0)
   end
   session._scope = innermost(session)
+end
+
+--- The same for all pools: another rg_session stands for the session.
+local function bind_all(session)
+  for number in pairs(session._pools) do bind(session, number) end
 end
 
 local function push(session, scope, number)
   session._scopes[#session._scopes + 1] = scope
   session._pools[number] = scope
   if scope._parent then scope._parent._children = scope._parent._children + 1 end
-  bind(session)
+  if scope._context then bind_all(session) else bind(session, number) end
 end
 
 local function remove(session, scope, number)
-  for i = #session._scopes, 1, -1 do
-    if session._scopes[i] == scope then
-      table.remove(session._scopes, i)
-      break
-    end
-  end
+  local scopes = session._scopes
+  local i = #scopes
+  while i > 0 and scopes[i] ~= scope do i = i - 1 end
+  if i > 0 then table.remove(scopes, i) end
   session._pools[number] = false
   scope._state = "done"
   if scope._parent then scope._parent._children = scope._parent._children - 1 end
@@ -146,11 +169,12 @@ local function check_join(tx, opts)
   error(fault, 0)
 end
 
+local tx_opts = ffi.new("rg_tx_opts", { size = ffi.sizeof "rg_tx_opts" })
+
 local function physical(session, opts, number, outer)
-  local c = C.rg_tx_new(session._orm._engine, ffi.new("rg_tx_opts", {
-    size = ffi.sizeof "rg_tx_opts", pool = opts.pool, isolation = ISOLATIONS[opts.isolation or "DEFAULT"],
-    read_only = opts.read_only and 1 or 0, timeout_ms = opts.timeout_ms or 0,
-  }), outer and outer.c or nil, err)
+  tx_opts.pool, tx_opts.isolation = opts.pool, ISOLATIONS[opts.isolation or "DEFAULT"]
+  tx_opts.read_only, tx_opts.timeout_ms = opts.read_only and 1 or 0, opts.timeout_ms or 0
+  local c = C.rg_tx_new(session._orm._engine, tx_opts, outer and outer.c or nil, err)
   if c == nil then return nil, errors.from_c(err) end
   return { c = ffi.gc(c, C.rg_tx_free), pool = number, options = opts, frames = {}, outer = outer }
 end
@@ -159,8 +183,7 @@ end
 local function open_frame(scope, tx)
   local saved, fault = snapshot.save(scope._session)
   if not saved then return nil, fault end
-  local frame = new_frame()
-  frame.saved, frame.owner = saved, scope
+  local frame = new_frame(scope, saved)
   tx.frames[#tx.frames + 1] = frame
   scope._tx, scope._frame = tx, frame
   return true
@@ -202,6 +225,7 @@ function ENTER.suspend(scope)
       table.insert(scope._suspended, other)
     end
   end
+  scope._session._n_suspended = scope._session._n_suspended + #scope._suspended
   return true
 end
 
@@ -210,6 +234,7 @@ local function unsuspend(scope)
   if not scope._context then return end
   snapshot.resume(scope._session, scope._context)
   for _, other in ipairs(scope._suspended) do other._state = "active" end
+  scope._session._n_suspended = scope._session._n_suspended - #scope._suspended
   scope._context = nil
 end
 
@@ -297,16 +322,25 @@ local function detach(scope)
   remove(session, scope, scope._number)
   local around = scope._parent
   if around and around._state ~= "suspended" then session._pools[scope._number] = around end
-  bind(session)
+  bind(session, scope._number)
+end
+
+--- The engine's half of a transaction that has ended; the collector would be late.
+local function free(scope)
+  local tx = scope._tx
+  if not is_root(scope) or not tx or tx.c == nil then return end
+  C.rg_tx_free(ffi.gc(tx.c, nil))
+  tx.c = nil
 end
 
 --- Goes back to what it suspended, if it did.
 local function resume(scope)
   local session, parent = scope._session, scope._parent
+  free(scope)
   if scope._context then
     unsuspend(scope)
     session._pools[scope._number] = parent
-    bind(session)
+    bind_all(session)
   end
   session:_leave_scopes()
 end
@@ -317,7 +351,10 @@ local function run(scope, op)
   local fault
   op, fault = session:_own(op)
   if not op then return nil, fault end
-  return session:_run_alone(op, 4)
+  local ok
+  ok, fault = session:_run_alone(op, 4)
+  native.done(op)
+  return ok, fault
 end
 
 --- Writes what is pending.
@@ -414,9 +451,7 @@ local function commit_root(scope)
   return nil, fault
 end
 
-local function append(to, from)
-  for i = 1, #from do to[#to + 1] = from[i] end
-end
+local LISTS = { "commits", "compensates", "after_commit", "after_rollback" }
 
 --- The savepoint's frame becomes part of the one around it.
 local function merge_savepoint(scope)
@@ -424,8 +459,8 @@ local function merge_savepoint(scope)
   local frame, around = pop_frame(scope), tx.frames[#tx.frames]
   C.rg_tx_merge(tx.c, err)
   snapshot.drop(scope._session)
-  for _, list in ipairs { "commits", "compensates", "after_commit", "after_rollback" } do
-    append(around[list], frame[list])
+  for _, which in ipairs(LISTS) do
+    for _, fn in ipairs(frame[which]) do M.register(around, which, fn) end
   end
   leave(scope)
   return true

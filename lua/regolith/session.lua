@@ -323,10 +323,14 @@ function Session:cache(which) return (caches.of(self._orm, self, which, 2)) end
 function Session:clear()
   if self._busy then error("the session is in use by another coroutine", 2) end
   C.rg_session_clear(self._c)
-  for _, S in pairs(self._types) do S.places = {} end
-  self._at, self._top, self._waiting = {}, 0, nil
+  local few = self._top <= spare.MOST_ENTRIES
+  for _, S in pairs(self._types) do
+    if few then clear(S.places) else S.places = {} end
+  end
+  if few then clear(self._at) else self._at = {} end
+  self._top, self._waiting = 0, nil
   self:_forget_new()
-  self._doomed, self._n_doomed = {}, 0
+  if self._n_doomed > 0 then self._doomed, self._n_doomed = {}, 0 end
 end
 
 --- Ends the session; its methods raise from now on. Pending changes are lost.

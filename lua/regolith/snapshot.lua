@@ -10,6 +10,9 @@ local record = require "regolith.record"
 local C, ffi, err = native.C, native.ffi, native.err
 local HIT = tonumber(C.RG_GET_HIT)
 
+--- An empty table that stays so.
+local NOTHING = {}
+
 local M = {}
 
 ---@class regolith.Snapshot
@@ -47,7 +50,11 @@ end
 ---@return regolith.Err? err
 function M.save(session)
   if C.rg_session_save(session._c, err) < 0 then return nil, errors.from_c(err) end
-  local saved = { at = {}, new = {}, n_fresh = session._n_fresh, n_doomed = session._n_doomed, values = {} }
+  local empty = session._top == 0 and session._n_fresh == 0
+  local saved = {
+    at = empty and NOTHING or {}, new = empty and NOTHING or {}, values = empty and NOTHING or {},
+    n_fresh = session._n_fresh, n_doomed = session._n_doomed,
+  }
   for place = 1, session._top do
     local e = session._at[place]
     if e then saved.at[place], saved.values[e] = e, copy_values(e) end
@@ -57,7 +64,7 @@ function M.save(session)
     saved.new[k] = e
     if e then saved.values[e] = copy_values(e) end
   end
-  saved.doomed = session._n_doomed > 0 and copy_list(session._doomed) or {}
+  saved.doomed = session._n_doomed > 0 and copy_list(session._doomed) or NOTHING
   return saved
 end
 
@@ -135,10 +142,12 @@ function M.restore(session, saved, pool)
   local rows = foreign_rows(session, pool)
   C.rg_session_restore(session._c)
   for _, S in pairs(session._types) do S.places = {} end
-  if saved.cleared then saved = { at = {}, new = {}, n_fresh = 0, doomed = {}, n_doomed = 0, values = {} } end
+  if saved.cleared then
+    saved = { at = NOTHING, new = NOTHING, n_fresh = 0, doomed = NOTHING, n_doomed = 0, values = NOTHING }
+  end
   restore_managed(session, saved, rows)
   restore_new(session, saved, pool)
-  session._doomed, session._n_doomed = saved.doomed, saved.n_doomed
+  session._doomed, session._n_doomed = saved.n_doomed > 0 and saved.doomed or {}, saved.n_doomed
 end
 
 -- ---- suspension -------------------------------------------------------------------------------------

@@ -54,17 +54,22 @@ local function check_owner(session, level)
   end
 end
 
---- Methods by name, made when they are first called.
+local function guarded(method)
+  return function(self, ...)
+    if self._owner ~= (running() or MAIN) then check_owner(self, 2) end
+    return method(self, ...)
+  end
+end
+
+--- Methods by name, made when they are first called. Fields that are nil are asked for at any time: that
+--- has to be quick, and closures are made elsewhere, or nothing here would be compiled.
 local function guard(methods, Session)
   return setmetatable(methods, { __index = function(t, name)
     local method = Session[name]
-    if type(method) ~= "function" or name:sub(1, 1) == "_" then return method end
-    local function guarded(self, ...)
-      if self._owner ~= (running() or MAIN) then check_owner(self, 2) end
-      return method(self, ...)
-    end
-    t[name] = guarded
-    return guarded
+    if method == nil then return nil end
+    if type(method) == "function" and name:sub(1, 1) ~= "_" then method = guarded(method) end
+    t[name] = method
+    return method
   end })
 end
 
@@ -134,8 +139,7 @@ local function on_commit(session, scope, fn, opts, ...)
   check_callback(fn, 3)
   opts = options.require("commit", opts, CALLBACK, 4)
   if scope and scope._tx then
-    local list = scope._frame.commits
-    list[#list + 1] = fn
+    scopes.register(scope._frame, "commits", fn)
     return true
   end
   if opts.only_in_transaction then return false end
@@ -146,8 +150,7 @@ end
 local function on_rollback(scope, fn)
   check_callback(fn, 3)
   if not (scope and scope._tx) then return false end
-  local list = scope._frame.compensates
-  list[#list + 1] = fn
+  scopes.register(scope._frame, "compensates", fn)
   return true
 end
 
@@ -229,14 +232,12 @@ end
 --- For other parts of the library: fn runs after COMMIT, when the caches say what was committed and
 --- before the application's callbacks; dropped by a rollback.
 function Scope:_after_commit(fn)
-  local list = self._frame.after_commit
-  list[#list + 1] = fn
+  scopes.register(self._frame, "after_commit", fn)
 end
 
 --- The same after a rollback, last registered first; dropped by a commit.
 function Scope:_after_rollback(fn)
-  local list = self._frame.after_rollback
-  list[#list + 1] = fn
+  scopes.register(self._frame, "after_rollback", fn)
 end
 
 -- ---- running bodies ---------------------------------------------------------------------------------
@@ -316,6 +317,9 @@ local function check_options(what, opts, level)
   return opts
 end
 
+--- Nobody writes to options.
+local NO_OPTIONS = {}
+
 local M = {}
 
 --- Has fn run in a transaction of the session that is its first argument, or that its first argument has
@@ -350,7 +354,7 @@ function M.install(Session)
     if getmetatable(self) == Inside then
       check_owner(self, 4)
     else
-      self._scopes, self._pools, self._owner = {}, {}, running() or MAIN
+      self._scopes, self._pools, self._n_suspended, self._owner = {}, {}, 0, running() or MAIN
       setmetatable(self, Inside)
     end
     local called, scope, fault = pcall(scopes.enter, self, opts, number)
@@ -391,9 +395,9 @@ function M.install(Session)
   ---@param fn? fun(tx: regolith.Transaction): any
   ---@return any ... what fn returned, or nil and the error when the transaction could not be committed
   function Session:transaction(opts, fn)
-    if fn == nil then opts, fn = {}, opts end
+    if fn == nil then opts, fn = nil, opts end
     if type(fn) ~= "function" then error("transaction takes options and a function", 2) end
-    opts = check_options("transaction", opts, 2)
+    opts = opts and check_options("transaction", opts, 2) or NO_OPTIONS
     return deliver(run_body(self, opts, fn, true))
   end
 

@@ -13,10 +13,11 @@ static void drop_rows(rg__save *save) {
 }
 
 static void drop_first(rg__saves *s) {
-    for (uint32_t i = 0; i < s->first_cap; i++) {
+    for (uint32_t i = 0; i < s->first_end; i++) {
         rg_block_unref(s->first[i]);
         s->first[i] = NULL;
     }
+    s->first_end = 0;
 }
 
 int rg__saves_push(rg__saves *s, rg_block *const *slots, uint32_t n) {
@@ -71,6 +72,7 @@ int rg__saves_first(rg__saves *s, uint32_t slot, rg_block *row) {
     }
     rg_block_unref(s->first[slot]);
     s->first[slot] = rg_block_ref(row);
+    if (slot >= s->first_end) s->first_end = slot + 1;
     return RG_OK;
 }
 

@@ -14,7 +14,7 @@ typedef struct rg__saves {
     rg__save *items;
     uint32_t n, cap;
     rg_block **first; /* by slot: the row it was pinned with since the outermost save; references */
-    uint32_t first_cap;
+    uint32_t first_cap, first_end; /* all from first_end on are NULL */
 } rg__saves;
 
 int rg__saves_push(rg__saves *s, rg_block *const *slots, uint32_t n);

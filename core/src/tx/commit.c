@@ -115,8 +115,9 @@ void rg__tx_rollback(rg__tx *tx, const rg__ctx *ctx) {
 static int prepare(rg__tx *tx, const rg__ctx *ctx, bool resolve, telling *t, rg_err *err) {
     rg__mysql *c = NULL;
     int rc = rg__tx_use(tx, ctx, RG__TX_READS, &c, err);
-    if (rc >= 0 && resolve) rc = rg__tx_after(tx, rg__tx_leave_evidence(tx, ctx, err), err);
     if (rc >= 0) rc = collect(tx, t, err);
+    if (rc >= 0 && (resolve || t->n > 0)) rg__random(tx->id.bytes, sizeof tx->id.bytes);
+    if (rc >= 0 && resolve) rc = rg__tx_after(tx, rg__tx_leave_evidence(tx, ctx, err), err);
     return rc < 0 ? rc : mark_all(tx, ctx, t, err);
 }
 

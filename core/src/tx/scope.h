@@ -36,7 +36,7 @@ struct rg__tx {
     uint32_t depth, frames_cap;
     rg__map *touched;        /* rows and types written at any time: undone writes stay */
     bool raw;                /* statements of unknown effect were run */
-    rg__txid id;
+    rg__txid id;             /* drawn at the end, when it marks rows or leaves evidence */
 };
 
 void rg__tx_move(rg__tx *tx, rg__tx_phase to);

@@ -39,7 +39,6 @@ rg__tx *rg__tx_new(rg__mysql_pool *pool, const rg__tx_opts *opts, const rg__tx *
     tx->pool = pool;
     tx->opts = *opts;
     tx->outer = outer;
-    rg__random(tx->id.bytes, sizeof tx->id.bytes);
     return tx;
 }
 

@@ -29,7 +29,8 @@ typedef struct flush {
     part *parts;          /* by MySQL pool */
     rg__changes *changes; /* by Redis pool */
     bool *marked;         /* by Redis pool */
-    rg__txid tx;
+    rg__txid tx;          /* drawn when it marks something */
+    bool named;           /* it was */
     bool asking;          /* MARK only to learn what is pending */
 } flush;
 
@@ -177,6 +178,12 @@ static int cover(flush *f, uint32_t redis_pool, int rc, rg_err *err) {
     return rc;
 }
 
+/* Under which its marks are known; many flushes set none. */
+static void name_it(flush *f) {
+    if (!f->named) rg__random(f->tx.bytes, sizeof f->tx.bytes);
+    f->named = true;
+}
+
 static int mark(flush *f, rg_err *err) {
     int rc = collect_changes(f, err);
     for (size_t i = 0; i < f->items->n; i++) rg__witness(f->store, f->ctx, f->items->items[i].type);
@@ -184,6 +191,7 @@ static int mark(flush *f, rg_err *err) {
         rg__changes *c = &f->changes[i];
         if (c->n == 0) continue;
         char pending[48];
+        name_it(f);
         rc = rg__changes_once(c, err);
         if (rc < 0) return rc;
         if (!f->asking && rg__shared_away(f->store->shared[i]) && rg__outage_may_cover(c, RG_EUNAVAILABLE)) {
@@ -289,7 +297,6 @@ static int flush_init(flush *f, rg_err *err) {
     f->changes = rg__calloc(f->store->n_redis + 1, sizeof *f->changes);
     f->marked = rg__calloc(f->store->n_redis + 1, sizeof *f->marked);
     if (!f->parts || !f->changes || !f->marked) return rg__fail_memory(err);
-    rg__random(f->tx.bytes, sizeof f->tx.bytes);
     int rc = RG_OK;
     for (uint32_t i = 0; rc >= 0 && i < f->store->n_mysql; i++) {
         f->parts[i].tx = rg__tx_of(f->ctx, (int)i);
