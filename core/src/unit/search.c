@@ -5,7 +5,7 @@
  * The generations are read before MySQL is asked. A writer marks them after its SQL and before its
  * COMMIT: an answer that lacks the write was asked for before the COMMIT, under a generation that the
  * mark has ended. While the mark stands nothing is served or filled; when it expires without an
- * outcome the table is exposed, and only a locking read may fill, which waits for that writer. */
+ * outcome the table is exposed, and only a locking read may fill, which that writer keeps out. */
 #include "unit/search.h"
 
 #include "base/alloc.h"
@@ -34,11 +34,21 @@ static int ask(rg__mysql *c, const rg__ctx *ctx, const rg__searching *q, rg__fou
                          &out->count, err);
 }
 
-/* Locks all that it reads, and so waits for every write of it that is under way. */
+/* A transaction may be under way for long: a second, or no time at all, where the server knows that. */
+static int lose_patience(rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
+    static const char none[] = "SET SESSION innodb_lock_wait_timeout=0";
+    static const char one[] = "SET SESSION innodb_lock_wait_timeout=1";
+    bool mariadb = rg__mysql_flavour(c) == RG__MARIADB;
+    rg__mysql_taint(c);
+    return rg__mysql_exec(c, ctx, mariadb ? none : one, sizeof none - 1, NULL, err);
+}
+
+/* Locks all that it reads: EDEADLOCK while a write of it is under way. */
 static int ask_serially(rg__mysql *c, const rg__ctx *ctx, const rg__searching *q,
                         rg__found_rows *out, rg_err *err) {
     static const char serial[] = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE";
-    int rc = rg__mysql_exec(c, ctx, serial, sizeof serial - 1, NULL, err);
+    int rc = lose_patience(c, ctx, err);
+    if (rc >= 0) rc = rg__mysql_exec(c, ctx, serial, sizeof serial - 1, NULL, err);
     if (rc >= 0) rc = rg__mysql_begin(c, ctx, err);
     if (rc < 0) return rc;
     rc = ask(c, ctx, q, out, err);
@@ -198,10 +208,24 @@ static void fill(cached *k, const rg__found_rows *found) {
     rg__buf_deinit(&answer);
 }
 
+/* When a transaction holds what it reads, what is committed answers at once, and fills nothing. */
+static int heal(cached *k, bool *leased, rg__found_rows *out, rg_err *err) {
+    rg_err why = {0};
+    int rc = search(k->store, k->ctx, k->q, true, out, &why);
+    if (rc != RG_EDEADLOCK) {
+        if (rc < 0 && err) *err = why;
+        return rc;
+    }
+    found_deinit(out);
+    rg__value_unlease(k->v, k->ctx, k->take.token, &k->item, 1);
+    *leased = false;
+    return search(k->store, k->ctx, k->q, false, out, err);
+}
+
 static int lead(cached *k, rg__found_rows *out, rg_err *err) {
     bool leased = k->item.found == RG_CACHED_LEASED;
-    bool serial = leased && exposed(k);
-    int rc = search(k->store, k->ctx, k->q, serial, out, err);
+    int rc = leased && exposed(k) ? heal(k, &leased, out, err)
+                                  : search(k->store, k->ctx, k->q, false, out, err);
     if (!leased) return rc;
     if (rc >= 0) fill(k, out);
     else rg__value_unlease(k->v, k->ctx, k->take.token, &k->item, 1);

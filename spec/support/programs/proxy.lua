@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- A server in front of a unix socket that hands bytes on, until a client sends COMMIT: then, by the word
 -- in the file of its third argument, "before" closes both ends without handing it on, "after" hands it on,
--- waits until the answer is there, and closes both ends without handing that back. Anything else: it
--- hands everything on.
+-- waits until the answer is there, and closes both ends without handing that back; "hold" hands it on,
+-- waits until the answer is there, says "held", and hands that back when the word is another one.
+-- "hold execute" does so with executions of prepared statements. Anything else: it hands everything on.
 --   proxy.lua LISTEN TARGET FILE
 
 local ffi = require "ffi"
@@ -76,18 +77,39 @@ local function hand_on(fd, n)
   end
 end
 
+local EXECUTE = 0x17
+
+--- Is a packet one that a word is about?
+local function concerns(how, n)
+  if how == "hold execute" then return n > 4 and buffer[4] == EXECUTE end
+  return ffi.string(buffer, n):find("COMMIT", 1, true) ~= nil
+end
+
+--- Leaves the answer of the other end where it is.
+local function hold(pair)
+  local fds = ffi.new("proxy_poll[1]", { { fd = pair.other, events = IN } })
+  C.poll(fds, 1, -1)
+  pairs_of[pair.other].held = true
+  print "held"
+  io.stdout:flush()
+end
+
 local function serve(fd)
   local pair = pairs_of[fd]
   if not pair then return end
   local n = tonumber(C.read(fd, buffer, 65536))
   if n <= 0 then return drop(fd) end
-  if pair.client and ffi.string(buffer, n):find("COMMIT", 1, true) then
-    local how = word()
+  local how = pair.client and word()
+  if how and concerns(how, n) then
     if how == "before" then return drop(fd) end
     if how == "after" then
       hand_on(fd, n)
       C.read(pair.other, buffer, 65536)
       return drop(fd)
+    end
+    if how:match "^hold" then
+      hand_on(fd, n)
+      return hold(pair)
     end
   end
   hand_on(fd, n)
@@ -95,10 +117,14 @@ end
 
 while true do
   local order = { server }
-  for fd in pairs(pairs_of) do order[#order + 1] = fd end
+  local holding = (word() or ""):match "^hold"
+  for fd, pair in pairs(pairs_of) do
+    if not holding then pair.held = nil end
+    if not pair.held then order[#order + 1] = fd end
+  end
   local fds = ffi.new("proxy_poll[?]", #order)
   for i, fd in ipairs(order) do fds[i - 1].fd, fds[i - 1].events = fd, IN end
-  C.poll(fds, #order, -1)
+  C.poll(fds, #order, holding and 10 or -1)
   for i, fd in ipairs(order) do
     if fds[i - 1].revents ~= 0 then
       if fd == server then open() else serve(fd) end
