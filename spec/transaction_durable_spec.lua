@@ -6,7 +6,10 @@ local support = require "support.init"
 
 local field, must = regolith.field, support.must
 
-local Note = regolith.entity("note", { field.string "title" { length = 80 } })
+local Note = regolith.entity("note", {
+  field.string "title" { length = 80 },
+  cache = { process = true, redis = true },
+})
 
 describe("a durable callback", function()
   local world, orm, db, worker, ran
@@ -50,6 +53,27 @@ describe("a durable callback", function()
       error "no"
     end)
     assert.equal("1 3", work())
+  end)
+
+  it("is no raw SQL to the caches", function()
+    local note = must(db:new(Note, { title = "cached" }))
+    must(db:flush())
+    local other = orm:session()
+    must(other:get(Note, note.id))
+    other:close()
+    db:clear()
+    must(db:transaction(function(tx)
+      must(tx:commit("told", { n = 6 }))
+      local counts = support.count(orm, function() must(db:get(Note, note.id)) end)
+      assert.equal(0, counts.mysql)
+      must(db:execute "UPDATE note SET title = 'raw'")
+      db:clear()
+      counts = support.count(orm, function() assert.equal("raw", must(db:get(Note, note.id)).title) end)
+      assert.equal(1, counts.mysql)
+      return true
+    end))
+    assert.equal("6", work())
+    must(orm:invalidate(Note))
   end)
 
   it("outside a transaction is durable at once; an unknown name raises where it is written", function()

@@ -111,7 +111,7 @@ function M.add(session, scope, name, payload, opts, level)
   if scope then
     done, fault = scope:execute(INSERT, name, key, text, delay_us)
   else
-    done, fault = session:execute({ INSERT, pool = pool }, name, key, text, delay_us)
+    done, fault = session:_execute_beside(pool, INSERT, name, key, text, delay_us)
   end
   if not done then
     if fault.errno == NO_SUCH_TABLE then orm._callback_tables[pool] = nil end

@@ -119,6 +119,18 @@ function M.install(Session)
     end
   end
 
+  --- For other parts of the library: a statement on a table that is no entity's, which caches need not
+  --- mind.
+  function Session:_execute_beside(pool, text, ...)
+    local op, fault = run(self, function(full)
+      local made = C.rg_op_query(self._orm._engine, pool, full, #full, err)
+      if made ~= nil then C.rg_op_query_beside(made) end
+      return made
+    end, 2, text, ...)
+    if not op then return nil, fault end
+    return ANSWERS.execute(op)
+  end
+
   --- Runs fn(connection) with one connection of a pool held; it goes back clean in any case.
   ---@param pool string|fun(connection: regolith.Connection): any
   ---@param fn? fun(connection: regolith.Connection): any

@@ -157,6 +157,8 @@ RG_API rg_op *rg_op_reserve(rg_engine *engine, uint32_t type, double n, rg_err *
 /* A statement or CALL with ? parameters (rg_op_param_*) on a pool's connection. */
 RG_API rg_op *rg_op_query(rg_engine *engine, const char *pool, const char *sql, size_t len,
                           rg_err *err);
+/* It writes tables of the binding's own, which are no entity's: no cache need mind it. */
+RG_API void rg_op_query_beside(rg_op *op);
 /* Borrows a connection (number of the lease in rg_op_number); queries on it; gives it back. */
 typedef struct rg_lease rg_lease;
 RG_API rg_op *rg_op_borrow(rg_engine *engine, const char *pool, rg_err *err);

@@ -24,6 +24,8 @@ static rg_op *with_text(rg_engine *engine, rg__op_fn run, const char *sql, size_
     return NULL;
 }
 
+enum { BESIDE = 1 }; /* mode of a query */
+
 static int run_query(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg__op_place_params(op);
     rg__mysql *c = NULL;
@@ -31,7 +33,8 @@ static int run_query(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     bool reads = tx && rg__sql_statement_kind(op->text.p, op->text.len) == RG__SQL_READ;
     int rc = rg__op_connect(op->engine, ctx, op->pool, reads ? RG__TX_READS : RG__TX_WRITES, &c, err);
     if (rc < 0) return rc;
-    if (tx && !reads) rg__tx_note_raw(tx);
+    if (tx && !reads && op->mode == BESIDE) rg__tx_note_beside(tx);
+    if (tx && !reads && op->mode != BESIDE) rg__tx_note_raw(tx);
     rc = rg__mysql_query(c, ctx, op->text.p, op->text.len, op->params, op->n_params, true,
                          &op->result, err);
     return rg__op_disconnect(ctx, op->pool, c, rc, err);
@@ -43,6 +46,10 @@ rg_op *rg_op_query(rg_engine *engine, const char *pool, const char *sql, size_t 
     rg_op *op = with_text(engine, run_query, sql, len, err);
     if (op) op->pool = number;
     return op;
+}
+
+void rg_op_query_beside(rg_op *op) {
+    if (op->run == run_query) op->mode = BESIDE;
 }
 
 /* ---- borrowed connections ---- */

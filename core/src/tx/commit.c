@@ -151,7 +151,7 @@ int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__tx_mark_fn m
         return RG_OK;
     }
     if (tx->phase > RG__TX_DOOMED) return rg__fail(err, RG_ECLOSED, "the transaction has ended");
-    resolve = resolve && tx->n_writes + tx->raw > 0;
+    resolve = resolve && (tx->n_writes > 0 || tx->raw || tx->beside);
     int rc = prepare(tx, ctx, resolve, &t, err);
     if (rc >= 0) {
         rc = rg__mysql_commit(tx->conn, ctx, err);

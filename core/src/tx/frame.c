@@ -106,6 +106,7 @@ int rg__tx_note(rg__tx *tx, const rg_type *t, rg__shared *shared, uint64_t id, r
 }
 
 void rg__tx_note_raw(rg__tx *tx) { tx->raw = true; }
+void rg__tx_note_beside(rg__tx *tx) { tx->beside = true; }
 
 /* ---- what reads must know ---- */
 

@@ -36,6 +36,7 @@ struct rg__tx {
     uint32_t depth, frames_cap;
     rg__map *touched;        /* rows and types written at any time: undone writes stay */
     bool raw;                /* statements of unknown effect were run */
+    bool beside;             /* rows were written that no cache knows */
     rg__txid id;             /* drawn at the end, when it marks rows or leaves evidence */
 };
 

@@ -83,6 +83,8 @@ int rg__tx_note(rg__tx *tx, const rg_type *t, rg__shared *shared, uint64_t id, r
                 rg_block *after, rg_err *err);
 /* Statements of unknown effect were run: no cache tells what this transaction would see. */
 void rg__tx_note_raw(rg__tx *tx);
+/* Rows of no entity were written: there is something to commit, and nothing to be told. */
+void rg__tx_note_beside(rg__tx *tx);
 /* Must reads of this row (id 0: of lists of rows of this type) go past the caches? */
 bool rg__tx_past_caches(const rg__tx *tx, const rg_type *t, uint64_t id);
 /* Was the row written or deleted by it; by one that is suspended while the context's runs, so that
