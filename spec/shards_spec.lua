@@ -390,6 +390,52 @@ describe("shards", function()
     assert.equal("inside", must(db:get(Team, teams[1].id)).name)
   end)
 
+  it("are what they were after a rollback on their shard, and as they are on others", function()
+    local teams = fill { 1, 2, 3 }
+    local mine, theirs = must(db:get(Team, teams[1].id)), must(db:get(Team, teams[2].id))
+    local gone = must(db:new(Team, { name = "gone" }, { shard = 1 }))
+    local over = must(db:new(Team, { name = "over" }, { shard = 2 }))
+    must(db:flush())
+    local new = must(db:new(Team, { name = "new" }, { shard = 1 }))
+    for round = 1, 2 do
+      db:transaction({ pool = "s1" }, function()
+        mine.name, theirs.name = "mine " .. round, "theirs " .. round
+        db:delete(gone)
+        if round == 1 then db:delete(over) end
+        must(db:flush())
+        assert.is_false(db:is_new(new))
+        mine.name = "never flushed"
+        return nil, "no"
+      end)
+      assert.equal("t1", mine.name)
+      assert.is_nil((db:dirty(mine)))
+      assert.is_true(db:is_new(new))
+      assert.equal(gone, (db:get(Team, gone.id)))
+      assert.equal(mine, (db:get(Team, mine.id)))
+      assert.equal("theirs " .. round, theirs.name)
+      assert.equal(theirs, (db:get(Team, theirs.id)))
+      assert.is_nil((db:dirty(theirs)))
+      assert.is_nil((db:get(Team, over.id)))
+    end
+    db:transaction({ pool = "s1" }, function()
+      mine.name = "never committed"
+      must(db:flush())
+      db:clear()
+      assert.equal("never committed", must(db:get_many(Team, { theirs.id, mine.id }))[2].name)
+      return nil, "no"
+    end)
+    mine, theirs = must(db:get(Team, mine.id)), must(db:get(Team, theirs.id))
+    assert.equal("t1", mine.name)
+    new = must(db:new(Team, { name = "new" }, { shard = 1 }))
+    mine.name, theirs.name = "mine at last", "theirs at last"
+    must(db:flush())
+    db:clear()
+    assert.equal("mine at last", must(db:get(Team, mine.id)).name)
+    assert.equal("theirs at last", must(db:get(Team, theirs.id)).name)
+    assert.equal("new", must(db:get(Team, new.id)).name)
+    assert.equal("gone", must(db:get(Team, gone.id)).name)
+  end)
+
   it("compare and set, count up and upsert where the row is", function()
     local teams = fill { 1, 2, 3, 4, 5, 6 }
     local users = must(db:search(User, "1 = 1 ORDER BY visits"):all())

@@ -6,6 +6,7 @@
 local errors = require "regolith.err"
 local native = require "regolith.native"
 local record = require "regolith.record"
+local shards = require "regolith.shards"
 
 local C, ffi, err = native.C, native.ffi, native.err
 local HIT = tonumber(C.RG_GET_HIT)
@@ -20,7 +21,6 @@ local M = {}
 ---@field new (table|false)[]
 ---@field n_fresh integer
 ---@field doomed table<table, integer>
----@field n_doomed integer
 ---@field values table<table, table> of all of them, by node
 ---@field cleared boolean? the session was cleared since
 
@@ -53,7 +53,7 @@ function M.save(session)
   local empty = session._top == 0 and session._n_fresh == 0
   local saved = {
     at = empty and NOTHING or {}, new = empty and NOTHING or {}, values = empty and NOTHING or {},
-    n_fresh = session._n_fresh, n_doomed = session._n_doomed,
+    n_fresh = session._n_fresh,
   }
   for place = 1, session._top do
     local e = session._at[place]
@@ -75,23 +75,32 @@ function M.drop(session) C.rg_session_unsave(session._c) end
 
 local function type_of(session, e) return session._types[record.type_of(e).entity] end
 
---- Rows of entities on other pools than the transaction's, as they are now: it has not touched them.
-local function foreign_rows(session, pool)
-  local rows, view = {}, session._view
+--- Number of the pool that an entity is on: of its shard, when it has any.
+local function pool_of(session, e)
+  local T, id = record.type_of(e), rawget(e, "id")
+  if not T.shards then return T.pool end
+  local number = type(id) == "number" and shards.number(T.shards, id)
+  return number and C.rg_engine_type_pool(session._orm._engine, number)
+end
+
+--- Has entities on other pools than the transaction's keep the rows that they have now: it has not touched
+--- them.
+local function keep_others(session, pool)
+  local others = {}
   for place = 1, session._top do
     local e = session._at[place]
-    if e and record.type_of(e).pool ~= pool and C.rg_session_row(session._c, place - 1, view) == HIT then
-      rows[e] = tonumber(ffi.cast("intptr_t", view.data))
+    if e and pool_of(session, e) ~= pool then
+      others[e] = true
+      if C.rg_session_keep(session._c, place - 1, err) < 0 then error(errors.from_c(err), 0) end
     end
   end
-  return rows
+  return others
 end
 
 --- Puts one entity where it was, or where it was loaded; false when there is nothing to go back to.
-local function put_back(session, saved, rows, place, e, flush)
+local function put_back(session, saved, place, e, flush)
   local view = session._view
   if C.rg_session_row(session._c, place - 1, view) ~= HIT then return false end
-  if rows[e] then return rows[e] == tonumber(ffi.cast("intptr_t", view.data)) end
   if saved.values[e] then
     put_values(e, saved.values[e])
   else
@@ -100,22 +109,40 @@ local function put_back(session, saved, rows, place, e, flush)
   return true
 end
 
---- Managed entities: those of the snapshot, and those that were loaded since.
-local function restore_managed(session, saved, rows)
+--- Managed entities: those of the snapshot, and those that were loaded since; others as they are.
+local function restore_managed(session, saved, pool, others)
   local flush = require "regolith.flush"
   local now, top = session._at, session._top
   local at, last = {}, 0
   local function take(place, e)
-    if not put_back(session, saved, rows, place, e, flush) then return end
+    if not others[e] and not put_back(session, saved, place, e, flush) then return end
     at[place], last = e, math.max(last, place)
     type_of(session, e).places[rawget(e, "id")] = place
   end
-  for place, e in pairs(saved.at) do take(place, e) end
+  for place, e in pairs(saved.at) do
+    if pool_of(session, e) == pool then take(place, e) end
+  end
   for place = 1, top do
     local e = now[place]
-    if e and not at[place] and not saved.values[e] then take(place, e) end
+    if e and (others[e] or (not at[place] and not saved.values[e])) then take(place, e) end
   end
   session._at, session._top = at, last
+end
+
+--- Deletions that wait: of the transaction's pool those of the snapshot, of others those of now.
+local function restore_doomed(session, saved, pool)
+  local doomed, most = {}, 0
+  local function take(list, own)
+    for e, k in pairs(list) do
+      if (pool_of(session, e) == pool) == own then
+        doomed[e] = k
+        most = math.max(most, k)
+      end
+    end
+  end
+  take(saved.doomed, true)
+  take(session._doomed, false)
+  session._doomed, session._n_doomed = doomed, most
 end
 
 --- Those that waited to be inserted do so again; on other pools only if they still do.
@@ -123,7 +150,7 @@ local function restore_new(session, saved, pool)
   local fresh, new, n = {}, {}, 0
   for k = 1, saved.n_fresh do
     local e = saved.new[k]
-    if e and (record.type_of(e).pool == pool or session._fresh[e]) then
+    if e and (pool_of(session, e) == pool or session._fresh[e]) then
       n = n + 1
       fresh[e], new[n] = n, e
       put_values(e, saved.values[e])
@@ -139,15 +166,15 @@ end
 ---@param saved regolith.Snapshot
 ---@param pool integer number of the transaction's pool
 function M.restore(session, saved, pool)
-  local rows = foreign_rows(session, pool)
+  local others = keep_others(session, pool)
   C.rg_session_restore(session._c)
   for _, S in pairs(session._types) do S.places = {} end
   if saved.cleared then
-    saved = { at = NOTHING, new = NOTHING, n_fresh = 0, doomed = NOTHING, n_doomed = 0, values = NOTHING }
+    saved = { at = NOTHING, new = NOTHING, n_fresh = 0, doomed = NOTHING, values = NOTHING }
   end
-  restore_managed(session, saved, rows)
+  restore_managed(session, saved, pool, others)
   restore_new(session, saved, pool)
-  session._doomed, session._n_doomed = saved.n_doomed > 0 and saved.doomed or {}, saved.n_doomed
+  restore_doomed(session, saved, pool)
 end
 
 -- ---- suspension -------------------------------------------------------------------------------------

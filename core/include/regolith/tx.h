@@ -97,5 +97,7 @@ RG_API void rg_session_unsave(rg_session *s);
 /* Gives every slot its row of the last save back, and forgets the save. A slot pinned since has the row
  * that it had first, or none when that was one of the transaction's own. */
 RG_API void rg_session_restore(rg_session *s);
+/* Before that: a slot shall keep the row that it has now. */
+RG_API int rg_session_keep(rg_session *s, uint32_t slot, rg_err *err);
 
 #endif

@@ -110,6 +110,8 @@ int rg__read_search(const rg_op *op, const rg_type *t, const rg__ctx *ctx, uint6
 int rg__spread_search(rg_op *op, const rg__ctx *ctx, rg_err *err);
 int rg__spread_lookup(rg_op *op, const rg__ctx *ctx, rg_err *err);
 int rg__spread_get(rg_op *op, const rg__ctx *ctx, rg_err *err);
+/* Was the row written by one of the transactions, in any of the shards? */
+bool rg__spread_wrote(const struct rg__spread *s, const rg__txs *txs, uint64_t id);
 void rg__spread_free(struct rg__spread *s);
 rg_builder *rg__key_copy(const rg_type *t, uint32_t index, rg_builder *key, rg_err *err);
 

@@ -214,8 +214,10 @@ int rg_op_row(rg_op *op, uint32_t i, rg_session *s, rg_view *out) {
     if (!row) return RG_GET_ABSENT;
     int64_t slot = rg_session_pin(s, row);
     if (slot < 0) return (int)slot;
-    const rg__tx *tx = rg__txs_at(&op->txs, op->type->mysql_pool);
-    if (tx && rg__tx_wrote(tx, op->type, rg__row_id(op->type, rg_block_data(row))))
+    const rg__txs *txs = rg__session_txs(s);
+    const rg__tx *tx = rg__txs_at(txs, op->type->mysql_pool);
+    uint64_t id = rg__row_id(op->type, rg_block_data(row));
+    if ((tx && rg__tx_wrote(tx, op->type, id)) || (txs->used && rg__spread_wrote(op->spread, txs, id)))
         rg__session_own(s, slot);
     *out = (rg_view){rg_block_data(row), rg_block_len(row), (uint32_t)slot};
     return RG_GET_HIT;

@@ -70,9 +70,20 @@ int rg__saves_first(rg__saves *s, uint32_t slot, rg_block *row) {
         s->first = p;
         s->first_cap = cap;
     }
+    if (row) rg_block_ref(row);
     rg_block_unref(s->first[slot]);
-    s->first[slot] = rg_block_ref(row);
+    s->first[slot] = row;
     if (slot >= s->first_end) s->first_end = slot + 1;
+    return RG_OK;
+}
+
+int rg__saves_keep(rg__saves *s, uint32_t slot, rg_block *row) {
+    if (s->n == 0) return RG_OK;
+    rg__save *save = &s->items[s->n - 1];
+    if (slot >= save->n) return rg__saves_first(s, slot, row);
+    if (row) rg_block_ref(row);
+    rg_block_unref(save->rows[slot]);
+    save->rows[slot] = row;
     return RG_OK;
 }
 

@@ -22,6 +22,8 @@ void rg__saves_pop(rg__saves *s);
 void rg__saves_restore(rg__saves *s, rg_block **slots, uint32_t n); /* and pops */
 /* A slot was pinned with its first row. */
 int rg__saves_first(rg__saves *s, uint32_t slot, rg_block *row);
+/* A slot comes back with this row (NULL: with none) from the last save. */
+int rg__saves_keep(rg__saves *s, uint32_t slot, rg_block *row);
 /* That row is none to come back to. */
 void rg__saves_own(rg__saves *s, uint32_t slot);
 /* No slots any more; the saves stand, with nothing in them. */

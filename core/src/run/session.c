@@ -186,6 +186,11 @@ int64_t rg_session_save(rg_session *s, rg_err *err) {
 
 void rg_session_unsave(rg_session *s) { rg__saves_pop(&s->saves); }
 
+int rg_session_keep(rg_session *s, uint32_t slot, rg_err *err) {
+    if (slot >= s->n) return rg__fail(err, RG_EMISUSE, "no such slot");
+    return rg__saves_keep(&s->saves, slot, s->slots[slot]) < 0 ? rg__fail_memory(err) : RG_OK;
+}
+
 void rg_session_restore(rg_session *s) { rg__saves_restore(&s->saves, s->slots, s->n); }
 
 rg_op *rg_session_events(rg_session *s) {

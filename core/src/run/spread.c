@@ -70,6 +70,14 @@ static rg__spread *spread_of(rg_op *op, rg_err *err) {
     return s;
 }
 
+bool rg__spread_wrote(const rg__spread *s, const rg__txs *txs, uint64_t id) {
+    for (size_t i = 0; s && i < s->n; i++) {
+        const rg__tx *tx = rg__txs_at(txs, s->types[i]->mysql_pool);
+        if (tx && rg__tx_wrote(tx, s->types[i], id)) return true;
+    }
+    return false;
+}
+
 void rg__spread_free(rg__spread *s) {
     if (!s) return;
     for (size_t i = 0; s->keys && i < s->n; i++) rg_builder_free(s->keys[i]);
