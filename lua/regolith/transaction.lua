@@ -10,6 +10,7 @@ local errors = require "regolith.err"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local scopes = require "regolith.scope"
+local suggest = require "regolith.suggest"
 
 local C, err = native.C, native.err
 local running = coroutine.running
@@ -29,6 +30,9 @@ local PAUSE_MS = 20
 ---@field resolve? boolean leaves evidence of the commit [when there are callbacks]
 ---@field pool? string
 
+--- Keeps a call from being a tail call, so that errors blame the caller.
+local function given_back(...) return ... end
+
 local function keys(t)
   local list = {}
   for name in pairs(t) do list[#list + 1] = name end
@@ -47,8 +51,17 @@ local OPTIONS = {
 
 local Inside = { __name = "regolith.Session" }
 
+--- Has the coroutine whose transaction it is ended without ending that?
+local function is_orphan(session)
+  return type(session._owner) == "thread" and coroutine.status(session._owner) == "dead"
+end
+
 local function check_owner(session, level)
   if session._owner ~= (running() or MAIN) then
+    if is_orphan(session) then
+      error("the session is in a transaction of a coroutine that has ended; tx:adopt() goes on with it, "
+        .. "db:close() drops it", level + 1)
+    end
     error("the session is in a transaction of another coroutine; give each its own session, or hand the "
       .. "transaction over with tx:adopt()", level + 1)
   end
@@ -83,9 +96,9 @@ local function define_inside(Session)
     return Session._run(self, op, (level or 2) + 1)
   end
 
-  function methods:flush_async()
+  function methods:flush_async(opts)
     check_owner(self, 2)
-    if not self._scope then return Session.flush_async(self) end
+    if not self._scope then return given_back(Session.flush_async(self, opts)) end
     error("flush_async has no part in a transaction: what it queues could not be rolled back; "
       .. "call it in a callback: tx:commit(function() db:flush_async() end)", 2)
   end
@@ -98,7 +111,10 @@ local function define_inside(Session)
     end
   end
 
-  function methods.close() error("the session is in a transaction; end that first", 2) end
+  function methods:close()
+    if is_orphan(self) then return self:_abandon() end
+    error("the session is in a transaction; end that first, by tx:commit() or tx:rollback()", 2)
+  end
 end
 
 -- ---- handles ----------------------------------------------------------------------------------------
@@ -113,17 +129,17 @@ local function check(scope, level)
   end
 end
 
---- Keeps a call from being a tail call, so that errors blame the caller.
-local function given_back(...) return ... end
-
 local function check_callback(fn, level)
   if type(fn) ~= "function" then error("a callback is a function", level + 1) end
 end
 
 --- Writes a durable callback in the transaction; in autocommit when there is none.
 local function durable(session, scope, name, payload, opts)
-  local given = { pool = scope and scope._pool }
-  for option, v in pairs(opts or {}) do given[option] = v end
+  local given = opts
+  if opts == nil or type(opts) == "table" then
+    given = { pool = scope and scope._pool }
+    for option, v in pairs(opts or {}) do given[option] = v end
+  end
   local number, fault = callbacks.add(session, nil, name, payload, given, 5) -- no tail call, as below
   return number, fault
 end
@@ -330,7 +346,7 @@ local M = {}
 ---@return F
 function M.transactional(opts, fn)
   if fn == nil then opts, fn = {}, opts end
-  if type(fn) ~= "function" then error("transactional takes options and a function", 2) end
+  if type(fn) ~= "function" then error("transactional takes options (or none), then a function", 2) end
   opts = check_options("transactional", opts, 2)
   return function(first, ...)
     local session = first
@@ -342,15 +358,27 @@ function M.transactional(opts, fn)
   end
 end
 
+--- A handle is often taken for the session.
+local function define_strangers(Session)
+  setmetatable(Scope, { __index = function(_, name)
+    if type(name) ~= "string" or name:sub(1, 1) == "_" then return nil end
+    if type(Session[name]) == "function" then
+      error(string.format("tx has no '%s': the session is in the transaction, db:%s(...) is part of it", name, name), 2)
+    end
+    error(string.format("tx has no '%s'%s", name, suggest.hint(name, Scope)), 2)
+  end })
+end
+
 ---@param Session table
 function M.install(Session)
   define_inside(Session)
+  define_strangers(Session)
 
   --- Enters a scope and has the session know of it.
   function Session:_enter_scope(opts)
     if self._flushing then error("a transaction does not begin within a hook of a flush", 4) end
     local number = C.rg_engine_pool(self._orm._engine, opts.pool, err)
-    if number < 0 then error(errors.from_c(err).message, 4) end
+    if number < 0 then error(errors.from_c(err).message .. suggest.hint(opts.pool, self._orm._pools), 4) end
     if getmetatable(self) == Inside then
       check_owner(self, 4)
     else
@@ -377,7 +405,7 @@ function M.install(Session)
   function Session:_abandon()
     for _, scope in ipairs(self._scopes or {}) do
       scope._state = "done"
-      if scopes.is_root(scope) then C.rg_tx_free(native.ffi.gc(scope._tx.c, nil)) end
+      if scopes.is_root(scope) and scope._tx.c ~= nil then C.rg_tx_free(native.ffi.gc(scope._tx.c, nil)) end
       if scope._context then C.rg_session_free(native.ffi.gc(scope._context._c, nil)) end
     end
     self._scopes, self._pools, self._owner, self._scope = nil, nil, nil, nil
@@ -396,7 +424,7 @@ function M.install(Session)
   ---@return any ... what fn returned, or nil and the error when the transaction could not be committed
   function Session:transaction(opts, fn)
     if fn == nil then opts, fn = nil, opts end
-    if type(fn) ~= "function" then error("transaction takes options and a function", 2) end
+    if type(fn) ~= "function" then error("transaction takes options (or none), then a function", 2) end
     opts = opts and check_options("transaction", opts, 2) or NO_OPTIONS
     return deliver(run_body(self, opts, fn, true))
   end
@@ -406,6 +434,7 @@ function M.install(Session)
   ---@return regolith.Transaction? tx
   ---@return regolith.Err? err
   function Session:begin(opts)
+    if type(opts) == "function" then error("begin takes no function: transaction does, and ends with it", 2) end
     opts = check_options("begin", opts, 2)
     if opts.retry then error("begin: only a function can be run again; use transaction with 'retry'", 2) end
     local scope, fault = self:_enter_scope(opts)
@@ -427,6 +456,9 @@ function M.install(Session)
   ---@param ... any
   ---@return boolean
   function Session:commit(fn, ...)
+    if fn == nil then
+      error("db:commit takes a callback; what ends a transaction is the handle that db:begin gave: tx:commit()", 2)
+    end
     return given_back(on_commit(self, self._scope, fn, ...))
   end
 

@@ -65,7 +65,12 @@ int rg__sql_check_guarded(const char *sql, size_t len, rg_err *err) {
         return rg__fail(err, RG_EINVALID,
                         "USE is refused: a pool's connections stay in its database");
     rg__sql_kind kind = rg__sql_statement_kind(sql, len);
-    if (kind == RG__SQL_TX || kind == RG__SQL_DDL)
+    if (kind == RG__SQL_TX)
+        return rg__fail(err, RG_EINVALID,
+                        "%.*s needs a connection borrowed for it; a session's transactions are begun "
+                        "and ended by its own calls",
+                        (int)t.len, t.p);
+    if (kind == RG__SQL_DDL)
         return rg__fail(err, RG_EINVALID, "%.*s needs a connection borrowed for it", (int)t.len,
                         t.p);
     return 0;

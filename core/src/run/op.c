@@ -132,11 +132,14 @@ int rg_op_run(rg_op *op, uint32_t timeout_ms) {
     op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
     int rc = rg__op_execute(op, timeout_ms);
     for (; rc == RG__PARK; rc = rg__op_execute(op, timeout_ms)) wait_inline(op);
+    rg__txs_deinit(&op->txs);
     atomic_store(&op->phase, RG_OP_DONE);
     return rc < 0 ? rc : RG_OK;
 }
 
+/* Its handle may stay for long; the transactions that it was part of must not. */
 void rg__op_finish(rg_op *op) {
+    rg__txs_deinit(&op->txs);
     if (!rg__notifier_complete(op)) discard(op);
     drop(op);
 }
