@@ -327,6 +327,35 @@ describe("propagation", function()
     end
   end)
 
+  it("joins as strictly by every mode that joins", function()
+    local wants = { { isolation = "SERIALIZABLE" }, { timeout_ms = 77 }, { read_only = false } }
+    for _, mode in ipairs { "REQUIRED", "SUPPORTS", "MANDATORY", "NESTED" } do
+      for _, want in ipairs(wants) do
+        local opts, ran = { propagation = mode }, 0
+        for name, v in pairs(want) do opts[name] = v end
+        local _, e = db:transaction({ isolation = "READ_COMMITTED", read_only = true, timeout_ms = 9000 }, function()
+          refused("MISUSE", db.transaction, db, opts, function() ran = ran + 1 end)
+        end)
+        assert.equal("UNEXPECTED_ROLLBACK", e.code)
+        assert.equal(0, ran)
+        opts.lenient = true
+        assert.equal(1, db:transaction({ isolation = "READ_COMMITTED", read_only = true, timeout_ms = 9000 }, function()
+          return db:transaction(opts, function() return 1 end)
+        end))
+      end
+    end
+    for _, mode in ipairs { "REQUIRES_NEW", "NOT_SUPPORTED" } do -- has nothing to do with the one around it
+      assert.equal(1, db:transaction({ read_only = true }, function()
+        return db:transaction({ propagation = mode, read_only = false, isolation = "SERIALIZABLE" }, function()
+          note("beside " .. mode)
+          must(db:flush())
+          return 1
+        end)
+      end))
+    end
+    assert.equal("beside REQUIRES_NEW beside NOT_SUPPORTED", titles())
+  end)
+
   it("joins as a reader what writes, not as a writer what only reads (23)", function()
     local _, e = db:transaction({ read_only = true }, function()
       refused("MISUSE", db.transaction, db, { read_only = false }, function() end)
@@ -568,6 +597,71 @@ describe("propagation", function()
       assert.is_false(ok)
       assert.equal("MISUSE", e.code)
       assert.equal("inner outer", titles())
+    end)
+
+    it("on two pools end in any order, each where it began", function()
+      local a, log = note("a", 1), must(db:new(Log, { text = "log" }))
+      must(db:flush())
+      for _, first in ipairs { "rollback", "commit" } do
+        local one = must(db:begin())
+        a.n = 2
+        must(db:flush())
+        local two = must(db:begin { pool = "logs" })
+        log.text, a.n = "changed", 3
+        must(db:flush())
+        assert.is_true(one[first](one))
+        assert.equal(first == "commit" and 3 or 1, a.n)
+        assert.equal("changed", log.text)
+        assert.is_true(two:rollback())
+        assert.equal("log", log.text)
+        assert.equal(first == "commit" and 3 or 1, a.n)
+        assert.is_nil((db:dirty(a)))
+        assert.is_nil((db:dirty(log)))
+        assert.equal(first == "commit" and 3 or 1, stored(a.id))
+      end
+      assert.equal("log", titles "log")
+    end)
+
+    it("do not end within what has suspended another since they began", function()
+      must(db:begin())
+      note "one"
+      local logs = must(db:begin { pool = "logs" })
+      local new = must(db:begin { propagation = "REQUIRES_NEW" })
+      note "three"
+      assert.error_matches(function() logs:commit() end, "suspended another since this one began has not ended")
+      assert.is_true(new:commit())
+      assert.is_true(logs:commit())
+      assert.is_true(db:current():commit())
+      assert.equal("one three", titles()) -- ids are allotted in that order
+    end)
+
+    it("does not outlive the function within which it was begun, on whatever pool", function()
+      local ok, e = pcall(db.transaction, db, function()
+        must(db:begin { pool = "logs" })
+        must(db:new(Log, { text = "lost" }))
+      end)
+      assert.is_false(ok)
+      assert.equal("MISUSE", e.code)
+      assert.equal("", titles "log")
+    end)
+
+    it("of a callback does not outlive it where a suspended one goes on", function()
+      local handle
+      must(db:transaction(function()
+        note "outer"
+        must(db:flush())
+        within("REQUIRES_NEW", function(inner)
+          note "inner"
+          inner:commit(function()
+            handle = must(db:begin())
+            must(db:new(Note, { title = "lost" }))
+            must(db:flush())
+          end)
+        end)
+        assert.has_error(function() handle:commit() end, "the transaction's scope has ended")
+        return true
+      end))
+      assert.equal("outer inner", titles())
     end)
 
     it("is rolled back and its connection closed when nobody holds it any more", function()

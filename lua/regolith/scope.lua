@@ -55,7 +55,8 @@ local ISOLATIONS = {
 ---@field _parent regolith.Transaction? the scope on the same pool around it
 ---@field _context table? what the session knew when it suspended another
 ---@field _suspended regolith.Transaction[]? that wait for its end
----@field _children integer scopes within it that have not ended
+---@field _children integer scopes within it, on its pool, that have not ended
+---@field _home ffi.cdata*? the rg_session that its snapshot is of
 ---@field _state "active"|"suspended"|"done"
 ---@field _manual boolean ended by hand
 local Scope = { __name = "regolith.Transaction" }
@@ -184,6 +185,7 @@ local function open_frame(scope, tx)
   local saved, fault = snapshot.save(scope._session)
   if not saved then return nil, fault end
   local frame = new_frame(scope, saved)
+  scope._home = scope._session._c
   tx.frames[#tx.frames + 1] = frame
   scope._tx, scope._frame = tx, frame
   return true
@@ -377,28 +379,41 @@ local function tell(scope, state, cause, failures)
   return failures
 end
 
+local LEFT_OPEN = "a scope that a callback of a transaction has begun has not ended"
+
+--- What callbacks have left open is not there when a suspended transaction goes on.
+local function end_left_open(scope, n)
+  local scopes = scope._session._scopes
+  if not scope._context then return end
+  for i = #scopes, n + 1, -1 do M.rollback(scopes[i], refusal(LEFT_OPEN)) end
+end
+
 --- After a rollback, of all of it or to a savepoint.
 local function after_rollback(scope, frame, cause)
   snapshot.restore(scope._session, frame.saved, scope._tx.pool)
   detach(scope)
+  local n = #scope._session._scopes
   callbacks.run_last_first(scope, frame.after_rollback)
   local failures = callbacks.run_last_first(scope, frame.compensates)
+  end_left_open(scope, n)
   resume(scope)
   tell(scope, "rolled_back", cause, failures)
 end
 
 local function after_commit(scope, frame)
-  snapshot.drop(scope._session)
+  snapshot.drop(scope._session, frame.saved)
   detach(scope)
+  local n = #scope._session._scopes
   callbacks.run_in_order(scope, frame.after_commit)
   local failures = callbacks.run_in_order(scope, frame.commits)
+  end_left_open(scope, n)
   resume(scope)
   return tell(scope, "committed", nil, failures)
 end
 
 --- Nobody knows: no callback is run, and what is known may be wrong.
-local function after_unknown(scope, cause)
-  snapshot.drop(scope._session)
+local function after_unknown(scope, frame, cause)
+  snapshot.drop(scope._session, frame.saved)
   scope._session:_forget_all()
   detach(scope)
   resume(scope)
@@ -443,8 +458,7 @@ local function commit_root(scope)
   local phase = C.rg_tx_phase_of(tx.c)
   if ok and phase == COMMITTED then return true, after_commit(scope, pop_frame(scope)) end
   if phase == UNKNOWN then
-    pop_frame(scope)
-    after_unknown(scope, fault)
+    after_unknown(scope, pop_frame(scope), fault)
   else
     rollback_root(scope, fault)
   end
@@ -458,7 +472,7 @@ local function merge_savepoint(scope)
   local tx = scope._tx
   local frame, around = pop_frame(scope), tx.frames[#tx.frames]
   C.rg_tx_merge(tx.c, err)
-  snapshot.drop(scope._session)
+  snapshot.drop(scope._session, frame.saved)
   for _, which in ipairs(LISTS) do
     for _, fn in ipairs(frame[which]) do M.register(around, which, fn) end
   end
@@ -498,13 +512,20 @@ function M.commit(scope)
   return (scope._action == SAVEPOINT and merge_savepoint or commit_root)(scope)
 end
 
+--- Has anything that was begun after it, on any pool, not ended?
+---@param scope regolith.Transaction
+---@return boolean
+function M.has_later(scope)
+  local scopes = scope._session._scopes
+  return scopes[#scopes] ~= scope
+end
+
 --- Ends what was left open within a scope, innermost first.
-function M.abandon_children(scope, cause)
+function M.abandon_later(scope, cause)
   local scopes = scope._session._scopes
   for i = #scopes, 1, -1 do
-    local inner = scopes[i]
-    if inner == scope then break end
-    if inner and inner._number == scope._number then M.rollback(inner, cause) end
+    if scopes[i] == scope then break end
+    M.rollback(scopes[i], cause)
   end
 end
 

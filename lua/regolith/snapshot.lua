@@ -17,6 +17,7 @@ local NOTHING = {}
 local M = {}
 
 ---@class regolith.Snapshot
+---@field number integer of the engine's half
 ---@field at table<integer, table> managed entities by place
 ---@field new (table|false)[]
 ---@field n_fresh integer
@@ -49,11 +50,12 @@ end
 ---@return regolith.Snapshot? saved
 ---@return regolith.Err? err
 function M.save(session)
-  if C.rg_session_save(session._c, err) < 0 then return nil, errors.from_c(err) end
+  local number = C.rg_session_save(session._c, err)
+  if number < 0 then return nil, errors.from_c(err) end
   local empty = session._top == 0 and session._n_fresh == 0
   local saved = {
     at = empty and NOTHING or {}, new = empty and NOTHING or {}, values = empty and NOTHING or {},
-    n_fresh = session._n_fresh,
+    number = number, n_fresh = session._n_fresh,
   }
   for place = 1, session._top do
     local e = session._at[place]
@@ -68,8 +70,8 @@ function M.save(session)
   return saved
 end
 
---- What is known now stands; the last snapshot is forgotten.
-function M.drop(session) C.rg_session_unsave(session._c) end
+--- What is known now stands; the snapshot is forgotten.
+function M.drop(session, saved) C.rg_session_unsave(session._c, saved.number) end
 
 -- ---- back -------------------------------------------------------------------------------------------
 
@@ -85,13 +87,13 @@ end
 
 --- Has entities on other pools than the transaction's keep the rows that they have now: it has not touched
 --- them.
-local function keep_others(session, pool)
+local function keep_others(session, saved, pool)
   local others = {}
   for place = 1, session._top do
     local e = session._at[place]
     if e and pool_of(session, e) ~= pool then
       others[e] = true
-      if C.rg_session_keep(session._c, place - 1, err) < 0 then error(errors.from_c(err), 0) end
+      if C.rg_session_keep(session._c, saved.number, place - 1, err) < 0 then error(errors.from_c(err), 0) end
     end
   end
   return others
@@ -161,13 +163,13 @@ local function restore_new(session, saved, pool)
   session._fresh, session._new, session._n_fresh = fresh, new, n
 end
 
---- Takes the session back to the last snapshot, and forgets it.
+--- Takes the session back to the snapshot, and forgets it.
 ---@param session regolith.Session
 ---@param saved regolith.Snapshot
 ---@param pool integer number of the transaction's pool
 function M.restore(session, saved, pool)
-  local others = keep_others(session, pool)
-  C.rg_session_restore(session._c)
+  local others = keep_others(session, saved, pool)
+  C.rg_session_restore(session._c, saved.number)
   for _, S in pairs(session._types) do S.places = {} end
   if saved.cleared then
     saved = { at = NOTHING, new = NOTHING, n_fresh = 0, doomed = NOTHING, values = NOTHING }

@@ -175,6 +175,9 @@ local function check_manual(scope, level)
   if scope._children > 0 then
     error("a scope that was begun within this one has not ended", level + 1)
   end
+  if scope._home and scope._home ~= scope._session._c then
+    error("a transaction that has suspended another since this one began has not ended", level + 1)
+  end
 end
 
 --- With a function: has it run after the commit of the transaction (at once when the scope has none).
@@ -282,12 +285,12 @@ local LEFT_OPEN = "a scope that was begun within the transaction has not ended w
 local function finish(scope, answer)
   if scope._state == "done" then return true end
   local failed, cause = failure_of(answer)
-  if scope._children > 0 then
+  if scopes.has_later(scope) then
     if not failed then
       failed, cause = true, errors.new("MISUSE", LEFT_OPEN)
       answer[1], answer[2], answer.n = false, cause, 2
     end
-    scopes.abandon_children(scope, cause)
+    scopes.abandon_later(scope, cause)
   end
   if failed then
     scopes.rollback(scope, cause)

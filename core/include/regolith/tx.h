@@ -90,14 +90,14 @@ RG_API int rg_tx_merge(rg_tx *tx, rg_err *err);
 RG_API rg_op *rg_op_tx_undo(rg_tx *tx, rg_err *err);
 
 /* ---- a session's rows, as they were ---- */
-/* Remembers the rows in all slots; saves nest. How many slots there are. */
-RG_API int64_t rg_session_save(rg_session *s, rg_err *err);
-/* Forgets the last save, and has what was saved before stand. */
-RG_API void rg_session_unsave(rg_session *s);
-/* Gives every slot its row of the last save back, and forgets the save. A slot pinned since has the row
+/* Remembers the rows in all slots. The save's number, from 1. */
+RG_API int rg_session_save(rg_session *s, rg_err *err);
+/* Forgets a save. */
+RG_API void rg_session_unsave(rg_session *s, int save);
+/* Gives every slot its row of the save back, and forgets the save. A slot pinned since has the row
  * that it had first, or none when that was one of the transaction's own. */
-RG_API void rg_session_restore(rg_session *s);
+RG_API void rg_session_restore(rg_session *s, int save);
 /* Before that: a slot shall keep the row that it has now. */
-RG_API int rg_session_keep(rg_session *s, uint32_t slot, rg_err *err);
+RG_API int rg_session_keep(rg_session *s, int save, uint32_t slot, rg_err *err);
 
 #endif

@@ -28,16 +28,26 @@ int rg__saves_push(rg__saves *s, rg_block *const *slots, uint32_t n) {
         s->items = p;
         s->cap = cap;
     }
-    rg__save save = {.rows = rg__calloc(n + 1, sizeof(rg_block *)), .n = n};
+    rg__save save = {.rows = rg__calloc(n + 1, sizeof(rg_block *)), .n = n, .number = s->last + 1};
     if (!save.rows) return RG_ENO_MEMORY;
     for (uint32_t i = 0; i < n; i++) save.rows[i] = slots[i] ? rg_block_ref(slots[i]) : NULL;
     s->items[s->n++] = save;
-    return RG_OK;
+    return ++s->last;
 }
 
-void rg__saves_pop(rg__saves *s) {
-    if (s->n == 0) return;
-    drop_rows(&s->items[--s->n]);
+/* The last ones first: most are. */
+static rg__save *find(const rg__saves *s, int number) {
+    for (uint32_t i = s->n; i > 0; i--)
+        if (s->items[i - 1].number == number) return &s->items[i - 1];
+    return NULL;
+}
+
+void rg__saves_drop(rg__saves *s, int number) {
+    rg__save *save = find(s, number);
+    if (!save) return;
+    drop_rows(save);
+    s->n--;
+    memmove(save, save + 1, (size_t)(&s->items[s->n] - save) * sizeof *save);
     if (s->n == 0) drop_first(s);
 }
 
@@ -47,16 +57,16 @@ static rg_block *first_of(const rg__saves *s, uint32_t slot) {
     return row ? rg_block_ref(row) : NULL;
 }
 
-void rg__saves_restore(rg__saves *s, rg_block **slots, uint32_t n) {
-    if (s->n == 0) return;
-    rg__save *save = &s->items[s->n - 1];
+void rg__saves_restore(rg__saves *s, int number, rg_block **slots, uint32_t n) {
+    rg__save *save = find(s, number);
+    if (!save) return;
     for (uint32_t i = 0; i < n; i++) {
         rg_block *row = i < save->n ? save->rows[i] : first_of(s, i);
         if (i < save->n) save->rows[i] = NULL;
         rg_block_unref(slots[i]);
         slots[i] = row;
     }
-    rg__saves_pop(s);
+    rg__saves_drop(s, number);
 }
 
 int rg__saves_first(rg__saves *s, uint32_t slot, rg_block *row) {
@@ -77,9 +87,9 @@ int rg__saves_first(rg__saves *s, uint32_t slot, rg_block *row) {
     return RG_OK;
 }
 
-int rg__saves_keep(rg__saves *s, uint32_t slot, rg_block *row) {
-    if (s->n == 0) return RG_OK;
-    rg__save *save = &s->items[s->n - 1];
+int rg__saves_keep(rg__saves *s, int number, uint32_t slot, rg_block *row) {
+    rg__save *save = find(s, number);
+    if (!save) return RG_OK;
     if (slot >= save->n) return rg__saves_first(s, slot, row);
     if (row) rg_block_ref(row);
     rg_block_unref(save->rows[slot]);

@@ -179,19 +179,21 @@ void rg__session_own(rg_session *s, int64_t slot) {
     if (slot >= 0) rg__saves_own(&s->saves, (uint32_t)slot);
 }
 
-int64_t rg_session_save(rg_session *s, rg_err *err) {
-    if (rg__saves_push(&s->saves, s->slots, s->n) < 0) return rg__fail_memory(err);
-    return s->n;
+int rg_session_save(rg_session *s, rg_err *err) {
+    int number = rg__saves_push(&s->saves, s->slots, s->n);
+    return number < 0 ? rg__fail_memory(err) : number;
 }
 
-void rg_session_unsave(rg_session *s) { rg__saves_pop(&s->saves); }
+void rg_session_unsave(rg_session *s, int save) { rg__saves_drop(&s->saves, save); }
 
-int rg_session_keep(rg_session *s, uint32_t slot, rg_err *err) {
+int rg_session_keep(rg_session *s, int save, uint32_t slot, rg_err *err) {
     if (slot >= s->n) return rg__fail(err, RG_EMISUSE, "no such slot");
-    return rg__saves_keep(&s->saves, slot, s->slots[slot]) < 0 ? rg__fail_memory(err) : RG_OK;
+    return rg__saves_keep(&s->saves, save, slot, s->slots[slot]) < 0 ? rg__fail_memory(err) : RG_OK;
 }
 
-void rg_session_restore(rg_session *s) { rg__saves_restore(&s->saves, s->slots, s->n); }
+void rg_session_restore(rg_session *s, int save) {
+    rg__saves_restore(&s->saves, save, s->slots, s->n);
+}
 
 rg_op *rg_session_events(rg_session *s) {
     if (s->trace.n == 0) return NULL;
