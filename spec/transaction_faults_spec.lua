@@ -171,6 +171,123 @@ describe("a transaction", function()
     end)
   end)
 
+  describe("whose COMMIT", function()
+    local through, session
+
+    local function say(word) faults.write_file(words, word .. "\n") end
+
+    before_each(function()
+      say "pass"
+      through = world:open({ Note }, {
+        mysql = string.format("mysql+unix://%s?user=root&db=%s&pool=1", socket, world.name), schema = false,
+      })
+      session = through:session()
+    end)
+    after_each(function()
+      say "pass"
+      session:close()
+      world:shut(through)
+    end)
+
+    it("is rejected by the server is rolled back, and its caches are as they were (26)", function()
+      local a = must(session:new(Note, { title = "a", n = 1 }))
+      must(session:flush())
+      must(db:get(Note, a.id))
+      -- a deadlock is certain; after an error while committing somebody has to look what became of it
+      for number, code in pairs { [1213] = "DEADLOCK", [1180] = "UNAVAILABLE" } do
+        local ran, tries = {}, 0
+        say("reject " .. number)
+        local ok, e = session:transaction(function(tx)
+          tries = tries + 1
+          a.n = 2
+          must(session:flush())
+          tx:commit(function() ran[#ran + 1] = "commit" end)
+          tx:compensate(function() ran[#ran + 1] = "compensate" end)
+          return true
+        end)
+        assert.is_nil(ok)
+        assert.equal(code, e.code)
+        assert.equal(1, tries)
+        assert.same({ "compensate" }, ran)
+        assert.equal("rolled_back", session:outcome().state)
+        assert.equal(1, a.n)
+        say "pass"
+        db:clear()
+        assert.equal(1, db:get(Note, a.id).n)
+      end
+      must(session:transaction(function() -- on the same connection, or one that has taken its place
+        a.n = 3
+        return true
+      end))
+      assert.equal(3, must(db:reload(must(db:get(Note, a.id)))).n)
+    end)
+
+    it("is rejected as a deadlock is tried again with all that comes before it", function()
+      local tries = 0
+      say "reject 1213"
+      must(session:transaction({ retry = 3 }, function()
+        tries = tries + 1
+        if tries == 3 then say "pass" end
+        must(session:new(Note, { title = "try " .. tries }))
+        return true
+      end))
+      assert.equal(3, tries)
+      assert.equal("try 3", titles())
+    end)
+
+    it("has no answer before the deadline is over in that time, and settled (24b)", function()
+      for _, resolve in ipairs { true, false } do
+        local ran, id = {}, nil
+        local started = faults.now()
+        local ok, e = session:transaction({ timeout_ms = 400, resolve = resolve }, function(tx)
+          id = must(session:new(Note, { title = "late" })).id
+          must(session:flush())
+          tx:commit(function() ran[#ran + 1] = "commit" end)
+          tx:compensate(function() ran[#ran + 1] = "compensate" end)
+          say "hold"
+          return "done"
+        end)
+        say "pass"
+        assert.is_true(faults.now() - started < 8)
+        if resolve then
+          assert.equal("done", ok)
+          assert.same({ "commit" }, ran)
+          assert.equal("committed", session:outcome().state)
+        else
+          assert.is_nil(ok)
+          assert.equal("COMMIT_UNKNOWN", e.code)
+          assert.same({}, ran)
+          assert.equal("unknown", session:outcome().state)
+        end
+        assert.equal("late", must(db:get(Note, id)).title)
+      end
+    end)
+  end)
+
+  it("is rolled back when a statement of it had the server end it, whoever swallows that (25)", function()
+    local a, ran = must(db:new(Note, { title = "a", n = 1 })), {}
+    must(db:flush())
+    local other = orm:session()
+    local ok, e = db:transaction({ isolation = "SNAPSHOT" }, function(tx)
+      tx:commit(function() ran[#ran + 1] = "commit" end)
+      tx:compensate(function() ran[#ran + 1] = "compensate" end)
+      must(db:new(Note, { title = "lost" }))
+      must(other:get(Note, a.id)).n = 5
+      must(other:flush())
+      a.n = 2
+      assert.is_nil((db:flush()))
+      assert.is_nil((db:execute "UPDATE note SET n = 7"))
+      return "fine"
+    end)
+    assert.is_nil(ok)
+    assert.equal("UNEXPECTED_ROLLBACK", e.code)
+    assert.equal("DEADLOCK", e.cause.code)
+    assert.same({ "compensate" }, ran)
+    assert.equal("a", titles())
+    other:close()
+    db:discard()
+  end)
+
   it("is undone when its process is killed", function()
     local process = faults.spawn("open_transaction", {
       REGOLITH_MYSQL_URL = world.mysql_url(world.name), REGOLITH_REDIS_URL = world.redis_url(),

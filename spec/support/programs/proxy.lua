@@ -3,7 +3,8 @@
 -- in the file of its third argument, "before" closes both ends without handing it on, "after" hands it on,
 -- waits until the answer is there, and closes both ends without handing that back; "hold" hands it on,
 -- waits until the answer is there, says "held", and hands that back when the word is another one.
--- "hold execute" does so with executions of prepared statements. Anything else: it hands everything on.
+-- "hold execute" does so with executions of prepared statements; "reject NUMBER" answers with that error
+-- without handing it on. Anything else: it hands everything on.
 --   proxy.lua LISTEN TARGET FILE
 
 local ffi = require "ffi"
@@ -94,6 +95,13 @@ local function hold(pair)
   io.stdout:flush()
 end
 
+--- An error, as a server words it.
+local function reject(fd, number)
+  local text = string.char(255, number % 256, math.floor(number / 256)) .. "#HY000refused by the proxy"
+  local packet = string.char(#text, 0, 0, 1) .. text
+  C.write(fd, ffi.cast("const char *", packet), #packet)
+end
+
 local function serve(fd)
   local pair = pairs_of[fd]
   if not pair then return end
@@ -102,6 +110,8 @@ local function serve(fd)
   local how = pair.client and word()
   if how and concerns(how, n) then
     if how == "before" then return drop(fd) end
+    local number = tonumber(how:match "^reject (%d+)$")
+    if number then return reject(fd, number) end
     if how == "after" then
       hand_on(fd, n)
       C.read(pair.other, buffer, 65536)
