@@ -264,6 +264,27 @@ describe("a transaction", function()
     end)
   end)
 
+  it("drops what old ones have left for those who would ask, and waits for nobody", function()
+    must(db:transaction({ resolve = true }, function()
+      must(db:new(Note, { title = "a" }))
+      return true
+    end))
+    local busy = orm:session()
+    must(busy:begin { resolve = true })
+    must(busy:new(Note, { title = "not committed" }))
+    must(busy:flush())
+    -- a row of one that is under way, and is the first that is not old
+    must(busy:execute "INSERT INTO _regolith_tx (txid, at) VALUES (X'01', NOW() - INTERVAL 23 HOUR)")
+    must(db:execute "INSERT INTO _regolith_tx (txid, at) VALUES (X'02', NOW() - INTERVAL 25 HOUR)")
+    for _ = 1, 256 do -- one of them does
+      must(db:transaction({ resolve = true }, function() return db:execute "UPDATE note SET n = 1 WHERE id = 0" end))
+    end
+    assert.equal(0, #must(db:query "SELECT 1 FROM _regolith_tx WHERE at < NOW() - INTERVAL 1 DAY"))
+    assert.is_true(#must(db:query "SELECT 1 FROM _regolith_tx") >= 256)
+    must(busy:current():rollback())
+    busy:close()
+  end)
+
   it("is rolled back when a statement of it had the server end it, whoever swallows that (25)", function()
     local a, ran = must(db:new(Note, { title = "a", n = 1 })), {}
     must(db:flush())

@@ -165,6 +165,7 @@ int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__tx_mark_fn m
         rc = finish_rolled_back(tx, ctx, &t, rc, err);
     } else {
         publish(tx, ctx, &t);
+        if (resolve) rg__tx_tidy(tx, ctx);
         end(tx, RG__TX_COMMITTED);
     }
     telling_deinit(&t);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What became of a COMMIT that nobody answered: a row that the transaction wrote about itself tells. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -8,7 +9,8 @@
 enum {
     RESOLVE_MS = 5000,   /* to find out, beyond the operation's own time */
     PAUSE_MS = 50,
-    TIDY_ONE_IN = 256    /* commits with evidence; one of them drops what is old */
+    TIDY_ONE_IN = 256,   /* commits with evidence, of this process; one of them drops what is old */
+    TIDY_MS = 1000       /* at most, of the one that does */
 };
 
 static const char make_table[] = "CREATE TABLE IF NOT EXISTS `_regolith_tx` ("
@@ -51,11 +53,34 @@ int rg__tx_leave_evidence(rg__tx *tx, const rg__ctx *ctx, rg_err *err) {
         if (rc >= 0) rc = run(tx->conn, ctx, sql, NULL, &why);
     }
     if (rc < 0 && err) *err = why;
-    if (rc >= 0 && tx->id.bytes[0] % TIDY_ONE_IN == 0)
-        run_beside(tx, ctx,
-                   "DELETE FROM `_regolith_tx` WHERE `at`<NOW()-INTERVAL 1 DAY ORDER BY `at` LIMIT 1000",
-                   NULL, NULL);
     return rc;
+}
+
+/* ---- dropping what is old ---- */
+
+/* By key: a DELETE by age would lock the first row that is not old enough, and wait for a transaction
+ * that has just written it. */
+static void drop(rg__mysql *c, const rg__ctx *ctx, const rg__result *old) {
+    rg__buf sql = {0};
+    rg__buf_str(&sql, "DELETE FROM `_regolith_tx` WHERE `txid` IN (");
+    for (size_t i = 0; i < old->n_rows; i++)
+        rg__buf_fmt(&sql, "%sX'%.*s'", i ? "," : "", (int)old->cells[i].len, old->cells[i].p);
+    rg__buf_str(&sql, ")");
+    if (!sql.failed) rg__mysql_exec(c, ctx, sql.p, sql.len, NULL, NULL);
+    rg__buf_deinit(&sql);
+}
+
+void rg__tx_tidy(rg__tx *tx, const rg__ctx *ctx) {
+    static atomic_uint commits;
+    if (atomic_fetch_add(&commits, 1) % TIDY_ONE_IN) return;
+    rg__ctx own = *ctx;
+    if (rg__left_ms(own.deadline_ms) > TIDY_MS) own.deadline_ms = rg__now_ms() + TIDY_MS;
+    rg__result *old = NULL;
+    int rc = run(tx->conn, &own,
+                 "SELECT HEX(`txid`) FROM `_regolith_tx` WHERE `at`<NOW()-INTERVAL 1 DAY LIMIT 1000", &old,
+                 NULL);
+    if (rc >= 0 && old && old->n_rows > 0) drop(tx->conn, &own, old);
+    rg__result_free(old);
 }
 
 /* ---- finding it ---- */

@@ -48,6 +48,8 @@ int rg__tx_send_savepoints(rg__tx *tx, const rg__ctx *ctx, rg_err *err);
 
 /* Evidence of a commit (tx/outcome.c): a row of the transaction's own. */
 int rg__tx_leave_evidence(rg__tx *tx, const rg__ctx *ctx, rg_err *err);
+/* After the commit, on its connection: now and then drops such rows that are old. */
+void rg__tx_tidy(rg__tx *tx, const rg__ctx *ctx);
 /* What became of a COMMIT without an answer: COMMITTED, ROLLED_BACK or UNKNOWN. */
 rg__tx_phase rg__tx_resolve(rg__tx *tx, const rg__ctx *ctx);
 
