@@ -222,6 +222,43 @@ describe("a transaction", function()
       assert.equal(3, must(db:reload(must(db:get(Note, a.id)))).n)
     end)
 
+    it("or anything before it loses its connection is made as a whole or not at all", function()
+      local lost = 0
+      for _, when in ipairs { "before", "after" } do
+        local n, whole = 0, 0
+        repeat
+          n = n + 1
+          local ran, name = {}, when .. n
+          say(string.format("cut %d %s", n, when))
+          local ok, done = pcall(session.transaction, session, { resolve = true }, function(tx)
+            tx:commit(function() ran[#ran + 1] = "commit" end)
+            tx:compensate(function() ran[#ran + 1] = "compensate" end)
+            raise(session:new(Note, { title = name }))
+            raise(session:flush())
+            session:transaction({ propagation = "NESTED" }, function()
+              raise(session:new(Note, { title = name }))
+              raise(session:flush())
+            end)
+            raise(session:new(Note, { title = name }))
+            return "done"
+          end)
+          say "pass"
+          local state, rows = session:outcome().state, must(db:search(Note, "title = ?", name):count())
+          if ok and done == "done" then
+            assert.same({ "committed", 3, { "commit" } }, { state, rows, ran }, name)
+            whole = whole + 1
+          else
+            assert.same({ "rolled_back", 0, { "compensate" } }, { state, rows, ran }, name)
+            whole, lost = 0, lost + 1
+            session:discard()
+          end
+          support.no_transactions(world)
+        until whole == 3 -- what is cut now comes after the end
+        assert.is_true(n > 8 and n < 60, "cut " .. n .. " times")
+      end
+      assert.is_true(lost > 10, lost .. " lost")
+    end)
+
     it("is rejected as a deadlock is tried again with all that comes before it", function()
       local tries = 0
       say "reject 1213"

@@ -4,7 +4,8 @@
 -- waits until the answer is there, and closes both ends without handing that back; "hold" hands it on,
 -- waits until the answer is there, says "held", and hands that back when the word is another one.
 -- "hold execute" does so with executions of prepared statements; "reject NUMBER" answers with that error
--- without handing it on. Anything else: it hands everything on.
+-- without handing it on. "cut N before" and "cut N after" close both ends at the Nth thing that clients send
+-- from then on, before it is handed on or after its answer has come. Anything else: it hands everything on.
 --   proxy.lua LISTEN TARGET FILE
 
 local ffi = require "ffi"
@@ -79,11 +80,27 @@ local function hand_on(fd, n)
 end
 
 local EXECUTE = 0x17
+local cutting, sent = nil, 0
+
+--- Is it time to cut? "before" or "after".
+local function cut(how)
+  if how ~= cutting then cutting, sent = how, 0 end
+  local n, when = how:match "^cut (%d+) (%a+)$"
+  sent = sent + 1
+  return sent == tonumber(n) and when
+end
 
 --- Is a packet one that a word is about?
 local function concerns(how, n)
   if how == "hold execute" then return n > 4 and buffer[4] == EXECUTE end
   return ffi.string(buffer, n):find("COMMIT", 1, true) ~= nil
+end
+
+--- What is to be done instead of handing on what a client sent.
+local function verdict(n)
+  local how = word() or ""
+  if how:match "^cut" then return cut(how) end
+  return concerns(how, n) and how
 end
 
 --- Leaves the answer of the other end where it is.
@@ -107,8 +124,8 @@ local function serve(fd)
   if not pair then return end
   local n = tonumber(C.read(fd, buffer, 65536))
   if n <= 0 then return drop(fd) end
-  local how = pair.client and word()
-  if how and concerns(how, n) then
+  local how = pair.client and verdict(n)
+  if how then
     if how == "before" then return drop(fd) end
     local number = tonumber(how:match "^reject (%d+)$")
     if number then return reject(fd, number) end
