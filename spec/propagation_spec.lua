@@ -187,6 +187,37 @@ describe("propagation", function()
     world:shut(small)
   end)
 
+  it("what the next flush expects stays with it: put aside, and taken back by a rollback", function()
+    local a = note("a", 1)
+    must(db:flush())
+    local other = orm:session()
+    local ok, e = db:transaction({ isolation = "READ_COMMITTED" }, function()
+      db:expect(a, { n = 1 })
+      within("REQUIRES_NEW", function() note "beside" end)
+      must(other:get(Note, a.id)).n = 5
+      must(other:flush())
+      note "outer"
+      return db:flush()
+    end)
+    assert.is_nil(ok)
+    assert.equal("CONFLICT", e.code)
+    must(db:reload(a))
+    db:expect(a, { n = 5 })
+    failing(function()
+      a.n = 6
+      must(db:flush())
+    end)
+    must(other:reload(must(other:get(Note, a.id)))).n = 7
+    must(other:flush())
+    a.n = 8
+    ok, e = db:flush()
+    assert.is_nil(ok)
+    assert.equal("CONFLICT", e.code)
+    assert.equal(7, stored(a.id))
+    db:discard()
+    other:close()
+  end)
+
   it("NOT_SUPPORTED runs beside the one around it (16)", function()
     failing(function(tx)
       note "outer"

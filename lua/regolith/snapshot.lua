@@ -22,6 +22,7 @@ local M = {}
 ---@field new (table|false)[]
 ---@field n_fresh integer
 ---@field doomed table<table, integer>
+---@field expected table? of the next flush
 ---@field values table<table, table> of all of them, by node
 ---@field cleared boolean? the session was cleared since
 
@@ -66,6 +67,7 @@ function M.save(session)
     saved.new[k] = e
     if e then saved.values[e] = copy_values(e) end
   end
+  saved.expected = session._expected and copy_list(session._expected)
   saved.doomed = session._n_doomed > 0 and copy_list(session._doomed) or NOTHING
   return saved
 end
@@ -177,11 +179,13 @@ function M.restore(session, saved, pool)
   restore_managed(session, saved, pool, others)
   restore_new(session, saved, pool)
   restore_doomed(session, saved, pool)
+  session._expected = saved.expected
 end
 
 -- ---- suspension -------------------------------------------------------------------------------------
 
-local FIELDS = { "_c", "_types", "_at", "_top", "_fresh", "_new", "_n_fresh", "_doomed", "_n_doomed" }
+local FIELDS = { "_c", "_types", "_at", "_top", "_fresh", "_new", "_n_fresh", "_doomed", "_n_doomed", "_expected",
+  "_waiting" }
 
 --- Has the session know nothing: what it knew is handed out.
 ---@return table? context
@@ -195,6 +199,7 @@ function M.suspend(session)
   session._at, session._top = {}, 0
   session._fresh, session._new, session._n_fresh = {}, {}, 0
   session._doomed, session._n_doomed = {}, 0
+  session._expected, session._waiting = nil, nil
   return context
 end
 
