@@ -3,6 +3,7 @@
 --   transfers.lua SEED TIMES ACCOUNTS
 -- Says "done MADE TRIES CALLBACKS COMPENSATIONS".
 
+local faults = require "support.faults"
 local regolith = require "regolith"
 
 local field = regolith.field
@@ -37,6 +38,11 @@ local function transfer(from, to, amount)
   end)
 end
 
+assert(orm:connect())
+print "ready"
+io.stdout:flush()
+local redis = faults.redis(os.getenv("REGOLITH_REDIS_URL"):match "unix://([^?]+)")
+faults.await("the start", function() return redis:call("GET", "{" .. os.getenv "REGOLITH_PREFIX" .. "}:go") end)
 for i = 1, times do
   local from, to = math.random(accounts), math.random(accounts - 1)
   if to >= from then to = to + 1 end
