@@ -14,15 +14,18 @@ local NEEDED = {
   suspect = "1 1 queue loss", pending = "2 2 queue loss", ["consumer-check"] = "2 2 queue loss",
 }
 
+local function compile(name)
+  local program = os.tmpname()
+  local source = root .. "/scripts/model/" .. name .. ".c"
+  local text = support.shell("cc -O2 -Wall -Wextra -Werror -o " .. program .. " " .. source .. " && echo made")
+  must(text == "made\n", text)
+  return program
+end
+
 describe("the model of the cache protocol", function()
   local program
 
-  setup(function()
-    program = os.tmpname()
-    local source = root .. "/scripts/model/cache.c"
-    local text = support.shell("cc -O2 -Wall -Wextra -Werror -o " .. program .. " " .. source .. " && echo made")
-    must(text == "made\n", text)
-  end)
+  setup(function() program = compile "cache" end)
   teardown(function() os.remove(program) end)
 
   local function run(words)
@@ -52,5 +55,28 @@ describe("the model of the cache protocol", function()
       if #words < 12 then assert.is_true(select(2, run(words)), rule) end
     end
     assert.equal(12, n)
+  end)
+end)
+
+describe("the model of values that transactions set", function()
+  local NEEDED_BY_VALUES = {
+    mark = "1 1", lease = "1 1", alone = "1 1", late = "1 1", spoil = "1 1", outlast = "1 1",
+  }
+  local program
+
+  setup(function() program = compile "value" end)
+  teardown(function() os.remove(program) end)
+
+  it("serves no stale value, and needs each of its rules", function()
+    local text = support.shell(program .. " 2 2")
+    local states = must(text:match "^(%d+) states, the invariant holds in each", text)
+    assert.is_true(tonumber(states) > 100000, text)
+    local n = 0
+    for rule in support.shell(program .. " 2>&1"):gmatch "\n  (%S+)" do
+      n = n + 1
+      text = support.shell(program .. " --without " .. rule .. " " .. must(NEEDED_BY_VALUES[rule], rule))
+      assert.matches("serves what the database does not hold:\n  start", text, nil, nil, rule)
+    end
+    assert.equal(6, n)
   end)
 end)

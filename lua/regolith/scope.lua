@@ -9,6 +9,7 @@
 local callbacks = require "regolith.scope_callbacks"
 local errors = require "regolith.err"
 local native = require "regolith.native"
+local overlay = require "regolith.cache.overlay"
 local snapshot = require "regolith.snapshot"
 
 local C, ffi, err = native.C, native.ffi, native.err
@@ -451,10 +452,12 @@ end
 
 local function commit_root(scope)
   local tx, frame = scope._tx, scope._frame
-  if C.rg_tx_phase_of(tx.c) == IDLE then return true, after_commit(scope, pop_frame(scope)) end
+  if C.rg_tx_phase_of(tx.c) == IDLE and not tx.cache_log then return true, after_commit(scope, pop_frame(scope)) end
   local resolve = scope._resolve
   if resolve == nil then resolve = #frame.commits + #frame.compensates > 0 end
-  local ok, fault = run(scope, C.rg_op_tx_commit(tx.c, resolve and 1 or 0, err))
+  local op, fault = overlay.carry(tx, C.rg_op_tx_commit(tx.c, resolve and 1 or 0, err))
+  local ok
+  if op or not fault then ok, fault = run(scope, op) end
   local phase = C.rg_tx_phase_of(tx.c)
   if ok and phase == COMMITTED then return true, after_commit(scope, pop_frame(scope)) end
   if phase == UNKNOWN then

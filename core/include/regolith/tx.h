@@ -81,6 +81,14 @@ RG_API rg_op *rg_op_tx_begin(rg_tx *tx, rg_err *err);
 /* MARK, COMMIT, PUBLISH. resolve: leaves a row that tells, should the answer to COMMIT be lost, whether
  * it was done. Afterwards the transaction has ended, one way or another. */
 RG_API rg_op *rg_op_tx_commit(rg_tx *tx, int resolve, rg_err *err);
+/* What the transaction has set and deleted in caches of values (regolith/cache.h), each key and each tag
+ * once, before its commit runs: as with rows, nobody is served what it replaces once it is committed,
+ * whoever dies. While Redis cannot be told nothing is committed. A tag is of the last value that was set. */
+RG_API int rg_op_tx_set(rg_op *commit, uint32_t cache, const char *key, size_t key_len, const char *value,
+                        size_t len, double ttl_ms, rg_err *err);
+RG_API int rg_op_tx_tag(rg_op *commit, const char *tag, size_t len, rg_err *err);
+RG_API int rg_op_tx_delete(rg_op *commit, uint32_t cache, const char *key, size_t len, rg_err *err);
+RG_API int rg_op_tx_delete_tag(rg_op *commit, uint32_t cache, const char *tag, size_t len, rg_err *err);
 RG_API rg_op *rg_op_tx_rollback(rg_tx *tx, rg_err *err);
 
 /* Savepoints. Setting and leaving one sends nothing; the depth, or negative. */

@@ -8,8 +8,9 @@
  *
  * Entry: one Redis string, little-endian, as entries of rows are (cache/cache.h).
  *
- *   byte 0     state: V value, N known absence, L leased
+ *   byte 0     state: V value, N known absence, L leased, M marked
  *   bytes 1-8  epoch; of another epoch all count as none
+ *   M          marked by transactions, as rows are (cache.h); what is saved begins with its end, ms (u64)
  *   L          9 token (16), 25 deadline (u64, ms of Redis' clock), 33 counter (u64)
  *   V, N       9 end of its life (u64, ms of Redis' clock), 17 ms that loading took (u32), 21 lease of
  *              who loads it anew: token, deadline, counter as in L, or zeros; 53 number of what it
@@ -120,6 +121,40 @@ int rg__value_set(const rg__values *v, const rg__ctx *ctx, rg__value_item *items
 int rg__value_delete(const rg__values *v, const rg__ctx *ctx, rg__value_item *items, size_t n,
                      rg_err *err);
 int rg__value_delete_tags(const rg__values *v, const rg__ctx *ctx, rg__slice tags, rg_err *err);
+
+/* ---- transactions (cache/value_tx.c) ----
+ * What a transaction sets and deletes is marked before its COMMIT, as rows are: the entry is M (cache.h),
+ * saving what it held with the time until which it would have stayed, and nobody is served or fills it;
+ * after the COMMIT it becomes what the transaction says, or nothing when it was not alone; after a
+ * ROLLBACK what it was. Marks of who died expire to nothing, and not to X: a loader is no locking read. So
+ * they stand for longer than a COMMIT takes whose client is gone. */
+typedef enum rg__value_do { RG__VALUE_SET, RG__VALUE_DELETE, RG__VALUE_DELETE_TAG } rg__value_do;
+
+typedef struct rg__value_change {
+    const rg__values *v;
+    rg__value_do what;
+    rg__value_item item;    /* its text is the entry's key, or the generation's */
+    rg__buf key, value, tags; /* tags: ids */
+    uint64_t ttl_ms;
+    bool marked;
+} rg__value_change;
+
+/* Each key once. Zeroed: empty. */
+typedef struct rg__value_changes {
+    rg__value_change *items;
+    size_t n, cap;
+} rg__value_changes;
+/* A copy of everything is taken; NULL when out of memory. */
+rg__value_change *rg__value_change_add(rg__value_changes *c, const rg__values *v, rg__value_do what,
+                                       rg__slice key_or_tag);
+void rg__value_changes_deinit(rg__value_changes *c);
+/* EUNAVAILABLE and the like: what was marked is so no longer, and nothing may be committed. */
+int rg__value_changes_mark(rg__value_changes *c, const rg__ctx *ctx, rg__txid tx, rg_err *err);
+/* Never fail: what cannot be told expires with its marks. */
+void rg__value_changes_publish(rg__value_changes *c, const rg__ctx *ctx, rg__txid tx);
+void rg__value_changes_unmark(rg__value_changes *c, const rg__ctx *ctx, rg__txid tx);
+/* How long marks of values stand. */
+uint64_t rg__value_mark_ms(const rg__shared *s);
 
 /* ---- for the coherence channel ---- */
 /* Drops a value or generation that a Redis key names; false when it names neither. */

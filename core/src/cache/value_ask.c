@@ -116,6 +116,7 @@ static int call(asking *k, const rg__ctx *ctx, redisReply **reply) {
     rg__args_u64(&a, v->sliding ? v->ttl_ms : 0);
     rg__args_name(&a, &v->shared->deps);
     rg__args_add(&a, k->t->ids.p ? k->t->ids.p : "", k->t->ids.len);
+    rg__args_u64(&a, rg__value_mark_ms(v->shared));
     int rc = rg__shared_run(v->shared, ctx, &take, (int)k->n + 3, &a, reply, NULL);
     rg__args_deinit(&a);
     if (rc == RG_OK && ((*reply)->type != REDIS_REPLY_ARRAY ||

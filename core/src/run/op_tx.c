@@ -1,21 +1,41 @@
 /* SPDX-License-Identifier: MIT */
 /* Operations on transactions: begin, commit, roll back, undo to a savepoint. */
+#include <regolith/cache.h>
+
+#include "base/alloc.h"
 #include "run/op.h"
 #include "run/session.h"
 #include "unit/marker.h"
 
-static void drop_tx(rg_op *op) { rg__tx_unref(op->own); }
+typedef struct work {
+    rg_tx *tx;                /* a reference */
+    rg__value_changes values; /* commit: what goes with it */
+} work;
+
+static void drop_work(rg_op *op) {
+    work *w = op->own;
+    rg__value_changes_deinit(&w->values);
+    rg__tx_unref(w->tx);
+    rg__free(w);
+}
 
 static rg_op *on_tx(rg_tx *tx, rg__op_fn run, rg_err *err) {
     rg_op *op = rg__op_new(tx->engine, run, err);
     if (!op) return NULL;
-    op->own = rg__tx_ref(tx);
+    work *w = rg__calloc(1, sizeof *w);
+    if (!w) {
+        rg_op_free(op);
+        rg__fail_memory(err);
+        return NULL;
+    }
+    w->tx = rg__tx_ref(tx);
+    op->own = w;
     op->holds = rg__tx_holds(tx->tx);
-    op->cleanup = drop_tx;
+    op->cleanup = drop_work;
     return op;
 }
 
-static rg__tx *tx_of(const rg_op *op) { return ((rg_tx *)op->own)->tx; }
+static rg__tx *tx_of(const rg_op *op) { return ((work *)op->own)->tx->tx; }
 
 static rg__ctx within_deadline(const rg_op *op, const rg__ctx *ctx) {
     rg__ctx own = *ctx;
@@ -31,8 +51,9 @@ static int run_begin(rg_op *op, const rg__ctx *ctx, rg_err *err) {
 
 static int run_commit(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     rg__ctx own = within_deadline(op, ctx);
-    rg__marker marker = {&op->engine->store, ((rg_tx *)op->own)->pool};
-    return rg__tx_commit(tx_of(op), &own, op->mode != 0, rg__mark_for_tx, &marker, err);
+    work *w = op->own;
+    rg__marker marker = {&op->engine->store, w->tx->pool};
+    return rg__tx_commit(tx_of(op), &own, op->mode != 0, &w->values, rg__mark_for_tx, &marker, err);
 }
 
 static int run_rollback(rg_op *op, const rg__ctx *ctx, rg_err *err) {
@@ -53,6 +74,64 @@ rg_op *rg_op_tx_commit(rg_tx *tx, int resolve, rg_err *err) {
     rg_op *op = on_tx(tx, run_commit, err);
     if (op) op->mode = resolve;
     return op;
+}
+
+/* ---- caches of values ---- */
+
+static const rg__values *cache_of(const rg_op *op, uint32_t cache, rg_err *err) {
+    const rg__store *store = &op->engine->store;
+    if (cache < store->n_caches) return store->caches[cache];
+    rg__fail(err, RG_EINVALID, "there is no cache number %u", cache);
+    return NULL;
+}
+
+static int add_change(rg_op *op, uint32_t cache, rg__value_do what, rg__slice key, rg__value_change **out,
+                      rg_err *err) {
+    const rg__values *v = cache_of(op, cache, err);
+    if (!v) return RG_EINVALID;
+    if (what != RG__VALUE_DELETE_TAG && (key.len == 0 || key.len > RG_CACHE_KEY_MAX))
+        return rg__fail_field(err, "key", "cache %s: a key has 1 to %d bytes", v->name, RG_CACHE_KEY_MAX);
+    if (what == RG__VALUE_DELETE_TAG && !v->in_redis)
+        return rg__fail(err, RG_EMISUSE, "cache %s: tags need Redis", v->name);
+    work *w = op->own;
+    *out = rg__value_change_add(&w->values, v, what, key);
+    return *out ? RG_OK : rg__fail_memory(err);
+}
+
+int rg_op_tx_set(rg_op *commit, uint32_t cache, const char *key, size_t key_len, const char *value,
+                 size_t len, double ttl_ms, rg_err *err) {
+    rg__value_change *ch;
+    const rg__values *v = cache_of(commit, cache, err);
+    if (v && len > v->max_bytes)
+        return rg__fail_field(err, "value", "cache %s: a value of %zu bytes exceeds max_bytes, %u",
+                              v->name, len, v->max_bytes);
+    int rc = add_change(commit, cache, RG__VALUE_SET, (rg__slice){key, key_len}, &ch, err);
+    if (rc < 0) return rc;
+    rg__buf_add(&ch->value, value, len);
+    if (ttl_ms >= 1) ch->ttl_ms = (uint64_t)(ttl_ms < 1e14 ? ttl_ms : 1e14);
+    return ch->value.failed ? rg__fail_memory(err) : RG_OK;
+}
+
+int rg_op_tx_tag(rg_op *commit, const char *tag, size_t len, rg_err *err) {
+    const work *w = commit->own;
+    uint8_t id[RG__DEP_ID];
+    if (w->values.n == 0) return rg__fail(err, RG_EMISUSE, "there is no value to tag");
+    rg__value_change *ch = &w->values.items[w->values.n - 1];
+    if (ch->tags.len / RG__DEP_ID >= RG_CACHE_TAGS_MAX)
+        return rg__fail_field(err, "tags", "cache %s: more than %d tags", ch->v->name, RG_CACHE_TAGS_MAX);
+    rg__dep_id(ch->v->name, (rg__slice){tag, len}, id);
+    rg__buf_add(&ch->tags, id, sizeof id);
+    return ch->tags.failed ? rg__fail_memory(err) : RG_OK;
+}
+
+int rg_op_tx_delete(rg_op *commit, uint32_t cache, const char *key, size_t len, rg_err *err) {
+    rg__value_change *ch;
+    return add_change(commit, cache, RG__VALUE_DELETE, (rg__slice){key, len}, &ch, err);
+}
+
+int rg_op_tx_delete_tag(rg_op *commit, uint32_t cache, const char *tag, size_t len, rg_err *err) {
+    rg__value_change *ch;
+    return add_change(commit, cache, RG__VALUE_DELETE_TAG, (rg__slice){tag, len}, &ch, err);
 }
 
 int rg_op_within(rg_op *op, rg_session *s, rg_err *err) {

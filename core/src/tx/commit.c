@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "base/kill.h"
 #include "tx/scope.h"
 
 /* What one Redis pool is told of. */
@@ -15,6 +16,7 @@ typedef struct told {
 typedef struct telling {
     told *items; /* one a Redis pool */
     size_t n;
+    rg__value_changes *values; /* or NULL */
     rg__tx_mark_fn mark;
     void *arg;
 } telling;
@@ -73,7 +75,7 @@ static int mark_all(const rg__tx *tx, const rg__ctx *ctx, telling *t, rg_err *er
         to->marked = true;
         rc = t->mark(t->arg, ctx, to->shared, tx->id, &to->changes, tx->conn, &to->marked, err);
     }
-    return rc;
+    return rc < 0 ? rc : rg__value_changes_mark(t->values, ctx, tx->id, err);
 }
 
 static void unmark(const rg__tx *tx, const rg__ctx *ctx, telling *t) {
@@ -81,6 +83,7 @@ static void unmark(const rg__tx *tx, const rg__ctx *ctx, telling *t) {
         if (t->items[i].marked)
             rg__shared_unmark(t->items[i].shared, ctx, tx->id, t->items[i].changes.items,
                               t->items[i].changes.n);
+    rg__value_changes_unmark(t->values, ctx, tx->id);
 }
 
 static void publish(const rg__tx *tx, const rg__ctx *ctx, telling *t) {
@@ -88,6 +91,7 @@ static void publish(const rg__tx *tx, const rg__ctx *ctx, telling *t) {
         if (t->items[i].marked)
             rg__shared_publish(t->items[i].shared, ctx, tx->id, t->items[i].changes.items,
                                t->items[i].changes.n);
+    rg__value_changes_publish(t->values, ctx, tx->id);
 }
 
 static void telling_deinit(telling *t) {
@@ -143,10 +147,17 @@ static int finish_rolled_back(rg__tx *tx, const rg__ctx *ctx, telling *t, int rc
     return rc;
 }
 
-int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__tx_mark_fn mark, void *arg,
-                  rg_err *err) {
-    telling t = {.mark = mark, .arg = arg};
+int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__value_changes *values,
+                  rg__tx_mark_fn mark, void *arg, rg_err *err) {
+    telling t = {.values = values, .mark = mark, .arg = arg};
     if (tx->phase == RG__TX_IDLE) {
+        int told = rg__value_changes_mark(values, ctx, tx->id, err);
+        if (told < 0) {
+            tx->cause = *err;
+            end(tx, RG__TX_ROLLED_BACK);
+            return told;
+        }
+        rg__value_changes_publish(values, ctx, tx->id);
         end(tx, RG__TX_COMMITTED);
         return RG_OK;
     }
@@ -154,6 +165,7 @@ int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__tx_mark_fn m
     resolve = resolve && (tx->n_writes > 0 || tx->raw || tx->beside);
     int rc = prepare(tx, ctx, resolve, &t, err);
     if (rc >= 0) {
+        rg__kill_point(RG__KILL_TX_MARKED);
         rc = rg__mysql_commit(tx->conn, ctx, err);
         if (rc == RG_ECOMMIT_UNKNOWN) {
             rc = finish_unknown(tx, ctx, resolve, &t, err);
@@ -164,6 +176,7 @@ int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__tx_mark_fn m
     if (rc < 0) {
         rc = finish_rolled_back(tx, ctx, &t, rc, err);
     } else {
+        rg__kill_point(RG__KILL_TX_COMMITTED);
         publish(tx, ctx, &t);
         if (resolve) rg__tx_tidy(tx, ctx);
         end(tx, RG__TX_COMMITTED);

@@ -9,7 +9,7 @@
 #define RG_TX_TX_H
 
 #include <regolith/tx.h>
-#include "cache/cache.h"
+#include "cache/value.h"
 #include "mysql/mysql.h"
 
 typedef struct rg__tx rg__tx;
@@ -97,11 +97,12 @@ bool rg__tx_suspended_wrote(const rg__ctx *ctx, const rg_type *t, uint64_t id);
  * do when Redis is away is for who knows the policies. *marked false: nothing to unmark or publish. */
 typedef int (*rg__tx_mark_fn)(void *arg, const rg__ctx *ctx, rg__shared *shared, rg__txid tx,
                               rg__changes *changes, rg__mysql *conn, bool *marked, rg_err *err);
-/* MARK, COMMIT, PUBLISH; the connection goes back. resolve: leaves evidence, so that a lost COMMIT can
+/* MARK, COMMIT, PUBLISH; the connection goes back. values: what is set and deleted in caches of values
+ * with it, or NULL. resolve: leaves evidence, so that a lost COMMIT can
  * be told from a rolled back one. Whatever it returns, the transaction has ended: 0 committed,
  * ECOMMIT_UNKNOWN, or rolled back with that error. */
-int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__tx_mark_fn mark, void *arg,
-                  rg_err *err);
+int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__value_changes *values,
+                  rg__tx_mark_fn mark, void *arg, rg_err *err);
 /* ROLLBACK. Never fails: a connection that cannot be rolled back is closed, which does it. */
 void rg__tx_rollback(rg__tx *tx, const rg__ctx *ctx);
 

@@ -14,6 +14,7 @@ local C, ffi, err, done = native.C, native.ffi, native.err, native.done
 local fstr, key_text = ffi.string, values.key
 local VALUE, ABSENT = tonumber(C.RG_CACHED_VALUE), tonumber(C.RG_CACHED_ABSENT)
 local BYPASS = tonumber(C.RG_CACHED_BYPASS)
+local COMMIT_MS = 100
 
 ---@class regolith.CacheHandle
 ---@field _orm regolith.Orm
@@ -70,6 +71,9 @@ local function check_tags(self, tags, level)
   if self._cache.args.redis == false then error("tags need a cache in Redis", level + 1) end
   if type(tags) == "string" then return { tags } end
   if type(tags) ~= "table" then error("tags are a list of strings", level + 1) end
+  for _, tag in ipairs(tags) do
+    if type(tag) ~= "string" then error("a tag is a string", level + 1) end
+  end
   return tags
 end
 Handle._check_tags = check_tags
@@ -126,9 +130,9 @@ end
 
 -- ---- reading ------------------------------------------------------------------------------------
 
---- A DONE take of keys, or nil and the error.
+--- A DONE take of keys, or nil and the error. What a transaction is committing is waited for.
 local function take(self, keys, n)
-  local op = C.rg_op_cache_take(self._engine, self._number, 0, 0, 0, err)
+  local op = C.rg_op_cache_take(self._engine, self._number, 0, 0, COMMIT_MS, err)
   if op == nil then return nil, errors.from_c(err) end
   op = ffi.gc(op, C.rg_op_free)
   for i = 1, n do

@@ -1,9 +1,13 @@
 -- SPDX-License-Identifier: MIT
--- What a transaction does to caches: it waits for the COMMIT, and only the transaction's own reads see it
--- before. Kept with the physical transaction as a log; a savepoint that is rolled back cuts it where it
+-- What a transaction does to caches: it goes with the COMMIT, as rows do (marked before it, published after
+-- it, so that no crash leaves what it replaced), and only the transaction's own reads see it before. Kept with the physical transaction as a log; a savepoint that is rolled back cuts it where it
 -- was when the savepoint's first entry came.
 
 local errors = require "regolith.err"
+local load = require "regolith.cache.load"
+local native = require "regolith.native"
+
+local C, ffi, err = native.C, native.ffi, native.err
 
 local M = {}
 
@@ -27,29 +31,94 @@ end
 ---@return boolean
 function M.active(self) return log_of(self._session) ~= nil end
 
---- Sends the log, in order; entries of one cache that are alike go together.
-local function apply(log)
-  local i, n, failed = 1, #log, nil
-  while i <= n do
-    local first, list, k = log[i], {}, i
-    while k <= n and log[k].cache == first.cache and log[k].k and (log[k].bytes == nil) == (first.bytes == nil)
-      and log[k].ttl_s == first.ttl_s and log[k].tags == first.tags do
-      list[#list + 1] = first.bytes and { log[k].k, log[k].bytes } or log[k].k
-      k = k + 1
+local function carries(op, tags)
+  for _, own in ipairs(op.tags or {}) do
+    for _, tag in ipairs(tags) do
+      if own == tag then return true end
     end
-    local ok, fault
-    if first.k == nil then
-      ok, fault = first.handle:_delete_tags_now(first.tags)
-      k = i + 1
-    elseif first.bytes then
-      ok, fault = first.handle:_set_now(list, first.ttl_s, first.tags)
-    else
-      ok, fault = first.handle:_delete_now(list)
-    end
-    if not ok then failed = fault end
-    i = k
   end
-  if failed then error(failed, 0) end
+  return false
+end
+
+-- ---- what is left of a log in the end -----------------------------------------------------------
+
+--- By cache: what becomes of each key, in order of the first word on it, and the tags that go. Tags go
+--- first: a value that was set before its tag was deleted is deleted.
+---@param log regolith.CacheOp[]
+---@return table[] of { handle, keys = regolith.CacheOp[], tags = string[] }
+local function settle(log)
+  local list, by_cache = {}, {}
+  local function of(op)
+    local net = by_cache[op.cache]
+    if not net then
+      net = { handle = op.handle, keys = {}, at = {}, tags = {}, has_tag = {} }
+      list[#list + 1], by_cache[op.cache] = net, net
+    end
+    return net
+  end
+  local function delete_tags(net, op)
+    for _, tag in ipairs(op.tags) do
+      if not net.has_tag[tag] then
+        net.tags[#net.tags + 1], net.has_tag[tag] = tag, true
+      end
+    end
+    for i, held in ipairs(net.keys) do
+      if carries(held, op.tags) then net.keys[i] = { k = held.k } end
+    end
+  end
+  for _, op in ipairs(log) do
+    local net = of(op)
+    if op.k == nil then
+      delete_tags(net, op)
+    else
+      local at = net.at[op.k] or #net.keys + 1
+      net.keys[at], net.at[op.k] = op, at
+    end
+  end
+  return list
+end
+
+local function add_key(op, number, key)
+  local k = key.k
+  if not key.bytes then return C.rg_op_tx_delete(op, number, k, #k, err) >= 0 end
+  if C.rg_op_tx_set(op, number, k, #k, key.bytes, #key.bytes, (key.ttl_s or 0) * 1000, err) < 0 then return false end
+  for _, tag in ipairs(key.tags or {}) do
+    if C.rg_op_tx_tag(op, tag, #tag, err) < 0 then return false end
+  end
+  return true
+end
+
+local function add_all(op, net)
+  local number = net.handle._number
+  for _, tag in ipairs(net.tags) do
+    if C.rg_op_tx_delete_tag(op, number, tag, #tag, err) < 0 then return false end
+  end
+  for _, key in ipairs(net.keys) do
+    if not add_key(op, number, key) then return false end
+  end
+  return true
+end
+
+--- Has the commit of a transaction carry what it did to caches. Owns the operation: nil and the error when
+--- it cannot.
+---@param tx table the physical transaction
+---@param op ffi.cdata*? of the commit
+---@return ffi.cdata*? op
+---@return regolith.Err? fault
+function M.carry(tx, op)
+  if op == nil or not tx.cache_log or #tx.cache_log == 0 then return op end
+  op = ffi.gc(op, C.rg_op_free)
+  for _, net in ipairs(settle(tx.cache_log)) do
+    if not add_all(op, net) then return nil, errors.from_c(err) end
+  end
+  return ffi.gc(op, nil)
+end
+
+--- Whoever loads one of these keys in this Lua state has begun before they changed.
+local function detach(log)
+  for _, op in ipairs(log) do
+    if op.k then load.detach(op.handle, op.k) else load.detach_all(op.handle) end
+  end
 end
 
 --- The log, with this frame registered: what follows belongs to it.
@@ -66,21 +135,12 @@ local function open(tx, scope)
   scope:_after_rollback(function()
     for i = #log, before + 1, -1 do log[i] = nil end
   end)
-  scope:_after_commit(function() -- of each frame; the first sends all
+  scope:_after_commit(function() -- of each frame; the first is enough
     if tx.cache_log ~= log then return end
     tx.cache_log = nil
-    apply(log)
+    detach(log)
   end)
   return log
-end
-
-local function carries(op, tags)
-  for _, own in ipairs(op.tags or {}) do
-    for _, tag in ipairs(tags) do
-      if own == tag then return true end
-    end
-  end
-  return false
 end
 
 --- What the transaction itself has done to a key. After a tag was deleted nothing that was cached before

@@ -28,18 +28,6 @@ local function first_marks(e, s)
   return { epoch = epoch, expired = lost, saved = (s == 'V' or s == 'N') and e or '' }
 end
 
-local function add_mark(m)
-  for i = 1, #m do
-    if m[i].tx == tx then
-      m[i].deadline = now + ms
-      return m
-    end
-  end
-  m.crowd = m.crowd or #m > 0
-  m[#m + 1] = { tx = tx, deadline = now + ms }
-  return m
-end
-
 local function verify(kind, i, e, s)
   if kind == 117 then return s == 'V' and sub(e, 26, 33) == sub(sums, i * 8 - 7, i * 8) end
   return kind == 105 and (s == nil or s == 'N' or s == 'T' or (s == 'L' and not heals(e)))
@@ -55,7 +43,7 @@ for i = 1, #entries do
     local m = s == 'M' and expire(open_marks(e)) or first_marks(e, s)
     if s ~= 'M' and verify(kind, i, e, s) then verified[i] = '1' end
     local n = #values
-    values[n + 1], values[n + 2] = key, close_marks(add_mark(m))
+    values[n + 1], values[n + 2] = key, close_marks(add_mark(m, tx, now + ms))
     scores[n + 1], scores[n + 2] = now + ms, key
   end
 end

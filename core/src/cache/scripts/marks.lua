@@ -36,6 +36,19 @@ local function expire(m)
   return m
 end
 
+-- Adds the mark of a transaction, or gives it a new deadline.
+local function add_mark(m, tx, deadline)
+  for i = 1, #m do
+    if m[i].tx == tx then
+      m[i].deadline = deadline
+      return m
+    end
+  end
+  m.crowd = m.crowd or #m > 0
+  m[#m + 1] = { tx = tx, deadline = deadline }
+  return m
+end
+
 -- Removes the mark of one transaction; false when it is gone already.
 local function take_mark(m, tx)
   for i = 1, #m do

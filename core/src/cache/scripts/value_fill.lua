@@ -24,7 +24,7 @@ if ARGV[6] == 't' then
   for at = 1, #deps, 16 do
     local id = sub(deps, at, at + 15)
     local g, made = tag_generation(ARGV[8] .. id, ttl + stale)
-    if not made and from_bytes('<I8', g) > number then return give_back() end
+    if not g or (not made and from_bytes('<I8', g) > number) then return give_back() end
     parts[#parts + 1] = id .. g
   end
   deps = table.concat(parts)

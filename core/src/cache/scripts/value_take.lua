@@ -2,12 +2,13 @@
 -- VALUE TAKE: what value caches hold, and who may load what they do not. ARGV: p only look, l lease
 -- what is missing or stale; token; lease in ms; how many load times before the end of its life a
 -- value counts as stale; ms that a hit gives it again (0: none); prefix of what values depend on; ids
--- (16 bytes each) of what the caller's fill will depend on.
+-- (16 bytes each) of what the caller's fill will depend on; how long marks of values stand, ms.
 -- Returns the clock in ms, a flag and a generation for each of these ids, then for each entry two:
 -- v value, s stale and yours to load, o stale and loaded by somebody else, g yours to load, w loaded
--- by somebody else, b not to be filled, n none; and the entry.
+-- by somebody else or about to be committed, b not to be filled, n none; and the entry.
 local leases, token, lease_ms = ARGV[1] == 'l', ARGV[2], tonumber(ARGV[3])
 local early, sliding, prefix, ids = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local mark_ms = tonumber(ARGV[8])
 
 local function exposed(key)
   expose(key)
@@ -97,11 +98,23 @@ local function of_none(key, e, k)
   return 'g', ''
 end
 
+-- A COMMIT takes a moment, as a rule; who has died in it is not waited for.
+local function of_mark(m)
+  local newest = 0
+  for i = 1, #m do newest = math.max(newest, m[i].deadline) end
+  if newest - now > mark_ms - 100 then return 'w', '' end
+  return leases and 'b' or 'n', ''
+end
+
 local entries, out = read(4), { now, table.concat(generations) }
 for i = 1, #entries do
   local key, e = KEYS[i + 3], entries[i]
   local k = kind(e)
-  if (k == 'V' or k == 'N') and deps_hold(e) then
+  local marked, m
+  if not k then marked, m = is_marked(key, e) end
+  if marked then
+    out[#out + 1], out[#out + 2] = of_mark(m)
+  elseif (k == 'V' or k == 'N') and deps_hold(e) then
     out[#out + 1], out[#out + 2] = of_value(key, e)
   else
     out[#out + 1], out[#out + 2] = of_none(key, e, k)

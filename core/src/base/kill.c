@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Kill points: where a test may have the consumer's process end without a word. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "queue/queue.h"
+#include "base/kill.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int wanted; /* step; 0: none */
