@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- What a transaction does to caches: it goes with the COMMIT, as rows do (marked before it, published after
--- it, so that no crash leaves what it replaced), and only the transaction's own reads see it before. Kept with the physical transaction as a log; a savepoint that is rolled back cuts it where it
--- was when the savepoint's first entry came.
+-- What a transaction does to caches: it goes with the COMMIT, as rows do (marked before it, published
+-- after it, so that no crash leaves what it replaced), and only the transaction's own reads see it before.
+-- Kept with the physical transaction as a log; a savepoint that is rolled back cuts it where it was when
+-- the savepoint's first entry came.
 
 local errors = require "regolith.err"
 local load = require "regolith.cache.load"

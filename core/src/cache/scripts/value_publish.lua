@@ -20,19 +20,18 @@ local function set(key, ttl, stale, tags, value)
   settle(key, hold('V', ttl, 0, NO_LEASE, table.concat(parts), value), ttl + stale)
 end
 
--- The mark of this transaction goes. Others that are left, or that expired, may not have been committed
--- in this order: then nobody knows which value is the last one.
+-- The mark of this transaction goes: was it the last one, and alone? Others may not have been committed in
+-- the order in which they are published: then nobody knows which value is the last one.
 local function end_mark(key, e)
   local m = state(e) == 'M' and open_marks(e)
-  if not m then return false, e end
+  if not m then return true, false end
   local mine = take_mark(m, tx)
   if #m > 0 then
-    m.poison, m.saved = true, ''
-    call('SET', key, close_marks(m))
-    return nil
+    spoil(key, m)
+    return false
   end
   call('ZREM', KEYS[2], key)
-  return mine and not m.poison and not m.crowd and m.epoch == epoch, e
+  return true, mine and not m.poison and not m.crowd and m.epoch == epoch
 end
 
 local at, entries = 2, read(4)
@@ -46,15 +45,11 @@ for i = 1, #entries do
     at = at + 1
     value = ARGV[at]
   end
-  local alone, e = end_mark(key, entries[i])
-  if alone == nil then
-    -- marked by others
-  elseif kind == 103 then
-    call('SET', key, 'V' .. epoch .. next_number(), 'PX', ttl)
-  elseif kind == 115 and alone then
-    set(key, ttl, stale, sub(meta, 18), value)
-  else
-    gone(key, e)
+  local last, alone = end_mark(key, entries[i])
+  if last then
+    if kind == 103 then call('SET', key, 'V' .. epoch .. next_number(), 'PX', ttl)
+    elseif kind == 115 and alone then set(key, ttl, stale, sub(meta, 18), value)
+    else gone(key, entries[i]) end
   end
 end
 return #entries
