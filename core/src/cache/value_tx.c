@@ -217,9 +217,9 @@ static int mark_pool(rg__value_changes *c, const rg__ctx *ctx, const rg__txid *t
 int rg__value_changes_mark(rg__value_changes *c, const rg__ctx *ctx, rg__txid tx, rg_err *err) {
     if (!c || c->n == 0) return RG_OK;
     batch b = {.items = rg__reallocarray(NULL, RG__READ_CHUNK, sizeof(rg__value_change *))};
-    int rc = b.items ? RG_OK : rg__fail_memory(err);
-    for (b.shared = NULL; rc >= 0 && (b.shared = pool_after(c, b.shared));)
-        rc = mark_pool(c, ctx, &tx, &b, err);
+    if (!b.items) return rg__fail_memory(err);
+    int rc = RG_OK;
+    while (rc >= 0 && (b.shared = pool_after(c, b.shared))) rc = mark_pool(c, ctx, &tx, &b, err);
     rg__free(b.items);
     if (rc < 0) rg__value_changes_unmark(c, ctx, tx);
     return rc;

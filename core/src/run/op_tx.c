@@ -100,7 +100,7 @@ static int add_change(rg_op *op, uint32_t cache, rg__value_do what, rg__slice ke
 
 int rg_op_tx_set(rg_op *commit, uint32_t cache, const char *key, size_t key_len, const char *value,
                  size_t len, double ttl_ms, rg_err *err) {
-    rg__value_change *ch;
+    rg__value_change *ch = NULL;
     const rg__values *v = cache_of(commit, cache, err);
     if (v && len > v->max_bytes)
         return rg__fail_field(err, "value", "cache %s: a value of %zu bytes exceeds max_bytes, %u",
@@ -125,12 +125,12 @@ int rg_op_tx_tag(rg_op *commit, const char *tag, size_t len, rg_err *err) {
 }
 
 int rg_op_tx_delete(rg_op *commit, uint32_t cache, const char *key, size_t len, rg_err *err) {
-    rg__value_change *ch;
+    rg__value_change *ch = NULL;
     return add_change(commit, cache, RG__VALUE_DELETE, (rg__slice){key, len}, &ch, err);
 }
 
 int rg_op_tx_delete_tag(rg_op *commit, uint32_t cache, const char *tag, size_t len, rg_err *err) {
-    rg__value_change *ch;
+    rg__value_change *ch = NULL;
     return add_change(commit, cache, RG__VALUE_DELETE_TAG, (rg__slice){tag, len}, &ch, err);
 }
 
