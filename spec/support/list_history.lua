@@ -41,7 +41,9 @@ function PARSE.P(self, line)
   local op = n and self.ops[n]
   if not op then return end
   op.ended, op.outcome, op.way = tonumber(t), outcome, way
-  if outcome == "ok" and op.kind ~= "D" then op.order = tonumber(version)
+  if outcome == "ok" and op.kind == "U" and tonumber(version) == op.base then
+    op.outcome = "fail" -- nothing changed, so that nothing was written
+  elseif outcome == "ok" and op.kind ~= "D" then op.order = tonumber(version)
   elseif way == "flush_async" then op.order = outcome == "ok" and math.huge or nil end
 end
 
