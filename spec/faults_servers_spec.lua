@@ -51,7 +51,14 @@ describe("a server", function()
       local started = faults.now()
       if which == "mysql" then
         for _, call in ipairs {
-          function() return db:get(Plain, 1) end, function() return db:new(Plain, { name = "x" }) end,
+          function() return db:get(Plain, 1) end,
+          function()
+            local e = db:new(Plain, { name = "x" }) -- has no id yet
+            local ok, why = db:flush()
+            assert.is_true(db:is_new(e))
+            db:discard()
+            return ok, why
+          end,
           function() return db:search(Plain, "1 = 1"):all() end, function() return db:query "SELECT 1" end,
           function() return db:connection(function() return true end) end, function() return orm:schema_diff() end,
           function() return db:by(Cached, "name", "x") end, function() return db:all(Cached) end,
