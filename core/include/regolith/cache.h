@@ -52,6 +52,19 @@ typedef struct rg_cache_view {
 RG_API int rg_cache_peek(rg_engine *engine, uint32_t cache, const char *key, size_t len, double early,
                          rg_cache_view *out);
 
+/* Tells, as long as it holds, that what a peek has found is what another one would find: who keeps what
+ * it has made of the bytes need not look again. */
+typedef struct rg_cache_hold {
+    uint64_t hash, stamp, deps; /* the engine's */
+    int64_t until_ms;
+    uint32_t cache;
+} rg_cache_hold;
+/* The same with early 0; for RG_CACHED_VALUE fills the hold as well. */
+RG_API int rg_cache_peek_hold(rg_engine *engine, uint32_t cache, const char *key, size_t len,
+                              rg_cache_view *out, rg_cache_hold *hold);
+/* 1, and counts a hit; 0: look again. Waits for nothing. */
+RG_API int rg_cache_holds(rg_engine *engine, const rg_cache_hold *hold);
+
 /* ---- operations; keys are added by rg_op_cache_key, in order ---- */
 /* lease: 1 to be given leases on what is missing or stale. wait_ms: how long to wait for others who
  * load. Redis being away is no failure: everything is BYPASS. */

@@ -15,6 +15,13 @@ static int64_t now_us(clockid_t clock) {
 }
 
 int64_t rg__now_ms(void) { return now_us(CLOCK_MONOTONIC) / 1000; }
+int64_t rg__coarse_ms(void) {
+#ifdef CLOCK_MONOTONIC_COARSE
+    return now_us(CLOCK_MONOTONIC_COARSE) / 1000;
+#else
+    return rg__now_ms();
+#endif
+}
 int64_t rg__now_us(void) { return now_us(CLOCK_MONOTONIC); }
 int64_t rg__wall_us(void) { return now_us(CLOCK_REALTIME); }
 

@@ -8,6 +8,8 @@
 #define RG__NO_DEADLINE INT64_MAX
 
 int64_t rg__now_ms(void); /* CLOCK_MONOTONIC */
+/* The same some ms late, for what is asked very often. */
+int64_t rg__coarse_ms(void);
 int64_t rg__now_us(void); /* CLOCK_MONOTONIC */
 int64_t rg__wall_us(void); /* CLOCK_REALTIME, microseconds since 1970 */
 /* Milliseconds until the deadline, 0 when past, at most INT32_MAX; INT32_MAX when there is none. */

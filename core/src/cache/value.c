@@ -204,6 +204,32 @@ int rg__value_peek(const rg__values *v, rg__slice key, double early, rg__metrics
     return rg__value_head_of(b).absent ? RG_CACHED_ABSENT : RG_CACHED_VALUE;
 }
 
+/* Ticks of the clock that is cheap to ask: nothing is served for that long after its end. */
+enum { TICK_MS = 10 };
+static const uint64_t no_deps = UINT64_MAX;
+
+int rg__value_peek_hold(const rg__values *v, rg__slice key, rg__metrics *m, rg_block **out,
+                        rg_cache_hold *hold) {
+    tail t;
+    if (!v->process) return rg__value_peek(v, key, 0, m, out);
+    tail_of(key, &t);
+    hold->hash = rg__value_hash(v, t.s);
+    hold->stamp = rg__process_stamp(v->process, v->space, hold->hash);
+    hold->deps = rg__value_dropped(v);
+    int found = rg__value_peek(v, key, 0, m, out);
+    if (found != RG_CACHED_VALUE) return found;
+    rg__value_head h = rg__value_head_of(*out);
+    hold->until_ms = h.expires_ms - TICK_MS;
+    if (h.n_deps == 0) hold->deps = no_deps;
+    return found;
+}
+
+bool rg__value_holds(const rg__values *v, const rg_cache_hold *hold) {
+    return v->process && rg__process_is_on(v->process) &&
+           rg__process_stamp(v->process, v->space, hold->hash) == hold->stamp &&
+           (hold->deps == no_deps || rg__value_dropped(v) == hold->deps) && rg__coarse_ms() < hold->until_ms;
+}
+
 int64_t rg__value_life(const rg__values *v, int64_t left_ms) {
     int64_t most = v->sliding ? (int64_t)(v->ttl_ms / 10) : INT64_MAX / 2;
     return left_ms < most ? left_ms : most;

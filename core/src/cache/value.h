@@ -97,6 +97,12 @@ rg__slice rg__value_of(const rg_block *b);
 int rg__value_peek(const rg__values *v, rg__slice key, double early, rg__metrics *m,
                    rg_block **out);
 
+/* The same without early. What was found stays what a peek would find for as long as the hold is good: the
+ * stamp says that nobody dropped the key, nor everything, and deps that no generation was dropped. */
+int rg__value_peek_hold(const rg__values *v, rg__slice key, rg__metrics *m, rg_block **out,
+                        rg_cache_hold *hold);
+bool rg__value_holds(const rg__values *v, const rg_cache_hold *hold);
+
 /* How keys are taken. */
 typedef struct rg__value_take {
     bool lease;

@@ -96,6 +96,33 @@ int rg_cache_peek(rg_engine *e, uint32_t cache, const char *key, size_t len, dou
     return found;
 }
 
+int rg_cache_peek_hold(rg_engine *e, uint32_t cache, const char *key, size_t len, rg_cache_view *out,
+                       rg_cache_hold *hold) {
+    if (cache >= e->store.n_caches || atomic_load_explicit(&e->closed, memory_order_relaxed))
+        return RG_CACHED_NONE;
+    const rg__values *v = e->store.caches[cache];
+    cohere(e, v);
+    rg_block *b = NULL;
+    int found = rg__value_peek_hold(v, (rg__slice){key, len}, &e->store.metrics, &b, hold);
+    hold->cache = cache;
+    if (found != RG_CACHED_VALUE) {
+        rg_block_unref(b);
+        return found;
+    }
+    show(b, out);
+    out->block = b;
+    return found;
+}
+
+int rg_cache_holds(rg_engine *e, const rg_cache_hold *hold) {
+    if (hold->cache >= e->store.n_caches || atomic_load_explicit(&e->closed, memory_order_relaxed)) return 0;
+    const rg__values *v = e->store.caches[hold->cache];
+    cohere(e, v); /* in a forked child nothing that the parent knew holds */
+    if (!rg__value_holds(v, hold)) return 0;
+    rg__count(&e->store.metrics, RG__C_VALUE_PROCESS_HIT, 1);
+    return 1;
+}
+
 double rg_clock_ms(void) { return (double)rg__now_us() / 1000; }
 
 void rg_cache_corrupt(rg_engine *e) { rg__count(&e->store.metrics, RG__C_CORRUPT_ENTRY, 1); }

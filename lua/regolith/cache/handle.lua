@@ -4,6 +4,7 @@
 local defs = require "regolith.cache.define"
 local errors = require "regolith.err"
 local load = require "regolith.cache.load"
+local memos = require "regolith.cache.memo"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local overlay = require "regolith.cache.overlay"
@@ -169,13 +170,26 @@ function Handle:get(key)
     local known, v = overlay.get(self, k)
     if known then return v end
   end
-  local state = C.rg_cache_peek(self._engine, self._number, k, #k, 0, view)
+  local memo = self._memo
+  if memo then
+    local hold = memo.holds[k]
+    if hold and C.rg_cache_holds(self._engine, hold) ~= 0 then return memo.values[k] end
+  end
+  local state
+  if memo then
+    state = memos.peek(self, k, view)
+  else
+    state = C.rg_cache_peek(self._engine, self._number, k, #k, 0, view)
+  end
   if state == VALUE then
-    local block = view.block
-    local ok, v, fault = self:_decode(view.data, view.len)
+    local block, len = view.block, view.len
+    local ok, v, fault = self:_decode(view.data, len)
     C.rg_block_unref(block)
     if fault then return errors.results(fault) end
-    if ok then return v end
+    if ok then
+      if memo then memos.keep(memo, k, v, len) end
+      return v
+    end
   elseif state == ABSENT then
     return nil
   end
@@ -360,7 +374,7 @@ end
 function M.register(list)
   local known, names = {}, {}
   for i, cache in ipairs(list) do
-    local entry = { cache = cache, number = i - 1, flights = {} }
+    local entry = { cache = cache, number = i - 1, flights = {}, memo = memos.new(cache) }
     known[cache], known[cache.name], names[cache.name] = entry, entry, true
   end
   return known, names
@@ -387,7 +401,7 @@ function M.of(orm, session, which, level)
         known.cache.name), level + 1)
     end
     known.handle = known.handle or setmetatable({ _orm = orm, _engine = orm._engine, _number = known.number,
-      _cache = known.cache, _flights = known.flights }, Handle)
+      _cache = known.cache, _flights = known.flights, _memo = known.memo }, Handle)
     return known.handle
   end
   local own = session._handles
@@ -398,7 +412,7 @@ function M.of(orm, session, which, level)
   local handle = own[known]
   if not handle then
     handle = setmetatable({ _orm = orm, _engine = orm._engine, _number = known.number, _cache = known.cache,
-      _session = session, _flights = known.flights }, Handle)
+      _session = session, _flights = known.flights, _memo = known.memo }, Handle)
     own[known] = handle
   end
   return handle

@@ -180,6 +180,11 @@ local function refresh(self, take, key, loader, opts)
 end
 
 local function peek(self, k, early)
+  local memo = early == 0 and self._memo
+  if memo then
+    local hold = memo.holds[k]
+    if hold and C.rg_cache_holds(self._engine, hold) ~= 0 then return true, memo.values[k] end
+  end
   local state = C.rg_cache_peek(self._engine, self._number, k, #k, early, view)
   if state == ABSENT then return true, nil end
   if state ~= VALUE then return false end
