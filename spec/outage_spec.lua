@@ -32,9 +32,11 @@ describe("a Redis that one process cannot reach", function()
     world:close()
   end)
 
-  --- An orm that has never reached Redis, and one that always did.
+  --- An orm that has never reached Redis, and one that always did. What was agreed on before is forgotten:
+  --- no other program is there.
   local function two(outage)
     local Shelf = shelf(outage)
+    support.redis("DEL", "{" .. world.name .. "}:out")
     local near = world:open { Shelf }
     local far = world:open({ Shelf }, { redis = "redis+unix://" .. link, lazy = true, schema = false })
     return Shelf, near, far
@@ -88,6 +90,34 @@ describe("a Redis that one process cannot reach", function()
       there:close()
       shut(near, far)
     end
+  end)
+
+  it("is used by nobody under two policies", function()
+    local Shelf, near, far = two "available"
+    local Strict = shelf "strict"
+    local db = near:session()
+    local a = must(db:new(Shelf, { name = "a", n = 1 }))
+    must(db:flush())
+    must(near:session():get(Shelf, a.id))
+    local other = world:open({ Strict }, { lazy = true, schema = false })
+    local there = other:session()
+    local mine = must(there:get(Strict, a.id)) -- past Redis, and what it holds
+    for i = 2, 4 do
+      a.n = i
+      must(db:flush())
+      assert.equal(i, there:reload(mine).n)
+      assert.equal(i, must(other:session():get(Strict, a.id)).n)
+    end
+    assert.is_false(other:stats().coherent)
+    mine.n = 9
+    local ok, err = there:flush()
+    assert.is_nil(ok)
+    assert.matches("have outage = 'available' for table shelf; all have to be given the same", err.message)
+    assert.equal(4, must(near:session():get(Shelf, a.id)).n)
+    there:discard()
+    there:close()
+    world:shut(other)
+    shut(near, far)
   end)
 
   it("has its writes seen at once by a process that never noticed", function()

@@ -71,6 +71,21 @@ function History:take(text, tier)
   self.processes[#self.processes + 1] = { tier = tier, events = events }
 end
 
+--- Of what was queued for a row nobody knows whether it was applied.
+function History:disown(entity, id)
+  self.disowned = self.disowned or {}
+  table.insert(self.disowned, { entity, id })
+end
+
+local function disown_all(self)
+  for _, row in ipairs(self.disowned or {}) do
+    local writes = row[1] == "item" and self.lists.rows[row[2]] or self.writes[row[2]]
+    for _, w in ipairs(writes or {}) do
+      if w.way == "flush_async" and w.outcome == "ok" then w.outcome, w.order = "info", nil end
+    end
+  end
+end
+
 -- ---- the checks ---------------------------------------------------------------------------------
 
 --- By row: acknowledged writes, and reads, as what was read was there. Nobody is told of a write that a crash
@@ -190,6 +205,7 @@ end
 ---@param start table<integer, { version: integer, value: integer }> rows before
 ---@param final table<integer, { version: integer, value: integer }> rows after everything was applied
 function History:check(start, final)
+  disown_all(self)
   local acks = {}
   for id, list in pairs(observations(self)) do acks[id] = in_order(list) end
   for _, process in ipairs(self.processes) do check_process(self, process, acks, start) end

@@ -5,7 +5,8 @@
  * key itself when it has at most 40 bytes ('r' + bytes), else 'h' + the first 16 bytes of its
  * SHA-256; P is the engine's prefix. In <table> and <index> ':' and '%' are written %3a and %25; a
  * table of another MySQL pool than "default" is "<pool>/<table>". Besides: "{P}:ep" the epoch (8
- * bytes: Redis' clock in us when it began), "{P}:life" the server that it belongs to, "{P}:mz" a sorted set of marked keys by deadline,
+ * bytes: Redis' clock in us when it began), "{P}:life" the server that it belongs to, "{P}:out"
+ * a hash of tables with their policies, "{P}:mz" a sorted set of marked keys by deadline,
  * "{P}:ps" a hash of what producers sent. One partition, one tag: a script over all of them is legal
  * in a cluster.
  *

@@ -219,6 +219,7 @@ static int listen(rg__coherence *c, const rg__ctx *ctx, long long *id) {
     const char *subscribe[] = {"SUBSCRIBE", "__redis__:invalidate"};
     redisReply *r = NULL;
     int rc = rg__redis_dedicated_until(c->shared->pool, ctx, &c->stop, &c->listener, NULL);
+    if (rc == RG_OK) rc = rg__life_ask(c->shared, c->listener, ctx, NULL);
     if (rc == RG_OK) rc = command(c->listener, ctx, &r, 2, who);
     if (rc == RG_OK) *id = r->integer;
     freeReplyObject(r);

@@ -22,8 +22,10 @@ void rg__shared_learn(rg__shared *s, uint64_t epoch) {
     if (before != epoch) atomic_store_explicit(&s->epoch_at_ms, 0, memory_order_relaxed);
 }
 
-static int settle(rg__shared *s, rg__redis *c, const redisReply *r, rg_err *err) {
+static int settle(rg__shared *s, rg__redis *c, const rg__ctx *ctx, const redisReply *r, rg_err *err) {
     if (!is_epoch(r)) return rg__fail(err, RG_ECORRUPT, "LIFE told no epoch");
+    int rc = rg__agree(s, c, ctx, rg__epoch_of(r->str), err);
+    if (rc < 0) return rc;
     atomic_store_explicit(&s->epoch, rg__epoch_of(r->str), memory_order_relaxed);
     atomic_store_explicit(&s->epochs_seen, atomic_load(&s->told->epochs), memory_order_relaxed);
     atomic_store_explicit(&s->epoch_at_ms, rg__now_ms(), memory_order_relaxed);
@@ -41,14 +43,14 @@ static int name_pool(const rg__shared *s, int rc, rg_err *err) {
     return rc;
 }
 
-static int ask(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
+int rg__life_ask(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
     rg__args a;
     redisReply *r = NULL;
     rg__args_init(&a);
     add_names(&a, s);
     int rc = a.failed ? rg__fail_memory(err)
                       : rg__script_call(c, ctx, &life, 2, a.n, a.argv, a.lens, &r, err);
-    if (rc == RG_OK) rc = settle(s, c, r, err);
+    if (rc == RG_OK) rc = settle(s, c, ctx, r, err);
     freeReplyObject(r);
     rg__args_deinit(&a);
     return rc;
@@ -60,7 +62,7 @@ int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_er
     for (int tries = 0; tries < TRIES; tries++) {
         rc = rg__redis_acquire(s->pool, ctx, out, err);
         if (rc < 0 || *rg__redis_note(*out)) return rc;
-        rc = ask(s, *out, ctx, &why);
+        rc = rg__life_ask(s, *out, ctx, &why);
         if (rc == RG_OK) return rc;
         rg__redis_release(*out);
         *out = NULL;
@@ -97,9 +99,9 @@ int rg__life_take(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err) 
     redisReply *r = NULL;
     int rc = rg__redis_reply(c, ctx, &r, err);
     bool missing = rc == RG_OK && r->type == REDIS_REPLY_ERROR && !strncmp(r->str, "NOSCRIPT", 8);
-    if (missing) rc = ask(s, c, ctx, err);
+    if (missing) rc = rg__life_ask(s, c, ctx, err);
     else if (rc == RG_OK && r->type == REDIS_REPLY_ERROR) rc = rg__redis_error(r, err);
-    else if (rc == RG_OK) rc = settle(s, c, r, err);
+    else if (rc == RG_OK) rc = settle(s, c, ctx, r, err);
     freeReplyObject(r);
     return name_pool(s, rc, err);
 }

@@ -37,7 +37,7 @@ static bool make_names(rg__shared *s, const char *prefix) {
            make_name(&s->life_key, prefix, ":life") && make_name(&s->marked_key, prefix, ":mz") &&
            make_name(&s->producers_key, prefix, ":ps") && make_name(&s->rows, prefix, ":e:") &&
            make_name(&s->lookups, prefix, ":l:") && make_name(&s->deps, prefix, ":d:") &&
-           make_name(&s->counter_key, prefix, ":uc");
+           make_name(&s->counter_key, prefix, ":uc") && make_name(&s->agreed_key, prefix, ":out");
 }
 
 rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg__schema *schema,
@@ -70,7 +70,8 @@ void rg__shared_free(rg__shared *s) {
     rg__free(s->values);
     char *const names[] = {s->prefix,          s->epoch_key.text,     s->life_key.text,
                            s->marked_key.text, s->producers_key.text, s->rows.text,
-                           s->lookups.text,    s->deps.text,          s->counter_key.text};
+                           s->lookups.text,    s->deps.text,          s->counter_key.text,
+                           s->agreed_key.text};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) rg__free(names[i]);
     pthread_mutex_destroy(&s->forget_lock);
     rg__free(s);

@@ -48,6 +48,7 @@ struct rg__shared {
     rg__metrics *metrics;
     char *prefix;
     rg__name epoch_key, life_key, marked_key, producers_key;
+    rg__name agreed_key;       /* "{P}:out": what programs agree on */
     rg__name rows, lookups;    /* "{P}:e:", "{P}:l:" */
     rg__name deps, counter_key; /* "{P}:d:", "{P}:uc" of value caches (value.h) */
     struct rg__values **values; /* that live here, borrowed; complete before first use */
@@ -60,6 +61,7 @@ struct rg__shared {
     uint64_t seed;             /* of the hash of lookups */
     uint32_t lease_ms, mark_ms;
     atomic_ullong epoch;       /* its 8 bytes; 0: none known */
+    atomic_ullong agreed;      /* the epoch in which this process' policies were agreed on */
     atomic_llong epoch_at_ms;  /* when the server's life was last asked for; 0: must be */
     atomic_llong away_until_ms; /* reads go past Redis until then; 0: it answers */
     atomic_int away_ms;        /* how long they did last */
@@ -116,10 +118,13 @@ bool rg__id_from_hex(const char *hex, char id[48]);
 /* ---- life.c: does the data belong to the server that answers? ----
  * Nothing of a connection is used before that is known, and plain reads ask again each second: a server
  * that restarted, or took another's place, may hold older data than was read before. */
+int rg__life_ask(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err);
 /* Is the connection new, or was asked too long ago? Then what follows goes along with the read. */
 bool rg__life_due(rg__shared *s, rg__redis *c);
 int rg__life_append(rg__shared *s, rg__redis *c, rg_err *err);
 int rg__life_take(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err);
+/* On a connection between exchanges. EMISUSE when other programs have other policies. (agree.c) */
+int rg__agree(rg__shared *s, rg__redis *c, const rg__ctx *ctx, uint64_t epoch, rg_err *err);
 /* What another script told of the epoch. */
 void rg__shared_learn(rg__shared *s, uint64_t epoch);
 

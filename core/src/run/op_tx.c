@@ -85,28 +85,33 @@ static const rg__values *cache_of(const rg_op *op, uint32_t cache, rg_err *err) 
     return NULL;
 }
 
-static int add_change(rg_op *op, uint32_t cache, rg__value_do what, rg__slice key, rg__value_change **out,
-                      rg_err *err) {
-    const rg__values *v = cache_of(op, cache, err);
+static int check_change(const rg__values *v, rg__value_do what, rg__slice key, rg_err *err) {
     if (!v) return RG_EINVALID;
     if (what != RG__VALUE_DELETE_TAG && (key.len == 0 || key.len > RG_CACHE_KEY_MAX))
         return rg__fail_field(err, "key", "cache %s: a key has 1 to %d bytes", v->name, RG_CACHE_KEY_MAX);
     if (what == RG__VALUE_DELETE_TAG && !v->in_redis)
         return rg__fail(err, RG_EMISUSE, "cache %s: tags need Redis", v->name);
+    return RG_OK;
+}
+
+/* NULL with the error filled. */
+static rg__value_change *add_change(rg_op *op, uint32_t cache, rg__value_do what, rg__slice key, rg_err *err) {
+    const rg__values *v = cache_of(op, cache, err);
+    if (check_change(v, what, key, err) < 0) return NULL;
     work *w = op->own;
-    *out = rg__value_change_add(&w->values, v, what, key);
-    return *out ? RG_OK : rg__fail_memory(err);
+    rg__value_change *ch = rg__value_change_add(&w->values, v, what, key);
+    if (!ch) rg__fail_memory(err);
+    return ch;
 }
 
 int rg_op_tx_set(rg_op *commit, uint32_t cache, const char *key, size_t key_len, const char *value,
                  size_t len, double ttl_ms, rg_err *err) {
-    rg__value_change *ch = NULL;
     const rg__values *v = cache_of(commit, cache, err);
     if (v && len > v->max_bytes)
         return rg__fail_field(err, "value", "cache %s: a value of %zu bytes exceeds max_bytes, %u",
                               v->name, len, v->max_bytes);
-    int rc = add_change(commit, cache, RG__VALUE_SET, (rg__slice){key, key_len}, &ch, err);
-    if (rc < 0) return rc;
+    rg__value_change *ch = add_change(commit, cache, RG__VALUE_SET, (rg__slice){key, key_len}, err);
+    if (!ch) return RG_EINVALID;
     rg__buf_add(&ch->value, value, len);
     if (ttl_ms >= 1) ch->ttl_ms = (uint64_t)(ttl_ms < 1e14 ? ttl_ms : 1e14);
     return ch->value.failed ? rg__fail_memory(err) : RG_OK;
@@ -125,13 +130,11 @@ int rg_op_tx_tag(rg_op *commit, const char *tag, size_t len, rg_err *err) {
 }
 
 int rg_op_tx_delete(rg_op *commit, uint32_t cache, const char *key, size_t len, rg_err *err) {
-    rg__value_change *ch = NULL;
-    return add_change(commit, cache, RG__VALUE_DELETE, (rg__slice){key, len}, &ch, err);
+    return add_change(commit, cache, RG__VALUE_DELETE, (rg__slice){key, len}, err) ? RG_OK : RG_EINVALID;
 }
 
 int rg_op_tx_delete_tag(rg_op *commit, uint32_t cache, const char *tag, size_t len, rg_err *err) {
-    rg__value_change *ch = NULL;
-    return add_change(commit, cache, RG__VALUE_DELETE_TAG, (rg__slice){tag, len}, &ch, err);
+    return add_change(commit, cache, RG__VALUE_DELETE_TAG, (rg__slice){tag, len}, err) ? RG_OK : RG_EINVALID;
 }
 
 int rg_op_within(rg_op *op, rg_session *s, rg_err *err) {
