@@ -431,8 +431,8 @@ SPEC(a_lost_answer_is_asked_for_again) {
 }
 
 SPEC(a_call_without_any_answer_is_ambiguous) {
-    /* answers to CLIENT SETNAME and to LIFE */
-    peer p = {.say = "+OK\r\n$8\r\n12345678\r\n", .len = 19};
+    /* answers to CLIENT SETNAME, to LIFE and to AGREE */
+    peer p = {.say = "+OK\r\n$8\r\n12345678\r\n:1\r\n", .len = 23};
     REQUIRE(peer_start(&p));
     rg__redis_pool *pool = pool_on(p.path);
     rg__shared *s = rg__shared_new(pool, NULL, &f.schema, "x", NULL, NULL);
