@@ -88,6 +88,28 @@ for _, partitions in ipairs { 1, 4 } do
       assert.same({}, must(orm:dead_letters()))
     end)
 
+    it("is refused to two rows of one flush, which is left as it was", function()
+      tag "both"
+      local second = tag "both"
+      refused("name", second)
+      tag("x", 7, 9)
+      refused("pair", tag("y", 7, 9))
+      local one, two = tag "one of", tag "two of"
+      must(db:flush_async())
+      one.name, two.name = "same", "same"
+      local _, err = db:flush_async()
+      assert.same({ "DUPLICATE_KEY", "name" }, { err.code, err.index })
+      assert.matches("two rows of the flush", err.message)
+      two.name = "another"
+      must(db:flush_async())
+      tag(nil)
+      tag(nil) -- NULL is nobody's
+      must(db:flush_async())
+      support.drain(orm)
+      assert.same({}, must(orm:dead_letters()))
+      assert.equal(one.id, orm:session():by(Tag, "name", "same").id)
+    end)
+
     it("may change hands within one flush", function()
       local a, b = tag "a", tag "b"
       must(db:flush_async())

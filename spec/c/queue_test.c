@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The write-behind queue: payload bytes, changes; with servers the consumer, dead letters, crashes.
  * Servers come by REGOLITH_MYSQL_SOCKET, REGOLITH_MYSQL_DB and REGOLITH_REDIS_SOCKET; without them
- * only what needs none is tested. REGOLITH_LONG=1: 10,000 kills, ten million changed payloads. */
+ * only what needs none is tested. REGOLITH_LONG=1: 10,000 kills, 3,000 cut COMMITs, ten million
+ * changed payloads. */
 #include "queue/batch.h"
 #include "queue/payload.h"
 #include "base/alloc.h"
@@ -1657,7 +1658,7 @@ TEST(consumer_resolves_commits_whose_answer_is_lost) {
     put(&p, &w, ACCOUNT, RG_INSERT, account(&w, 1, 1, "a"), NULL);
     enqueue(&w, &p);
     rg__consumer *c = consumer(&through, 256);
-    uint64_t rounds = getenv("REGOLITH_LONG") ? 600 : 30, all = drain(&through, c);
+    uint64_t rounds = getenv("REGOLITH_LONG") ? 3000 : 30, all = drain(&through, c);
     for (uint64_t i = 1; i <= rounds; i++) {
         put(&p, &w, ACCOUNT, RG_UPDATE, account(&w, 1, i + 1, "a"), account(&w, 1, i, "a"));
         put(&p, &w, LOG, RG_INSERT, log_row(&w, i, 1, i), NULL);

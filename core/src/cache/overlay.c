@@ -228,16 +228,20 @@ static void add_header(enqueueing *e) {
     for (uint32_t i = 0; i < e->n_forget; i++) rg__args_name(a, &e->forget[i]);
 }
 
-static int prepare(enqueueing *e) {
+static int describe(enqueueing *e) {
     rg__args_init(&e->args);
     if (group_changes(e) < 0) return RG_ENO_MEMORY;
     for (size_t i = 0; i < e->n; i++) describe_group(e, &e->groups[i]);
+    return e->kinds.failed || e->sums.failed ? RG_ENO_MEMORY : RG_OK;
+}
+
+static int prepare(enqueueing *e) {
     rg__buf_reserve(&e->values, values_size(e));
     take_forget(e);
     wish_for_id(e);
     add_keys(e);
     add_header(e);
-    if (e->values.failed || e->kinds.failed) return RG_ENO_MEMORY;
+    if (e->values.failed) return RG_ENO_MEMORY;
     for (size_t i = 0; i < e->n; i++) add_value(e, i);
     return e->args.failed ? RG_ENO_MEMORY : RG_OK;
 }
@@ -388,22 +392,55 @@ static int other_parts(const enqueueing *e, const redisReply *r, rg_err *err) {
     return RG_ECONFIG;
 }
 
+/* Change i takes a unique value that is not to be had. */
+static int refuse(const enqueueing *e, int32_t i, const char *why, uint8_t *stale, rg_err *err) {
+    const rg__change *c = &e->q->changes[i];
+    stale[i] = 1;
+    rg__fail(err, RG_EDUPLICATE_KEY, "%s: unique index %s: %s", c->type->name, index_of(c)->name, why);
+    rg__err_set_entity(err, c->type->name);
+    if (!err) return RG_EDUPLICATE_KEY;
+    snprintf(err->index, sizeof err->index, "%s", index_of(c)->name);
+    err->cls = RG_CLASS_PERMANENT;
+    return RG_EDUPLICATE_KEY;
+}
+
 /* Another row has the value, or is queued to get it. */
 static int taken(const enqueueing *e, const redisReply *r, uint8_t *stale, rg_err *err) {
     long long at = r->elements > 1 ? r->element[1]->integer : 0;
     if (at < 1 || (size_t)at > e->n) return rg__fail(err, RG_ECORRUPT, "ENQUEUE told no key");
     int32_t i = e->groups[at - 1].first;
     while (!e->q->changes[i].add && e->next[i] != NONE) i = e->next[i];
-    const rg__change *c = &e->q->changes[i];
-    stale[i] = 1;
-    rg__fail(err, RG_EDUPLICATE_KEY,
-             "%s: another row has this value of unique index %s, or is queued to get it",
-             c->type->name, index_of(c)->name);
-    rg__err_set_entity(err, c->type->name);
-    if (!err) return RG_EDUPLICATE_KEY;
-    snprintf(err->index, sizeof err->index, "%s", index_of(c)->name);
-    err->cls = RG_CLASS_PERMANENT;
-    return RG_EDUPLICATE_KEY;
+    return refuse(e, i, "another row has this value, or is queued to get it", stale, err);
+}
+
+/* ---- what the flush itself cannot be ---- */
+
+static bool gives_up_later(const enqueueing *e, int32_t i) {
+    uint64_t id = e->q->changes[i].id;
+    for (int32_t k = e->next[i]; k != NONE; k = e->next[k])
+        if (!e->q->changes[k].add && e->q->changes[k].id == id) return true;
+    return false;
+}
+
+/* The change by which a second row gets what an earlier one of the group gets, or NONE. */
+static int32_t second_taker(const enqueueing *e, const group *g) {
+    int32_t first = NONE;
+    for (int32_t i = g->first; i != NONE; i = e->next[i]) {
+        if (!e->q->changes[i].add || gives_up_later(e, i)) continue;
+        if (first != NONE && e->q->changes[i].id != e->q->changes[first].id) return i;
+        first = i;
+    }
+    return NONE;
+}
+
+/* The script compares with what others did; MySQL would refuse this long after the caller has gone. */
+static int check_within(const enqueueing *e, uint8_t *stale, rg_err *err) {
+    for (size_t i = 0; i < e->n; i++) {
+        if (e->kinds.p[i] != 'k' || e->groups[i].n < 2) continue;
+        int32_t second = second_taker(e, &e->groups[i]);
+        if (second != NONE) return refuse(e, second, "two rows of the flush have this value", stale, err);
+    }
+    return RG_OK;
 }
 
 static int conclude(enqueueing *e, const redisReply *r, bool once, uint8_t *stale,
@@ -430,8 +467,10 @@ int rg__shared_enqueue(rg__shared *s, const rg__ctx *ctx, rg__enqueue *q, uint8_
     if (ctx->deadline_ms == RG__NO_DEADLINE) within = rg__ctx_within(ctx, WITHOUT_DEADLINE_MS);
     memset(stale, 0, q->n_changes);
     memset(current, 0, q->n_changes * sizeof *current);
-    int rc = prepare(&e);
-    if (rc < 0) rg__fail_memory(err);
+    int rc = describe(&e);
+    if (rc == RG_OK) rc = check_within(&e, stale, err);
+    if (rc == RG_OK) rc = prepare(&e);
+    if (rc == RG_ENO_MEMORY) rg__fail_memory(err);
     if (rc == RG_OK) rc = call_until(&e, &within, &r, &sent, err);
     if (rc == RG_OK) rc = conclude(&e, r, !sent, stale, current, id, err);
     for (size_t i = 0; i < q->n_changes; i++) rg__shared_drop_process(s, &q->changes[i].key);
