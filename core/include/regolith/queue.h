@@ -68,6 +68,12 @@ RG_API rg_op *rg_op_accept_gap(rg_engine *engine, const char *queue, rg_err *err
  * retain_ms): for a database that was restored. GAP when it is not. rg_op_number: partitions
  * concerned. */
 RG_API rg_op *rg_op_queue_replay(rg_engine *engine, const char *queue, const char *from, rg_err *err);
+/* Delayed flushes that wait for their time, the next first, one row an operation: id (of the flush),
+ * due_ms (since 1970), index, operation, entity, entity_id. limit: flushes, 0: all. */
+RG_API rg_op *rg_op_later_list(rg_engine *engine, const char *queue, uint32_t limit, rg_err *err);
+/* Has a delayed flush never be queued ("": all of them); rg_op_number: how many. EINVALID when no such
+ * one waits. */
+RG_API rg_op *rg_op_later_cancel(rg_engine *engine, const char *queue, const char *id, rg_err *err);
 /* Pauses a queue for all its consumers, now and later, or resumes it. */
 RG_API rg_op *rg_op_queue_pause(rg_engine *engine, const char *queue, int paused, rg_err *err);
 /* Dead letters, oldest first: number, id, entity, entity_id, operation, errno, sqlstate, error, tries, at,

@@ -36,7 +36,8 @@ typedef enum rg__kill {
     RG__KILL_LATER_QUEUED,    /* a delayed flush is queued, and still put aside */
     RG__KILL_TX_MARKED,       /* a transaction: before COMMIT */
     RG__KILL_TX_COMMITTED,    /* before PUBLISH */
-    RG__KILL_LAST = RG__KILL_TX_COMMITTED
+    RG__KILL_LATER_CLAIMED,   /* a delayed flush is cancelled, its dead letters are not written yet */
+    RG__KILL_LAST = RG__KILL_LATER_CLAIMED
 } rg__kill;
 void rg__kill_point(rg__kill step);
 /* The same before a statement that writes the row whose id is REGOLITH_KILL_ROW, each time. */

@@ -77,6 +77,7 @@ typedef struct rg__queue_rules {
     int on_split, durability, when_full;
     uint64_t max_len, max_age_ms, max_bytes;
     uint64_t retain_ms;
+    uint64_t events_max_len, events_keep_ms; /* of streams that no group reads */
     uint32_t wait_ms, replica_ms;
     int persistence; /* rg_unfit */
 } rg__queue_rules;

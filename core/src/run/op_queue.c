@@ -300,6 +300,21 @@ static int run_accept_gap(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     return rc;
 }
 
+static int run_later_list(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    return rg__later_list(op->own, ctx, (uint32_t)op->number_in, &op->result, err);
+}
+
+rg_op *rg_op_later_list(rg_engine *e, const char *queue, uint32_t limit, rg_err *err) {
+    return on_queue(e, queue, run_later_list, limit, err);
+}
+
+static int run_later_cancel(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    uint64_t n = 0;
+    int rc = rg__later_cancel(op->own, ctx, op->text.p, &n, err);
+    op->number = (double)n;
+    return rc;
+}
+
 static int run_replay(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     uint64_t n = 0;
     int rc = rg__queue_replay(op->own, ctx, op->text.p, &n, err);
@@ -307,15 +322,24 @@ static int run_replay(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     return rc;
 }
 
-rg_op *rg_op_queue_replay(rg_engine *e, const char *queue, const char *from, rg_err *err) {
-    rg_op *op = on_queue(e, queue, run_replay, 0, err);
+static rg_op *on_queue_with(rg_engine *e, const char *queue, rg__op_fn run, const char *text,
+                            rg_err *err) {
+    rg_op *op = on_queue(e, queue, run, 0, err);
     if (!op) return NULL;
-    rg__buf_str(&op->text, from);
+    rg__buf_str(&op->text, text);
     rg__buf_cstr(&op->text);
     if (!op->text.failed) return op;
     rg__fail_memory(err);
     rg_op_free(op);
     return NULL;
+}
+
+rg_op *rg_op_queue_replay(rg_engine *e, const char *queue, const char *from, rg_err *err) {
+    return on_queue_with(e, queue, run_replay, from, err);
+}
+
+rg_op *rg_op_later_cancel(rg_engine *e, const char *queue, const char *id, rg_err *err) {
+    return on_queue_with(e, queue, run_later_cancel, id, err);
 }
 
 rg_op *rg_op_accept_gap(rg_engine *e, const char *queue, rg_err *err) {

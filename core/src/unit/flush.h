@@ -109,7 +109,7 @@ typedef struct rg__async_how {
     int durability, on_split; /* 0: as the queue is configured */
     const char *producer;     /* NULL: one of the process; else the flush is queued once under it */
 } rg__async_how;
-/* ---- later.c ---- */
+/* ---- later.c, later_due.c ---- */
 /* When a flush is to be queued: at a time, or after a delay when that is 0. */
 typedef struct rg__later {
     uint64_t at_ms;    /* since 1970 */
@@ -118,6 +118,13 @@ typedef struct rg__later {
 /* Puts the items aside; id (48 bytes) gets what the flush is known by. */
 int rg__flush_later(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__later *when,
                     char *id, rg_err *err);
+/* Those that wait, the next first: id, due_ms, index, operation, entity, entity_id, one row an
+ * operation; limit 0: of all. */
+int rg__later_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, rg__result **out,
+                   rg_err *err);
+/* Has one never be queued ("": all of them): EINVALID when none of that id waits. *n: how many. */
+int rg__later_cancel(const rg__queue *q, const rg__ctx *ctx, const char *id, uint64_t *n,
+                     rg_err *err);
 /* Queues what is due, in its order; what cannot be queued becomes dead letters. Others with another
  * owner are left to it for a few seconds. */
 int rg__later_step(rg__store *s, uint32_t pool, const char *owner, const rg__ctx *ctx,

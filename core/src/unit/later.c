@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Flushes that are to be queued at a later time. Until then they are bytes that nobody reads: no cached
- * read shows them, no unique value is taken. When their time has come they are queued like any flush,
- * laid over what their rows are by then.
- *
- * Redis: "{P}:lz:<pool>" a sorted set of members by time in ms, "{P}:lp:<pool>" their payloads by id,
- * "{P}:lc:<pool>" counts them, "{P}:ll:<pool>" who moves them, for a second. A member is
- * "<count>:<id>", so that those of one time keep their order. The id is the producer under which the
- * queue remembers the flush, so that moving it twice queues it once. */
+/* Putting flushes aside, listing and cancelling them; later_due.c queues them when it is time. */
+#include "unit/later.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
 #include "queue/letters.h"
-#include "unit/flush.h"
-#include "unit/load.h"
 
-enum { ID = 32, AT_ONCE = 16, LEASE_MS = 1000 };
+enum { ID = 32 };
 
 static const char store_text[] =
     "for i, kind in ipairs({'zset', 'hash', 'string'}) do\n"
@@ -27,53 +20,54 @@ static const char store_text[] =
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
     "local due = ARGV[2] ~= '0' and tonumber(ARGV[2]) or now + ARGV[3]\n"
     "local n = redis.call('INCR', KEYS[3])\n"
-    "redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])\n"
-    "redis.call('ZADD', KEYS[1], string.format('%.0f', due), string.format('%016.0f:', n) .. ARGV[1])\n"
+    "local member = string.format('%016.0f:', n) .. ARGV[1]\n"
+    "redis.call('HSET', KEYS[2], ARGV[1], ARGV[4], '#' .. ARGV[1], member)\n"
+    "redis.call('ZADD', KEYS[1], string.format('%.0f', due), member)\n"
     "return 1\n";
 
-static const char due_text[] =
-    "local owner = redis.call('GET', KEYS[3])\n"
-    "if owner and owner ~= ARGV[1] then return {} end\n"
+static const char list_text[] =
+    "local out = redis.call('ZRANGE', KEYS[1], 0, ARGV[1], 'WITHSCORES')\n"
+    "local all = {}\n"
+    "for i = 1, #out, 2 do\n"
+    "  local id = string.sub(out[i], 18)\n"
+    "  local payload = redis.call('HGET', KEYS[2], id)\n"
+    "  if payload then\n"
+    "    local n = #all\n"
+    "    all[n + 1], all[n + 2], all[n + 3] = id, string.format('%.0f', out[i + 1]), payload\n"
+    "  end\n"
+    "end\n"
+    "return all\n";
+
+/* Whoever is about to queue it does that under its id, which is taken from here on. */
+static const char cancel_text[] =
+    "local member = redis.call('HGET', KEYS[2], '#' .. ARGV[1])\n"
+    "if not member or redis.call('HEXISTS', KEYS[3], ARGV[1] .. ':1') == 1 then return 0 end\n"
     "local t = redis.call('TIME')\n"
     "local now = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))\n"
-    "local list = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])\n"
-    "if #list > 0 then redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[3]) end\n"
-    "local out = {}\n"
-    "for _, member in ipairs(list) do\n"
-    "  out[#out + 1] = member\n"
-    "  local id = string.sub(member, 18)\n"
-    "  out[#out + 1] = redis.call('HGET', KEYS[2], id) or ''\n"
-    "  out[#out + 1] = redis.call('HEXISTS', KEYS[4], id .. ':1')\n"
-    "end\n"
-    "return out\n";
-
-static const char done_text[] =
-    "redis.call('ZREM', KEYS[1], ARGV[1])\n"
-    "redis.call('HDEL', KEYS[2], string.sub(ARGV[1], 18))\n"
+    "redis.call('HSET', KEYS[3], ARGV[1] .. ':1', now .. '" RG__LATER_CANCELLED "')\n"
+    "redis.call('ZREM', KEYS[1], member)\n"
+    "redis.call('HDEL', KEYS[2], ARGV[1], '#' .. ARGV[1])\n"
     "return 1\n";
 
 static const char *const store_parts[] = {store_text, NULL};
-static const char *const due_parts[] = {due_text, NULL};
-static const char *const done_parts[] = {done_text, NULL};
+static const char *const list_parts[] = {list_text, NULL};
+static const char *const cancel_parts[] = {cancel_text, NULL};
 static rg__script store_script = {.name = "later", .parts = store_parts};
-static rg__script due_script = {.name = "due", .parts = due_parts};
-static rg__script done_script = {.name = "moved", .parts = done_parts};
+static rg__script list_script = {.name = "delayed", .parts = list_parts};
+static rg__script cancel_script = {.name = "cancel", .parts = cancel_parts};
 
-typedef struct keys {
-    char set[192], payloads[192], third[192];
-} keys;
-
-static keys keys_of(const rg__queue *q, const char *third) {
-    keys k;
+rg__later_keys rg__later_keys_of(const rg__queue *q, const char *third) {
+    rg__later_keys k;
     const char *p = rg__shared_prefix(q->shared);
     snprintf(k.set, sizeof k.set, "{%s}:lz:%s", p, q->name);
     snprintf(k.payloads, sizeof k.payloads, "{%s}:lp:%s", p, q->name);
     snprintf(k.third, sizeof k.third, "{%s}:%s:%s", p, third, q->name);
+    snprintf(k.sent, sizeof k.sent, "{%s}:ps", p);
     return k;
 }
 
-static int call(const rg__queue *q, const rg__ctx *ctx, rg__script *s, int nkeys, int argc,
-                const char **argv, const size_t *lens, redisReply **reply, rg_err *err) {
+int rg__later_call(const rg__queue *q, const rg__ctx *ctx, rg__script *s, int nkeys, int argc,
+                   const char **argv, const size_t *lens, redisReply **reply, rg_err *err) {
     rg__redis *c = NULL;
     *reply = NULL;
     int rc = rg__redis_acquire(rg__shared_pool(q->shared), ctx, &c, err);
@@ -95,7 +89,7 @@ static void new_id(char id[ID + 1]) {
 static int store(const rg__queue *q, const rg__ctx *ctx, const rg__later *when, rg__slice payload,
                  const char *id, rg_err *err) {
     char at[24], delay[24];
-    keys k = keys_of(q, "lc");
+    rg__later_keys k = rg__later_keys_of(q, "lc");
     snprintf(at, sizeof at, "%llu", (unsigned long long)when->at_ms);
     snprintf(delay, sizeof delay, "%llu", (unsigned long long)when->delay_ms);
     const char *argv[] = {k.set, k.payloads, k.third, id, at, delay, payload.p};
@@ -105,7 +99,7 @@ static int store(const rg__queue *q, const rg__ctx *ctx, const rg__later *when, 
     int rc = RG_OK;
     for (int tries = 0; tries < 2; tries++) {
         redisReply *r = NULL;
-        rc = call(q, ctx, &store_script, 3, 7, argv, lens, &r, err);
+        rc = rg__later_call(q, ctx, &store_script, 3, 7, argv, lens, &r, err);
         freeReplyObject(r);
         if (rc >= 0 || err->cls != RG_CLASS_RECONNECT) break;
     }
@@ -173,159 +167,90 @@ int rg__flush_later(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg
     return rc;
 }
 
-/* ---- when the time has come ---- */
+/* ---- looking at them ---- */
 
-typedef struct moving {
-    rg__store *s;
-    const rg__ctx *ctx;
-    const rg__queue *q;
-    const char *member; /* "<count>:<id>" */
-    rg__slice bytes;
-    rg__payload payload;
-    rg__items items;
-} moving;
+enum { COLUMNS = 6 };
+static const char *const columns[COLUMNS] = {"id", "due_ms", "index", "operation", "entity",
+                                             "entity_id"};
 
-static int gone(const rg__qdecoded *op, const char *what, rg_err *err) {
-    int rc = rg__fail(err, RG_ECONFLICT, "%s %llu %s before the delayed %s was due", op->type->name,
-                      (unsigned long long)op->id, what, rg__write_name(op->write));
-    if (err) err->cls = RG_CLASS_PERMANENT;
-    rg__err_set_entity(err, op->type->name);
-    return rc;
+static int add_row(rg__result *out, const char *id, const char *due, size_t i,
+                   const rg__qdecoded *op, rg_err *err) {
+    char index[24], entity_id[24];
+    snprintf(index, sizeof index, "%zu", i);
+    snprintf(entity_id, sizeof entity_id, "%llu", op ? (unsigned long long)op->id : 0);
+    const char *cells[COLUMNS] = {id, due, index, op ? rg__write_name(op->write) : "entry",
+                                  op ? rg__qop_entity(op) : "", entity_id};
+    return rg__result_add_strings(out, cells) < 0 ? rg__fail_memory(err) : RG_OK;
 }
 
-static bool other_version(const rg__qdecoded *op, const rg_block *row) {
-    if (!op->has_expected) return false;
-    rg__value v = rg__row_value(op->type, row->data, op->type->version_column);
-    return (v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u) != op->expected;
-}
-
-/* Lays an update over the row as it is now. */
-static int lay_over(moving *m, const rg__qdecoded *op, rg__item *it, rg_err *err) {
-    int rc = rg__load_rows(m->s, m->ctx, op->type, &op->id, 1, RG__LOAD_FILL_ONLY, &it->before, err);
-    if (rc < 0) return rc;
-    if (!it->before) return op->write == RG_DELETE ? RG_OK : gone(op, "vanished", err);
-    if (other_version(op, it->before)) return gone(op, "changed", err);
-    if (op->write == RG_DELETE) return RG_OK;
-    it->mask = rg__malloc(op->type->n_columns);
-    if (!it->mask) return rg__fail_memory(err);
-    memcpy(it->mask, op->mask, op->type->n_columns);
-    it->after = rg__row_merge(op->type, it->before->data, op->row->data, op->mask, err);
-    return it->after ? RG_OK : RG_ENO_MEMORY;
-}
-
-static int add_item(moving *m, const rg__qdecoded *op, rg_err *err) {
-    int rc = rg__qop_check(m->q, op, err);
-    if (rc < 0) return rc;
-    rg__item *it = rg__items_add(&m->items);
-    if (!it) return rg__fail_memory(err);
-    it->write = op->write;
-    it->type = op->type;
-    it->id = op->id;
-    if (op->write == RG_INSERT) it->after = rg_block_ref(op->row);
-    else rc = lay_over(m, op, it, err);
-    if (rc >= 0 && op->write == RG_DELETE && !it->before) m->items.n--; /* there is nothing to delete */
-    return rc;
-}
-
-static int queue_it(moving *m, rg_err *err) {
-    char id[48];
-    rg__async_how how = {.producer = strchr(m->member, ':') + 1};
-    int rc = rg__payload_decode(m->q->schema, m->bytes, &m->payload, err);
-    for (size_t i = 0; rc >= 0 && i < m->payload.n; i++) rc = add_item(m, &m->payload.ops[i], err);
-    if (rc < 0 || m->items.n == 0) return rc;
-    rc = rg__flush_async(m->s, m->ctx, &m->items, &how, id, err);
-    return rc == RG_EDURABILITY ? RG_OK : rc; /* it is queued */
-}
-
-/* A letter's place in the stream is made of the member's count and id, and is one that no entry has. */
-static rg__pos place_of(const moving *m) {
-    char *colon, id[13] = "";
-    unsigned long long count = strtoull(m->member, &colon, 10);
-    if (*colon == ':') snprintf(id, sizeof id, "%s", colon + 1);
-    return (rg__pos){count, strtoull(id, NULL, 16)};
-}
-
-static int write_letters(moving *m, rg__mysql *c, const rg_err *why, rg_err *err) {
+/* One row for each operation; what cannot be read is one. */
+static int add_flush(const rg__queue *q, rg__result *out, redisReply *const *r, rg_err *err) {
+    rg__payload p = {0};
     int rc = RG_OK;
-    uint64_t number;
-    size_t n = m->payload.n ? m->payload.n : 1;
-    for (size_t i = 0; rc >= 0 && i < n; i++) {
-        const rg__qdecoded *op = i < m->payload.n ? &m->payload.ops[i] : NULL;
-        rg__buf alone = {0};
-        if (op) rg__payload_alone(&m->payload, i, &alone);
-        rg__letter l = {.id = place_of(m), .index = (uint32_t)i, .error = why,
-                        .entity = op ? rg__qop_entity(op) : "", .entity_id = op ? op->id : 0,
-                        .operation = op ? rg__write_name(op->write) : "entry",
-                        .payload = op ? (rg__slice){alone.p, alone.len} : m->bytes};
-        rc = rg__letter_add(m->q, c, m->ctx, &l, &number, err);
-        rg__buf_deinit(&alone);
-    }
+    if (rg__payload_decode(q->schema, (rg__slice){r[2]->str, (size_t)r[2]->len}, &p, NULL) < 0)
+        rc = add_row(out, r[0]->str, r[1]->str, 0, NULL, err);
+    for (size_t i = 0; rc >= 0 && i < p.n; i++)
+        rc = add_row(out, r[0]->str, r[1]->str, i, &p.ops[i], err);
+    rg__payload_deinit(&p);
     return rc;
 }
 
-/* What can never be queued becomes dead letters; doing it twice makes them once. */
-static int give_up(moving *m, const rg_err *why, rg_err *err) {
-    rg__mysql *c = NULL;
-    rg__pos at;
-    int rc = rg__mysql_acquire(m->q->mysql, m->ctx, &c, err);
-    if (rc < 0) return rc;
-    rc = rg__ledger_begin(m->q, c, m->ctx, &at, err);
-    if (rc >= 0) rc = write_letters(m, c, why, err);
-    if (rc >= 0) rc = rg__mysql_commit(c, m->ctx, err);
-    rg__mysql_release(c);
+static int ask_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, redisReply **r,
+                    rg_err *err) {
+    char last[16];
+    rg__later_keys k = rg__later_keys_of(q, "lc");
+    snprintf(last, sizeof last, "%lld", (long long)limit - 1);
+    const char *argv[] = {k.set, k.payloads, last};
+    int rc = rg__later_call(q, ctx, &list_script, 2, 3, argv, NULL, r, err);
+    if (rc >= 0 && ((*r)->type != REDIS_REPLY_ARRAY || (*r)->elements % 3))
+        rc = rg__fail(err, RG_ECORRUPT, "Redis did not list what is delayed");
     return rc;
 }
 
-static bool is_final(int rc, const rg_err *why) {
-    if (rc == RG_EBACKPRESSURE || rc == RG_ETIMEOUT || rc == RG_ENO_MEMORY) return false;
-    if (rc == RG_ECONFLICT || rc == RG_EINVALID || rc == RG_ESPLIT || rc == RG_ECORRUPT) return true;
-    return why->cls == RG_CLASS_PERMANENT || rc == RG_EDUPLICATE_KEY || rc == RG_ELIMIT;
-}
-
-static int forget(const rg__queue *q, const rg__ctx *ctx, const char *member, rg_err *err) {
-    keys k = keys_of(q, "ll");
-    const char *argv[] = {k.set, k.payloads, member};
+int rg__later_list(const rg__queue *q, const rg__ctx *ctx, uint32_t limit, rg__result **out,
+                   rg_err *err) {
     redisReply *r = NULL;
-    int rc = call(q, ctx, &done_script, 2, 3, argv, NULL, &r, err);
+    *out = rg__result_new(columns, COLUMNS);
+    if (!*out) return rg__fail_memory(err);
+    (*out)->kinds[1] = (*out)->kinds[2] = (*out)->kinds[5] = RG__CELL_U64;
+    int rc = ask_list(q, ctx, limit, &r, err);
+    for (size_t i = 0; rc >= 0 && i + 2 < r->elements; i += 3)
+        rc = add_flush(q, *out, &r->element[i], err);
+    freeReplyObject(r);
+    if (rc >= 0) return RG_OK;
+    rg__result_free(*out);
+    *out = NULL;
+    return rc;
+}
+
+/* ---- cancelling ---- */
+
+static int cancel_one(const rg__queue *q, const rg__ctx *ctx, const char *id, uint64_t *n,
+                      rg_err *err) {
+    rg__later_keys k = rg__later_keys_of(q, "lc");
+    const char *argv[] = {k.set, k.payloads, k.sent, id};
+    redisReply *r = NULL;
+    int rc = rg__later_call(q, ctx, &cancel_script, 3, 4, argv, NULL, &r, err);
+    if (rc >= 0 && r->type == REDIS_REPLY_INTEGER) *n += (uint64_t)r->integer;
     freeReplyObject(r);
     return rc < 0 ? rc : RG_OK;
 }
 
-static int move_one(moving *m, rg_err *err) {
-    rg_err why;
-    rg__err_clear(&why);
-    int rc = queue_it(m, &why);
-    if (rc < 0 && is_final(rc, &why)) rc = give_up(m, &why, err);
-    else if (rc < 0 && err) *err = why;
-    rg__kill_point(RG__KILL_LATER_QUEUED);
-    if (rc >= 0) rc = forget(m->q, m->ctx, m->member, err);
-    rg__items_deinit(&m->items);
-    rg__payload_deinit(&m->payload);
+static int cancel_all(const rg__queue *q, const rg__ctx *ctx, uint64_t *n, rg_err *err) {
+    redisReply *r = NULL;
+    int rc = ask_list(q, ctx, 0, &r, err);
+    for (size_t i = 0; rc >= 0 && i + 2 < r->elements; i += 3)
+        rc = cancel_one(q, ctx, r->element[i]->str, n, err);
+    freeReplyObject(r);
     return rc;
 }
 
-int rg__later_step(rg__store *s, uint32_t pool, const char *owner, const rg__ctx *ctx,
-                   uint64_t *moved, rg_err *err) {
-    const rg__queue *q = &s->queues[pool];
-    keys k = keys_of(q, "ll");
-    char count[16], lease[16];
-    redisReply *r = NULL;
-    snprintf(count, sizeof count, "%d", AT_ONCE);
-    snprintf(lease, sizeof lease, "%d", LEASE_MS);
-    char sent[192]; /* what producers sent (cache.h) */
-    snprintf(sent, sizeof sent, "{%s}:ps", rg__shared_prefix(q->shared));
-    const char *argv[] = {k.set, k.payloads, k.third, sent, owner, count, lease};
-    *moved = 0;
-    int rc = call(q, ctx, &due_script, 4, 7, argv, NULL, &r, err);
-    for (size_t i = 0; rc >= 0 && r->type == REDIS_REPLY_ARRAY && i + 2 < r->elements; i += 3) {
-        const redisReply *member = r->element[i], *bytes = r->element[i + 1];
-        moving m = {.s = s, .ctx = ctx, .q = q, .member = member->str,
-                    .bytes = {bytes->str, (size_t)bytes->len}};
-        bool queued = r->element[i + 2]->integer == 1 || !strchr(member->str, ':');
-        rc = queued ? forget(q, ctx, member->str, err) : move_one(&m, err);
-        if (rc >= 0) ++*moved;
-    }
-    freeReplyObject(r);
-    if (rc < 0) rg__err_prefix(err, "queueing what is due in %s: ", q->name);
-    return rc < 0 ? rc : RG_OK;
+int rg__later_cancel(const rg__queue *q, const rg__ctx *ctx, const char *id, uint64_t *n,
+                     rg_err *err) {
+    *n = 0;
+    if (!*id) return cancel_all(q, ctx, n, err);
+    int rc = cancel_one(q, ctx, id, n, err);
+    if (rc < 0 || *n) return rc;
+    return rg__fail(err, RG_EINVALID, "no delayed flush %s waits in queue %s: it was queued, given up as dead "
+                                      "letters, or cancelled", id, q->name);
 }
