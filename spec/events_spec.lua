@@ -193,6 +193,30 @@ describe("events", function()
     assert.equal("insert taken, update -", text "people")
   end)
 
+  it("keep nothing for ever where nobody reads: streams without a group are bounded by length and age", function()
+    local bounded = must(regolith.open(world:config({ Person }, { queues = { default = { events_max_len = 150,
+      events_keep_s = 3600 } } })))
+    local key = orm:stream_key "unread"
+    must(redis:call("XADD", key, "1-1", "body", "1")) -- of 1970
+    for n = 1, 500 do must(bounded:publish("unread", n)) end
+    local length = redis:call("XLEN", key)
+    assert.is_true(length >= 150 and length < 350, "the stream holds " .. length) -- cut by whole nodes of it
+    assert.is_true(redis:call("XRANGE", key, "-", "+", "COUNT", 1)[1][1] ~= "1-1")
+    redis:call("XGROUP", "CREATE", key, "g", "0")
+    for n = 1, 300 do must(bounded:publish("unread", n)) end
+    assert.equal(length + 300, redis:call("XLEN", key)) -- a group is owed every event
+    redis:call("DEL", key)
+    key = orm:stream_key "people" -- the relay does the same
+    for round = 1, 5 do
+      for n = 1, 100 do db:new(Person, { name = round .. "/" .. n }) end
+      must(db:flush())
+      relay(bounded)
+    end
+    length = redis:call("XLEN", key)
+    assert.is_true(length >= 150 and length < 350, "the stream holds " .. length)
+    bounded:close()
+  end)
+
   it("need Redis, known fields and names", function()
     local Bad = regolith.entity("bad", {
       field.uint32 "n", events = { x = { "inset", fields = { "m" } }, ["a b"] = true },

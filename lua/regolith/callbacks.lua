@@ -130,11 +130,9 @@ end
 local Worker = { __name = "regolith.CallbackWorker" }
 Worker.__index = Worker
 
-local function positive(v)
-  if type(v) ~= "number" or v <= 0 or v > 86400 * 365 then return "must be a number above zero" end
-end
 local OPTIONS = {
-  pool = options.name, batch = options.integer(1, 1000), lease_s = positive, max_tries = options.integer(1, 1000000),
+  pool = options.name, batch = options.integer(1, 1000), lease_s = options.seconds(86400 * 365),
+  max_tries = options.integer(1, 1000000),
   first_backoff_ms = options.integer(1, 4294967295), max_backoff_ms = options.integer(1, 4294967295),
   on_dead = options.func, on_error_report = options.func,
 }

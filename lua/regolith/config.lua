@@ -317,6 +317,7 @@ local QUEUE = {
   when_full = options.one_of("refuse", "wait", "sync"),
   max_len = count, max_age_ms = count, max_mb = options.integer(1, 16777216),
   wait_ms = options.integer(0, 4294967295), replica_ms = count, retain_s = count,
+  events_max_len = count, events_keep_s = count,
   persistence = options.one_of("refuse", "warn"),
 }
 

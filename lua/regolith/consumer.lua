@@ -28,9 +28,7 @@ local OPTIONS = {
   on_error = options.one_of("wait", "stop"), on_dead = options.func,
   max_deaths = options.integer(0, 1000000), on_dead_letter = options.func, on_error_report = options.func,
 }
-local RUN = { signals = options.boolean, on_step = options.func, max_wait_s = function(v)
-  if type(v) ~= "number" or v <= 0 or v > 3600 then return "must be a number of seconds" end
-end }
+local RUN = { signals = options.boolean, on_step = options.func, max_wait_s = options.seconds(3600) }
 
 --- Least time between two tries after a temporary error.
 local FIRST_BACKOFF_S = 0.05

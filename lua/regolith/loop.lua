@@ -15,9 +15,7 @@ local FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 5
 --- How long everything rests when nothing was to be done; a signal is seen within that.
 local IDLE_S = 0.1
 
-local RUN = { signals = options.boolean, on_step = options.func, idle_s = function(v)
-  if type(v) ~= "number" or v <= 0 or v > 3600 then return "must be a number of seconds" end
-end }
+local RUN = { signals = options.boolean, on_step = options.func, idle_s = options.seconds(3600) }
 
 ---@class regolith.LoopPart
 ---@field name string

@@ -42,6 +42,19 @@ function M.integer(least, most)
   end
 end
 
+--- A length of time above zero.
+---@param most number seconds
+function M.seconds(most)
+  local expected = string.format("must be a number of seconds above 0, at most %.0f", most)
+  return function(v)
+    if type(v) ~= "number" or not (v > 0 and v <= most) then return expected end
+  end
+end
+
+function M.not_negative(v)
+  if type(v) ~= "number" or not (v >= 0 and v <= 2 ^ 53) then return "must be a number, 0 or more" end
+end
+
 --- One of some words.
 function M.one_of(...)
   local words, expected = {}, {}

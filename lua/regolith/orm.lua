@@ -8,6 +8,7 @@ local callbacks = require "regolith.callbacks"
 local caches = require "regolith.cache.handle"
 local config = require "regolith.config"
 local consumer = require "regolith.consumer"
+local delayed = require "regolith.delayed"
 local errors = require "regolith.err"
 local events = require "regolith.events"
 local hosts = require "regolith.hosts.init"
@@ -93,6 +94,7 @@ local function queue_opts(queue)
     max_len = given.max_len or 0, max_age_ms = given.max_age_ms or 0, max_bytes = (given.max_mb or 0) * 1048576,
     wait_ms = given.wait_ms or 0, replica_ms = given.replica_ms or 0,
     retain_ms = (given.retain_s or 0) * 1000,
+    events_max_len = given.events_max_len or 0, events_keep_ms = (given.events_keep_s or 0) * 1000,
     persistence = given.persistence and C[UNFIT[given.persistence]] or 0,
   })
 end
@@ -245,6 +247,7 @@ function M.open(given, overrides)
     _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
     _has_redis = #settings.redis > 0, _inverses = {}, _n_inverses = 0, _pools = {},
     _subscribers = settings.subscribers or {}, _prefix = settings.prefix or "rg",
+    _event_bounds = events.bounds(settings.queues),
   }, Orm)
   if settings.slow_ms then C.rg_engine_set_slow(engine, settings.slow_ms) end
   for i, pool in ipairs(settings.mysql) do self._pools[i] = pool.name end
@@ -380,6 +383,7 @@ end
 admin.install(Orm)
 audit.install(Orm)
 callbacks.install(Orm)
+delayed.install(Orm)
 events.install(Orm)
 lock.install(Orm)
 

@@ -80,6 +80,8 @@ typedef struct rg_queue_opts {
     uint64_t retain_ms;       /* how long applied entries are kept, to be applied again [0] */
     uint32_t replica_ms;      /* how long a replica is waited for [1000] */
     int32_t persistence;      /* rg_unfit: Redis keeps no append-only file [WARN] */
+    uint64_t events_max_len;  /* of its streams of events those that no group reads hold about so many, */
+    uint64_t events_keep_ms;  /* and none older than this [1,000,000 of 7 days] */
 } rg_queue_opts;
 
 RG_API rg_config *rg_config_new(const rg_engine_opts *opts, rg_err *err);

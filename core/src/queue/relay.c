@@ -13,9 +13,11 @@ enum {
     RENEW_MS = 300,
     LOOK_MS = 100,       /* how often others look whether rows wait for nobody */
     NO_TABLE_MS = 1000,
+    HEAD = 5,            /* arguments of the script besides those of each event */
     FENCED = -1          /* what the script answers to one that was replaced */
 };
 
+/* Streams that no group reads are kept within bounds, or they would grow for ever. */
 static const char publish_text[] =
     "local f = tonumber(redis.call('GET', KEYS[1]) or '0')\n"
     "if f > tonumber(ARGV[1]) then return -1 end\n"
@@ -26,12 +28,20 @@ static const char publish_text[] =
     "  end\n"
     "end\n"
     "redis.call('SET', KEYS[1], ARGV[1])\n"
-    "local n = 0\n"
+    "local n, grown = 0, {}\n"
     "for i = 3, #KEYS do\n"
-    "  local uid = ARGV[i * 2 - 4]\n"
+    "  local uid = ARGV[i * 2 - 2]\n"
     "  if redis.call('SADD', KEYS[2], uid) == 1 then\n"
-    "    redis.call('XADD', KEYS[i], '*', 'id', uid, 'body', ARGV[i * 2 - 3])\n"
-    "    n = n + 1\n"
+    "    redis.call('XADD', KEYS[i], '*', 'id', uid, 'body', ARGV[i * 2 - 1])\n"
+    "    n, grown[KEYS[i]] = n + 1, true\n"
+    "  end\n"
+    "end\n"
+    "local t = redis.call('TIME')\n"
+    "local oldest = string.format('%.0f', math.max(0, t[1] * 1000 - tonumber(ARGV[3])))\n"
+    "for key in pairs(grown) do\n"
+    "  if #redis.call('XINFO', 'GROUPS', key) == 0 then\n"
+    "    redis.call('XTRIM', key, 'MAXLEN', '~', ARGV[2])\n"
+    "    redis.call('XTRIM', key, 'MINID', '~', oldest)\n"
     "  end\n"
     "end\n"
     "return n\n";
@@ -163,19 +173,23 @@ static int make_keys(rg__relay *r, rows *w, rg_err *err) {
 /* *answer: how many were new, or FENCED. */
 static int publish(rg__relay *r, const rg__ctx *ctx, rows *w, long long *answer, rg_err *err) {
     size_t n = w->r ? w->r->n_rows : 0, at = 0;
-    char fence[24];
-    const char **argv = rg__calloc(3 * n + 3, sizeof *argv);
-    size_t *lens = rg__calloc(3 * n + 3, sizeof *lens);
+    char fence[24], most[24], keep_ms[24];
+    const char **argv = rg__calloc(3 * n + HEAD, sizeof *argv);
+    size_t *lens = rg__calloc(3 * n + HEAD, sizeof *lens);
     int rc = argv && lens ? RG_OK : rg__fail_memory(err);
     if (rc >= 0 && n) rc = make_keys(r, w, err);
     if (rc >= 0) {
         snprintf(fence, sizeof fence, "%llu", (unsigned long long)r->fence);
+        snprintf(most, sizeof most, "%llu", (unsigned long long)r->q->rules.events_max_len);
+        snprintf(keep_ms, sizeof keep_ms, "%llu", (unsigned long long)r->q->rules.events_keep_ms);
         argv[0] = r->fence_key;
         argv[1] = r->seen_key;
         const char *key = w->keys.p;
         for (size_t i = 0; i < n; i++, key += strlen(key) + 1) argv[2 + i] = key;
         argv[2 + n] = fence;
-        for (at = 0; at < 3 + n; at++) lens[at] = strlen(argv[at]);
+        argv[3 + n] = most;
+        argv[4 + n] = keep_ms;
+        for (at = 0; at < HEAD + n; at++) lens[at] = strlen(argv[at]);
         for (size_t i = 0; i < n; i++)
             for (size_t k = 1; k <= 3; k += 2, at++) { /* uid, body */
                 rg__slice cell = w->r->cells[i * w->r->n_columns + k];

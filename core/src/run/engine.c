@@ -175,7 +175,7 @@ static rg__shared *queue_shared(const rg__store *s, uint32_t pool) {
     return s->n_redis ? s->shared[0] : NULL;
 }
 
-enum { REPLICA_MS = 1000 };
+enum { REPLICA_MS = 1000, EVENTS = 1000000, EVENTS_MS = 7 * 86400 * 1000 };
 
 /* What was configured of a queue, over what holds for all. */
 static rg__queue_rules rules_of(const rg_config *c, const char *name, uint32_t *n_parts) {
@@ -191,6 +191,8 @@ static rg__queue_rules rules_of(const rg_config *c, const char *name, uint32_t *
                          .max_bytes = o.max_bytes,
                          .wait_ms = o.wait_ms ? o.wait_ms : c->opts.backpressure_wait_ms,
                          .retain_ms = o.retain_ms,
+                         .events_max_len = o.events_max_len ? o.events_max_len : EVENTS,
+                         .events_keep_ms = o.events_keep_ms ? o.events_keep_ms : EVENTS_MS,
                          .replica_ms = o.replica_ms ? o.replica_ms : REPLICA_MS,
                          .persistence = o.persistence ? o.persistence : RG_UNFIT_WARN};
     if (!r.when_full) r.when_full = r.wait_ms ? RG_FULL_WAIT : RG_FULL_REFUSE;
