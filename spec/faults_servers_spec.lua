@@ -190,34 +190,6 @@ describe("a server", function()
     end)
   end
 
-  it("may be killed while a queue is at work, of either kind", function()
-    local orm = servers:open(ENTITIES)
-    must(orm:session():execute "DELETE FROM line")
-    must(orm:invalidate(shared.Line))
-    local before = must(orm:queues())[1].applied
-    local writer = faults.spawn("load", servers:env(), "flush_async", ids())
-    local consumer = faults.spawn("consumer", servers:env())
-    for i = 1, 6 do
-      work(writer, 50)
-      servers:kill(i % 2 == 0 and "mysql" or "redis")
-      if i > 4 then servers:kill(i % 2 == 0 and "redis" or "mysql") end
-      servers:start()
-    end
-    work(writer, 50)
-    writer:signal "KILL"
-    local _, text = writer:wait()
-    local drained, why = pcall(until_it_works, "the queue to be empty", function() return orm:drained(20000) end)
-    if not drained then error(string.format("%s; the consumer: %s", tostring(why), consumer:output()), 0) end
-    consumer:kill()
-    local said = outcomes(text)
-    assert.is_true(#said.ok > 300)
-    check(orm, said)
-    assert.same({}, must(orm:dead_letters())) -- nothing was tried twice
-    local _, n = rows_of(orm)
-    assert.equal(n, must(orm:queues())[1].applied - before)
-    orm:close()
-  end)
-
   it("that stands still runs into deadlines, and is used again afterwards", function()
     local orm = servers:open(ENTITIES, { timeout_ms = 400 })
     local db = orm:session()

@@ -117,12 +117,16 @@ function Process:await(pattern, seconds)
   end, seconds)
 end
 
---- Ends it without a word.
-function Process:kill()
+--- Ends it without a word; fn may look at its output before that goes.
+---@param fn? fun()
+function Process:kill_and(fn)
   self:signal "KILL"
   M.await("the end of a killed process", function() return not self:running() end)
+  if fn then fn() end
   os.remove(self.path)
 end
+
+function Process:kill() self:kill_and() end
 
 --- Runs a command of the shell.
 local function launch(command)
@@ -248,15 +252,20 @@ function Servers:remove()
   self.keeper:wait()
 end
 
+--- What survives a power cut.
+local DURABLE = "REGOLITH_MYSQL_FLAGS=--innodb-flush-log-at-trx-commit=1 "
+  .. "REGOLITH_REDIS_FLAGS='--appendonly yes --appendfsync always'"
+
 --- New servers, empty and running. They go when this process ends, however it does. `flags`: further
---- words for MariaDB.
+--- words for MariaDB; `durable`: nothing is acknowledged before it is on the disk.
 ---@param purpose string
 ---@param flags? string
+---@param durable? boolean
 ---@return Servers
-function M.servers(purpose, flags)
+function M.servers(purpose, flags, durable)
   local self = setmetatable({ name = "spec-" .. purpose .. "-" .. own_pid, orms = {} }, Servers)
   local more = flags and string.format("REGOLITH_MYSQL_FLAGS='--innodb-flush-log-at-trx-commit=2 %s' ", flags) or ""
-  self.script = FLAGS .. " " .. more .. script_path
+  self.script = (durable and DURABLE or FLAGS) .. " " .. more .. script_path
   self.keeper = launch(self.script .. "run --temp " .. self.name .. " -- sh -c 'env; exec tail --pid=" .. own_pid
     .. " -f /dev/null'")
   self.mysql_socket = self.keeper:await "REGOLITH_MYSQL_SOCKET=(%S+)\n"
