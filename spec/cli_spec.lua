@@ -135,11 +135,74 @@ describe("command line", function()
     assert.matches("title = other", (run("queue", "show", app, number)))
     out, code = run("queue", "drop", app, number)
     assert.equal(0, code, out)
-    assert.matches("1 dead letters left", out)
+    assert.matches("1 dead letter left", out)
     assert.equal(0, select(2, run("queue", "drop", app, "all")))
     assert.matches("no dead letters", (run("queue", "errors", app)))
     assert.equal(1, select(2, run("queue", "show", app, number)))
     assert.equal(2, select(2, run("queue", "show", app, "all")))
+  end)
+
+  it("tells typical mistakes in words, with the usage of the command that was meant", function()
+    for _, case in ipairs {
+      { 2, "there is no queue 'defalt' %(did you mean 'default'%?%); there is one: default", "queue", "errors", app,
+        "-q", "defalt" },
+      { 2, "there is no queue 'nope'", "consume", "--until-empty", "-q", "nope", app },
+      { 2, "^regolith: consumer: option 'max_batch' must be at least 1\n$", "consume", "--max-batch", "0", app },
+      { 2, "'x' is not a number\nUsage: regolith consume ", "consume", "--max-batch", "x", app },
+      { 2, "missing argument 'number'\nUsage: regolith queue drop ", "queue", "drop", app },
+      { 2, "a command is required\nUsage: regolith queue delayed ", "queue", "delayed" },
+      { 2, "nothing is to be changed", "queue", "edit", app, "1" },
+      { 2, "^regolith: replay takes a time", "queue", "replay", app, "yesterday" },
+      { 2, "'zz' is no id of a delayed flush", "queue", "delayed", "cancel", app, "zz" },
+      { 1, "no delayed flush ab waits", "queue", "delayed", "cancel", app, "ab" },
+      { 1, "cannot open /nowhere.lua", "consume", "/nowhere.lua" },
+    } do
+      local out, code = run(unpack(case, 3))
+      assert.equal(case[1], code, out)
+      assert.matches(case[2], out)
+    end
+  end)
+
+  it("lists and cancels delayed flushes", function()
+    assert.matches("nothing waits for its time", (run("queue", "delayed", "list", app)))
+    for i = 1, 2 do
+      db:new(Note, { title = "late " .. i })
+      must(db:flush_async { delay_ms = 3600000 })
+    end
+    local id = db:stream_id()
+    local out, code = run("queue", "delayed", "list", app)
+    assert.equal(0, code, out)
+    assert.matches(id .. "  %d+%-%d+%-%d+ %d+:%d+:%d+Z +insert +note +%d+", out)
+    assert.matches("1 cancelled", (run("queue", "delayed", "cancel", app, id)))
+    out, code = run("queue", "delayed", "cancel", app, id)
+    assert.equal(1, code, out)
+    assert.matches("1 cancelled", (run("queue", "delayed", "cancel", app, "all")))
+    assert.equal(0, select(2, run("consume", "--until-empty", app)))
+    assert.same({}, must(db:query "SELECT id FROM note WHERE title LIKE 'late %'"))
+  end)
+
+  it("says that a queue is paused to who waits for it to be empty", function()
+    assert.equal(0, select(2, run("queue", "pause", app)))
+    db:new(Note, { title = "patient" })
+    must(db:flush_async())
+    local out, code = run("consume", "--until-empty", app)
+    assert.equal(1, code, out)
+    assert.matches("the queue 'default' is paused, and 1 wait in it", out)
+    assert.equal(0, select(2, run("queue", "resume", app)))
+    assert.equal(0, select(2, run("consume", "--until-empty", app)))
+    assert.equal(1, #db:query "SELECT id FROM note WHERE title = 'patient'")
+  end)
+
+  it("says why a letter that was tried again failed once more", function()
+    must(db:execute "INSERT INTO note (id, title) VALUES (900009, 'theirs')")
+    db:new(Note, { title = "theirs" })
+    must(db:flush_async())
+    assert.matches("1 operation became a dead letter", (run("consume", "--until-empty", app)))
+    local number = must(orm:dead_letters())[1].number
+    local out, code = run("queue", "retry", app, number)
+    assert.equal(1, code, out)
+    assert.matches("dead letter " .. number .. " failed again: .*duplicate key", out)
+    must(orm:drop "all")
   end)
 
   it("runs callbacks beside the queue, and looks after them", function()
@@ -185,7 +248,7 @@ describe("command line", function()
     assert.matches("1 will be handled again", (run("events", "retry", calls, "orders", "printer", "all")))
     assert.matches("0 dropped", (run("events", "drop", calls, "orders", "printer", "all")))
     assert.matches("3 removed", (run("events", "trim", calls, "orders")))
-    assert.equal(1, select(2, run("events", "drop", calls, "orders", "printer", "some")))
+    assert.equal(2, select(2, run("events", "drop", calls, "orders", "printer", "some")))
   end)
 
   it("tells how the servers are", function()

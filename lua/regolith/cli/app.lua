@@ -3,6 +3,7 @@
 -- a function that gives either.
 
 local orm_module = require "regolith.orm"
+local suggest = require "regolith.suggest"
 
 local M = {}
 
@@ -29,6 +30,15 @@ function M.open(path)
   return orm_module.open(config)
 end
 
+--- What was raised: misuse is the command line's, whose place in the program nobody wants to know.
+---@param raised any
+---@return integer code
+---@return string text
+function M.misuse(raised)
+  local text, n = tostring(raised):gsub("^[^\n]*regolith/cli/[%w_]+%.lua:%d+: ", "")
+  return n > 0 and 2 or 1, text
+end
+
 --- Runs fn(orm) on an application's orm and closes it: the exit code and what went wrong.
 ---@param path string
 ---@param fn fun(orm: regolith.Orm): integer?, any
@@ -39,8 +49,20 @@ function M.with(path, fn)
   if not orm then return 1, why end
   local called, code, fault = pcall(fn, orm)
   orm:close()
-  if not called then return 1, code end
+  if not called then return M.misuse(code) end
   return code or (fault and 1) or 0, fault
+end
+
+--- Is there a queue of that name? Else what to say.
+---@param orm regolith.Orm
+---@param name string
+---@return string? fault
+function M.no_queue(orm, name)
+  local names, known = {}, {}
+  for i, pool in ipairs(orm._pools) do names[i], known[pool] = pool, true end
+  if known[name] then return nil end
+  return string.format("there is no queue '%s'%s; there %s: %s", name, suggest.hint(name, known),
+    #names == 1 and "is one" or "are", table.concat(names, ", "))
 end
 
 --- Makes args.number a number; "all" stays where that is allowed, nothing stays nothing.

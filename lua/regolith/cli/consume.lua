@@ -25,7 +25,10 @@ local function queue_part(orm, args)
   local consumer, fault = orm:consumer {
     queue = args.queue_name, max_batch = args.max_batch, parallel = args.parallel,
     lease = lease,
-    on_dead = function(n) out.error(string.format("%.0f operations became dead letters", n)) end,
+    on_dead = function(n)
+      out.error(string.format("%.0f operation%s became %s", n, n == 1 and "" or "s",
+        n == 1 and "a dead letter" or "dead letters"))
+    end,
   }
   if not consumer then return nil, fault end
   return {
@@ -119,9 +122,25 @@ local function reporter(parts)
   end
 end
 
+--- A paused queue looks like an empty one to who waits: what to say of it, and how much is in it.
+local function paused(orm, args)
+  local waiting, text = 0, nil
+  for _, queue in ipairs(orm:has_redis() and orm:queues() or {}) do
+    if queue.queue == args.queue_name and queue.paused then
+      waiting = waiting + queue.length
+      text = string.format("the queue '%s' is paused, and %.0f wait in it: 'regolith queue resume' has it go on",
+        queue.queue, waiting)
+    end
+  end
+  return text, waiting
+end
+
 local function consume(orm, args)
   local parts, fault = parts_of(orm, args)
   if not parts then return nil, fault end
+  local stands, waiting = paused(orm, args)
+  if stands and args.until_empty and waiting > 0 then return nil, stands end
+  if stands then out.error(stands) end
   local self, failed, report = {}, false, reporter(parts)
   local ok
   ok, fault = loop.run(self, parts, {
@@ -142,7 +161,12 @@ local function consume(orm, args)
 end
 
 function M.run(args)
-  return app.with(args.app, function(orm) return consume(orm, args) end)
+  return app.with(args.app, function(orm)
+    local wanted = orm:has_redis() and (args.only or "queue") == "queue"
+    local unknown = wanted and app.no_queue(orm, args.queue_name)
+    if unknown then return 2, unknown end
+    return consume(orm, args)
+  end)
 end
 
 return M

@@ -16,6 +16,25 @@ local function add_queue_option(command)
   command:option("-q --queue", "queue (MySQL pool)"):target "queue_name":default "default"
 end
 
+local function to_number(text)
+  local n = tonumber(text)
+  if n then return n end
+  return nil, string.format("'%s' is not a number", text)
+end
+
+--- The parser of the innermost command that the words name, whose usage is what helps.
+local function innermost(parser, words)
+  for _, word in ipairs(words) do
+    for _, command in ipairs(parser._commands) do
+      if command._name == word then
+        parser = command
+        break
+      end
+    end
+  end
+  return parser
+end
+
 local function schema_commands(parser)
   local schema = parser:command("schema", "compare the databases with the entities")
   schema:command_target "action"
@@ -41,7 +60,7 @@ local function queue_commands(parser)
   action("pause", "have all consumers leave a queue alone")
   action("resume", "let them go on")
   action("replay", "apply again what was queued since then"):argument("from", "seconds since 1970, or a stream id")
-  action("errors", "list dead letters"):option("-n --limit", "at most so many"):default "100":convert(tonumber)
+  action("errors", "list dead letters"):option("-n --limit", "at most so many"):default "100":convert(to_number)
   action("show", "show a dead letter with its values", "number of the dead letter")
   action("retry", "apply a dead letter again", "number of the dead letter, or 'all'")
   local edit = action("edit", "change a dead letter before it is applied again", "number of the dead letter")
@@ -49,6 +68,16 @@ local function queue_commands(parser)
   edit:option("--operation", "insert, update or delete"):choices { "insert", "update", "delete" }
   edit:flag("--force", "whatever version the row has now")
   action("drop", "give a dead letter up", "number of the dead letter, or 'all'")
+  local delayed = queue:command("delayed", "look after flushes that wait for their time")
+  delayed:command_target "what"
+  local list = delayed:command("list", "list them, the next one first")
+  local cancel = delayed:command("cancel", "give one up before its time")
+  for _, command in ipairs { list, cancel } do
+    add_app(command)
+    add_queue_option(command)
+  end
+  list:option("-n --limit", "at most so many"):default "100":convert(to_number)
+  cancel:argument("id", "id of the delayed flush, or 'all'")
 end
 
 local function callback_commands(parser)
@@ -63,7 +92,7 @@ local function callback_commands(parser)
   end
   action("status", "how many wait and are dead")
   for name, text in pairs { list = "list them, oldest first", errors = "list the dead ones" } do
-    action(name, text):option("-n --limit", "at most so many"):default "100":convert(tonumber)
+    action(name, text):option("-n --limit", "at most so many"):default "100":convert(to_number)
   end
   action("show", "show one with its payload", "number of the callback")
   action("retry", "have a dead one run again", "number of the callback, or 'all'")
@@ -84,11 +113,11 @@ local function event_commands(parser)
   local group, letter = { "group", "group of subscribers" }, { "letter", "name of the letter, or 'all'" }
   action("status", "length, and each group: pending, lag, letters")
   action("errors", "list what a group could not handle", { group }):option("-n --limit", "at most so many")
-    :default "100":convert(tonumber)
+    :default "100":convert(to_number)
   action("retry", "have a letter handled again", { group, letter })
   action("drop", "give a letter up", { group, letter })
   action("trim", "remove what every group has done with"):option("--keep", "seconds to keep"):default "0"
-    :convert(tonumber)
+    :convert(to_number)
 end
 
 local function build_parser()
@@ -107,8 +136,8 @@ local function build_parser()
   consume:option("--only", "one kind of work: queue, events or callbacks"):choices {
     "queue", "events", "callbacks",
   }
-  consume:option("--max-batch", "operations in one transaction"):convert(tonumber)
-  consume:option("--parallel", "partitions of the queue applied at the same time"):convert(tonumber)
+  consume:option("--max-batch", "operations in one transaction"):convert(to_number)
+  consume:option("--parallel", "partitions of the queue applied at the same time"):convert(to_number)
   consume:flag("--stop-on-error", "end at the first temporary error")
   consume:flag("--until-empty", "end when nothing is queued")
   queue_commands(parser)
@@ -120,13 +149,13 @@ local function build_parser()
   local invalidate = parser:command("invalidate", "drop cached rows and lookups")
   add_app(invalidate)
   invalidate:argument("entity", "name of the entity")
-  invalidate:argument("ids", "ids; none: all of the entity"):args "*":convert(tonumber)
+  invalidate:argument("ids", "ids; none: all of the entity"):args "*":convert(to_number)
   local audit = parser:command("audit", "compare what caches say with what MySQL holds")
   add_app(audit)
   audit:argument("entities", "names of entities; none: all"):args "*"
   audit:flag("--all", "every row, instead of a sample")
-  audit:option("--sample", "about so many rows of each entity [1000]"):convert(tonumber)
-  audit:option("--older-than", "report what differs for so many ms [2000]"):target "older_than":convert(tonumber)
+  audit:option("--sample", "about so many rows of each entity [1000]"):convert(to_number)
+  audit:option("--older-than", "report what differs for so many ms [2000]"):target "older_than":convert(to_number)
   local dev = parser:command("dev", "run a command with private MariaDB and Redis under .regolith/")
   dev:argument("words", "command and its arguments (after --); none: wait for Ctrl-C"):args "*"
   return parser
@@ -140,7 +169,7 @@ function M.main(argv)
   local ok, args = parser:pparse(argv)
   if not ok then
     out.error(args)
-    io.stderr:write(parser:get_usage(), "\n")
+    io.stderr:write(innermost(parser, argv):get_usage(), "\n")
     return USAGE
   end
   local called, code, fault = pcall(require("regolith.cli." .. args.command).run, args)

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- regolith queue status|errors|show|edit|retry|drop
+-- regolith queue status|pause|resume|replay|errors|show|edit|retry|drop|delayed
 
 local app = require "regolith.cli.app"
 local native = require "regolith.native"
@@ -76,11 +76,16 @@ function ACTIONS.show(orm, args)
   return 0
 end
 
+local function tell_left(left) out.line("%.0f dead letter%s left", left, left == 1 and "" or "s") end
+
 function ACTIONS.retry(orm, args)
   local left, fault = orm:retry(args.number, args.queue_name)
   if not left then return nil, fault end
-  out.line("%.0f dead letters left", left)
-  return args.number == "all" and left > 0 and 1 or 0
+  tell_left(left)
+  if args.number == "all" then return left > 0 and 1 or 0 end
+  local letter = left > 0 and orm:dead_letter(args.number, args.queue_name)
+  if not letter then return 0 end
+  return 1, string.format("dead letter %d failed again: %s", args.number, letter.error)
 end
 
 --- "field=text" options as values; nil and the word that is none.
@@ -99,6 +104,9 @@ end
 function ACTIONS.edit(orm, args)
   local values, word = read_values(args.set)
   if word then return 2, string.format("'%s' is not field=text", word) end
+  if not (values or args.operation or args.force) then
+    return 2, "nothing is to be changed: give --set, --operation or --force"
+  end
   local ok, fault = orm:edit(args.number, { values = values, operation = args.operation, force = args.force },
     args.queue_name)
   if not ok then return nil, fault end
@@ -109,16 +117,52 @@ end
 function ACTIONS.drop(orm, args)
   local left, fault = orm:drop(args.number, args.queue_name)
   if not left then return nil, fault end
-  out.line("%.0f dead letters left", left)
+  tell_left(left)
   return 0
 end
+
+local DELAYED = {}
+
+function DELAYED.list(orm, args)
+  local flushes, fault = orm:delayed(args.queue_name, args.limit)
+  if not flushes then return nil, fault end
+  if #flushes == 0 then
+    out.line "nothing waits for its time"
+    return 0
+  end
+  local rows = {}
+  for _, flush in ipairs(flushes) do
+    for i, op in ipairs(flush.operations) do
+      rows[#rows + 1] = { id = i == 1 and flush.id or "", operation = op.operation, entity = op.entity,
+        due = i == 1 and os.date("!%Y-%m-%d %H:%M:%SZ", math.floor(flush.due)) or "", entity_id = op.entity_id }
+    end
+  end
+  out.table({ "id", "due", "operation", "entity", "entity_id" }, rows)
+  return 0
+end
+
+function DELAYED.cancel(orm, args)
+  if args.id ~= "all" and not args.id:match "^%x+$" then
+    return 2, string.format("'%s' is no id of a delayed flush", args.id)
+  end
+  local n, fault = orm:cancel_delayed(args.id, args.queue_name)
+  if not n then return nil, fault end
+  out.line("%.0f cancelled", n)
+  return 0
+end
+
+function ACTIONS.delayed(orm, args) return DELAYED[args.what](orm, args) end
 
 function M.run(args)
   local all = args.action ~= "show" and args.action ~= "edit"
   if not app.read_number(args, all) then
     return 2, string.format("'%s' is no number of a dead letter", args.number)
   end
-  return app.with(args.app, function(orm) return ACTIONS[args.action](orm, args) end)
+  return app.with(args.app, function(orm)
+    local unknown = args.queue_name and app.no_queue(orm, args.queue_name)
+    if unknown then return 2, unknown end
+    return ACTIONS[args.action](orm, args)
+  end)
 end
 
 return M
