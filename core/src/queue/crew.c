@@ -14,7 +14,8 @@ enum {
     RENEW_MS = 500,        /* at most; a third of short leases */
     CLAIM_MS = 200,        /* between two tries of who holds nothing */
     COUNT_MS = 1000,       /* between two looks at the number of partitions */
-    SHIFT_MS = 200,        /* one partition is worked on for so long, then it is others' turn */
+    SHIFT_MS = 200,        /* one partition is worked on for so long, then it is others' turn; */
+    LONG_SHIFT_MS = 600,   /* where each has a thread of its own: the end of a pass has all but one wait */
     FIRST_PAUSE_MS = 50,   /* of a partition that fails */
     LONGEST_PAUSE_MS = 2000,
     MAX_THREADS = 64
@@ -324,12 +325,18 @@ static void choose(rg__crew *c, pass *w) {
     c->turn++;
 }
 
+static int64_t shift_ms(const rg__crew *c, const pass *w) {
+    int64_t ms = w->n <= c->cfg.parallel ? LONG_SHIFT_MS : SHIFT_MS;
+    int64_t most = c->leased ? c->cfg.lease_ms / 4 : ms; /* leases are renewed between passes */
+    return ms < most ? ms : most;
+}
+
 static int run_pass(rg__crew *c, const rg__ctx *ctx, uint64_t *done, rg_err *err) {
     pass w = {.ctx = ctx};
     pthread_t threads[MAX_THREADS];
     uint32_t started = 0;
     choose(c, &w);
-    if (c->cfg.parallel > 1 && w.n > 1) w.until_ms = rg__now_ms() + SHIFT_MS;
+    if (c->cfg.parallel > 1 && w.n > 1) w.until_ms = rg__now_ms() + shift_ms(c, &w);
     pthread_mutex_init(&w.lock, NULL);
     while (started + 1 < c->cfg.parallel && started + 1 < w.n &&
            rg__thread_start(&threads[started], "regolith-apply", help, &w) == 0)

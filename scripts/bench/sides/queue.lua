@@ -84,22 +84,51 @@ end
 M.consume_insert = consumes("bench_new", queue_new, 60000)
 M.consume_update = consumes("bench_changed", queue_changed, 60000)
 
---- The same with four partitions, `parallel` of them at a time; each flush is of one of 64 aggregates.
+local PARTITIONS = 4
+
+--- One flush of MANY new rows of an aggregate.
+local function enqueue_aggregate(orm, User, first, aggregate)
+  local db = orm:session()
+  for i = first, first + model.MANY - 1 do
+    local row = model.row(i)
+    row.visits = aggregate
+    assert(db:new(User, row))
+  end
+  assert(db:flush_async())
+  db:close()
+end
+
+--- Queues so many flushes, as many in each partition: with different shares the largest one's end would be
+--- measured.
+local function queue_evenly(orm, User, flushes)
+  local of, found, queued = {}, 0, 0
+  local function add(aggregate)
+    enqueue_aggregate(orm, User, queued * model.MANY + 1, aggregate)
+    queued = queued + 1
+  end
+  local lengths, aggregate = {}, 0
+  while found < PARTITIONS do
+    add(aggregate)
+    for _, queue in ipairs(assert(orm:queues())) do
+      local p = queue.partition
+      if queue.length > (lengths[p] or 0) and not of[p] then of[p], found = aggregate, found + 1 end
+      lengths[p] = queue.length
+    end
+    aggregate = aggregate + 1
+  end
+  local least = math.max(math.ceil(flushes / PARTITIONS), math.max(unpack(lengths, 0, PARTITIONS - 1)))
+  for p = 0, PARTITIONS - 1 do
+    for _ = lengths[p] + 1, least do add(of[p]) end
+  end
+  return queued * model.MANY
+end
+
+--- The same with four partitions, `parallel` of them at a time.
 local function consumes_partitions(parallel)
   return function(seconds)
     local User = model.entity("bench_new", false, { by = "visits" })
-    local orm = model.open({ User }, { queues = 4 })
-    local ops, applied = ops_for(seconds, 60000), 0
-    for first = 1, ops, model.MANY do
-      local db = orm:session()
-      for i = first, first + model.MANY - 1 do
-        local row = model.row(i)
-        row.visits = (first - 1) / model.MANY % 64
-        assert(db:new(User, row))
-      end
-      assert(db:flush_async())
-      db:close()
-    end
+    local orm = model.open({ User }, { queues = PARTITIONS })
+    local ops, applied = queue_evenly(orm, User, ops_for(seconds, 60000) / model.MANY), 0
     local consumer = assert(orm:consumer { parallel = parallel })
     local started = clock.now()
     while applied < ops do applied = applied + assert(consumer:step(5)) end
