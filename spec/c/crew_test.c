@@ -282,7 +282,8 @@ static int consume(uint32_t parallel, bool leased) {
     while (idle < 3) {
         rg_err err = {0};
         uint64_t done = 0;
-        if (rg__crew_step(c, &w.ctx, leased ? 40 : 0, &done, &err) < 0) {
+        int rc = rg__crew_step(c, &w.ctx, leased ? 40 : 0, &done, &err);
+        if (rc < 0 && !err.retriable) { /* its connection may be ended by who takes over from it */
             fprintf(stderr, "# consumer: %s\n", err.message);
             return 1;
         }
