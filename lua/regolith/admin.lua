@@ -268,7 +268,8 @@ function M.install(Orm)
   ---@return regolith.Err? err
   function Orm:resume(queue) return set_paused(self, queue, 0) end
 
-  --- What is unfit about the Redis of each queue: queue, fault ("persistence"), text.
+  --- What is unfit about the Redis of each queue: queue, fault ("persistence", or "lost": it came back without
+  --- flushes that it had acknowledged to this process), text.
   ---@return { queue: string, fault: string, text: string }[]? warnings
   ---@return regolith.Err? err
   function Orm:queue_warnings() return rows_of(self, C.rg_op_queue_warnings(self._engine, err)) end

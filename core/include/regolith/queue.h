@@ -58,8 +58,8 @@ RG_API void rg_consumer_stats_get(const rg_consumer *c, rg_consumer_stats *out);
 /* One row a queue: queue, stream, length, oldest_ms (age of the oldest entry), ledger (position),
  * applied (operations ever), dead. */
 RG_API rg_op *rg_op_queue_status(rg_engine *engine, rg_err *err);
-/* What is unfit about the Redis of each queue, one row each: queue, fault (persistence),
- * text. */
+/* What is unfit about the Redis of each queue, one row each: queue, fault (persistence, or lost: Redis came
+ * back without flushes that it had acknowledged to this process), text. */
 RG_API rg_op *rg_op_queue_warnings(rg_engine *engine, rg_err *err);
 /* Accepts that entries which MySQL has not seen are gone (GAP): the ledger goes on behind them.
  * rg_op_number: partitions concerned. */

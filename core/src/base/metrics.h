@@ -39,6 +39,7 @@
     X(TOKENS_REFUSED,     "regolith_tokens_refused_total",          "tokens of sessions that were none") \
     X(REDIS_COMMANDS,     "regolith_redis_commands_total",          "commands sent to Redis")        \
     X(REDIS_ERRORS,       "regolith_redis_errors_total",            "commands that failed")          \
+    X(QUEUE_LOST,         "regolith_queue_lost_total",              "Times that Redis came back without flushes that it had acknowledged to this process") \
     X(QUEUE_SKIPPED,      "regolith_queue_skipped_total",           "Entries found behind the ledger after a failover, and applied all the same") \
     X(QUEUE_GAPS,         "regolith_queue_gaps_total",              "Times that entries were gone which MySQL had not seen") \
     X(REDIS_CONNECTS,     "regolith_redis_connects_total",          "Redis connections made")        \

@@ -43,7 +43,7 @@ static int add_status(const rg__queue *q, const status *s, rg__result *out, rg_e
     return rg__result_add_strings(out, cells) < 0 ? rg__fail_memory(err) : RG_OK;
 }
 
-static int ask(const rg__queue *q, const rg__ctx *ctx, rg__result *out, rg_err *err) {
+static int ask(const rg__queue *q, const rg__ctx *ctx, void *out, rg_err *err) {
     status s = {0};
     int rc = ask_mysql(q, ctx, &s, err);
     if (rc >= 0 && q->shared) rc = rg__stream_age(q, ctx, s.ledger.at, &s.length, &s.oldest_ms, err);
@@ -61,19 +61,6 @@ static uint32_t count_parts(const rg__queue *q, const rg__ctx *ctx) {
     return n;
 }
 
-static int ask_parts(const rg__queue *q, const rg__ctx *ctx, rg__result *out, rg_err *err) {
-    uint32_t n = count_parts(q, ctx);
-    int rc = RG_OK;
-    for (uint32_t p = 0; rc >= 0 && p < n; p++) {
-        rg__queue part;
-        rc = rg__queue_part(q, p, &part, err);
-        if (rc < 0) break;
-        rc = ask(&part, ctx, out, err);
-        rg__queue_deinit(&part);
-    }
-    return rc;
-}
-
 int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out,
                      rg_err *err) {
     int rc = RG_OK;
@@ -81,24 +68,19 @@ int rg__queue_status(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__
     if (!*out) return rg__fail_memory(err);
     for (uint32_t i = 2; i < COLUMNS; i++)
         if (i != 4) (*out)->kinds[i] = RG__CELL_U64;
-    for (size_t i = 0; rc >= 0 && i < n; i++) rc = ask_parts(&queues[i], ctx, *out, err);
+    for (size_t i = 0; rc >= 0 && i < n; i++) rc = rg__each_part(&queues[i], count_parts(&queues[i], ctx), ctx, ask, *out, err);
     if (rc >= 0) return rc;
     rg__result_free(*out);
     *out = NULL;
     return rc;
 }
 
+static int pause_one(const rg__queue *part, const rg__ctx *ctx, void *paused, rg_err *err) {
+    return rg__ledger_pause(part, ctx, *(const bool *)paused, err);
+}
+
 int rg__queue_pause(const rg__queue *q, const rg__ctx *ctx, bool paused, rg_err *err) {
-    uint32_t n = count_parts(q, ctx);
-    int rc = RG_OK;
-    for (uint32_t p = 0; rc >= 0 && p < n; p++) {
-        rg__queue part;
-        rc = rg__queue_part(q, p, &part, err);
-        if (rc < 0) break;
-        rc = rg__ledger_pause(&part, ctx, paused, err);
-        rg__queue_deinit(&part);
-    }
-    return rc;
+    return rg__each_part(q, count_parts(q, ctx), ctx, pause_one, &paused, err);
 }
 
 /* ---- waiting ---- */

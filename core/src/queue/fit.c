@@ -35,14 +35,30 @@ static int warn(const rg__queue *q, const rg__ctx *ctx, rg__result *out, rg_err 
     return rc;
 }
 
-int rg__queue_warnings(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out,
-                       rg_err *err) {
+static int warn_of_lost(const rg__queue *parts, uint32_t n, rg__result *out, rg_err *err) {
+    int rc = RG_OK;
+    for (uint32_t p = 0; rc >= 0 && p < n; p++) {
+        char id[48];
+        rg_err why = {0};
+        if (!rg__queue_lost(&parts[p], id)) continue;
+        rg__fail(&why, RG_EGAP, "Redis came back without entry %s of stream %s, which it had acknowledged and MySQL "
+                                "has not had; others before it may be gone as well", id, parts[p].stream);
+        rc = add_warning(out, &parts[p], "lost", &why, err);
+    }
+    return rc;
+}
+
+int rg__queue_warnings(const rg__queue *queues, rg__queue *const *parts, size_t n, const rg__ctx *ctx,
+                       rg__result **out, rg_err *err) {
     static const char *const columns[COLUMNS] = {"queue", "fault", "text"};
     int rc = RG_OK;
     *out = rg__result_new(columns, COLUMNS);
     if (!*out) return rg__fail_memory(err);
     for (size_t i = 0; rc >= 0 && i < n; i++)
-        if (queues[i].shared) rc = warn(&queues[i], ctx, *out, err);
+        if (queues[i].shared) {
+            rc = warn(&queues[i], ctx, *out, err);
+            if (rc >= 0) rc = warn_of_lost(parts[i], queues[i].n_parts, *out, err);
+        }
     if (rc >= 0) return rc;
     rg__result_free(*out);
     *out = NULL;
@@ -85,7 +101,14 @@ int rg__queue_room(const rg__queue *q, const rg__ctx *ctx, rg_err *err) {
 
 /* ---- gaps ---- */
 
-static int accept_one(const rg__queue *q, const rg__ctx *ctx, uint64_t *n, rg_err *err) {
+/* What is to be done to each partition. */
+typedef struct going {
+    rg__pos to;  /* where it goes back to */
+    uint64_t *n; /* how many went */
+} going;
+
+static int accept_one(const rg__queue *q, const rg__ctx *ctx, void *arg, rg_err *err) {
+    const going *g = arg;
     rg__mysql *c = NULL;
     rg__ledger row;
     rg__pos trimmed;
@@ -98,34 +121,21 @@ static int accept_one(const rg__queue *q, const rg__ctx *ctx, uint64_t *n, rg_er
     if (rc >= 0) rc = rg__mysql_commit(c, ctx, err);
     else rg__mysql_rollback(c, ctx);
     rg__mysql_release(c);
-    if (rc >= 0) *n += gap;
+    if (rc >= 0) *g->n += gap;
     return rc;
 }
 
-typedef int (*each_fn)(const rg__queue *part, const rg__ctx *ctx, rg__pos at, uint64_t *n, rg_err *err);
-
-static int each_part(const rg__queue *q, const rg__ctx *ctx, each_fn fn, rg__pos at, uint64_t *n,
-                     rg_err *err) {
+static int go(const rg__queue *q, const rg__ctx *ctx, rg__part_fn fn, rg__pos to, uint64_t *n,
+              rg_err *err) {
     uint32_t parts = q->n_parts;
+    going g = {to, n};
     *n = 0;
     int rc = rg__shared_parts(q->shared, ctx, q->name, q->n_parts, &parts, err);
-    for (uint32_t p = 0; rc >= 0 && p < parts; p++) {
-        rg__queue part;
-        rc = rg__queue_part(q, p, &part, err);
-        if (rc < 0) break;
-        rc = fn(&part, ctx, at, n, err);
-        rg__queue_deinit(&part);
-    }
-    return rc;
-}
-
-static int accept(const rg__queue *q, const rg__ctx *ctx, rg__pos at, uint64_t *n, rg_err *err) {
-    (void)at;
-    return accept_one(q, ctx, n, err);
+    return rc < 0 ? rc : rg__each_part(q, parts, ctx, fn, &g, err);
 }
 
 int rg__queue_accept_gap(const rg__queue *q, const rg__ctx *ctx, uint64_t *n, rg_err *err) {
-    return each_part(q, ctx, accept, (rg__pos){0, 0}, n, err);
+    return go(q, ctx, accept_one, (rg__pos){0, 0}, n, err);
 }
 
 /* ---- applying again ---- */
@@ -137,7 +147,9 @@ static int refuse_replay(const rg__queue *q, rg__pos trimmed, rg_err *err) {
                                   "are kept", gone, q->stream);
 }
 
-static int replay_one(const rg__queue *q, const rg__ctx *ctx, rg__pos at, uint64_t *n, rg_err *err) {
+static int replay_one(const rg__queue *q, const rg__ctx *ctx, void *arg, rg_err *err) {
+    const going *g = arg;
+    rg__pos at = g->to;
     rg__mysql *c = NULL;
     rg__ledger row;
     rg__pos trimmed;
@@ -151,7 +163,7 @@ static int replay_one(const rg__queue *q, const rg__ctx *ctx, rg__pos at, uint64
     if (rc >= 0) rc = rg__mysql_commit(c, ctx, err);
     else rg__mysql_rollback(c, ctx);
     rg__mysql_release(c);
-    if (rc >= 0) *n += back;
+    if (rc >= 0) *g->n += back;
     return rc;
 }
 
@@ -161,5 +173,5 @@ int rg__queue_replay(const rg__queue *q, const rg__ctx *ctx, const char *from, u
     if (!rg__pos_parse(rg__slice_of(from), &at) || (!at.ms && !at.seq))
         return rg__fail_field(err, "from", "\"%s\" is not the id of an entry", from);
     at = at.seq ? (rg__pos){at.ms, at.seq - 1} : (rg__pos){at.ms - 1, UINT64_MAX >> 1};
-    return each_part(q, ctx, replay_one, at, n, err);
+    return go(q, ctx, replay_one, at, n, err);
 }

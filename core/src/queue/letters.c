@@ -64,22 +64,27 @@ void rg__letters_from(rg__buf *sql, const rg__queue *q) {
     rg__sql_text(sql, q->name, strlen(q->name));
 }
 
-static int count_letters(const rg__queue *q, bool part, rg__mysql *c, const rg__ctx *ctx,
-                         uint64_t *n, rg_err *err) {
+/* The number that a query of letters gives; 0 when there is no row, or no table yet. */
+static int ask_number(rg__mysql *c, const rg__ctx *ctx, rg__buf *sql, uint64_t *n, rg_err *err) {
     rg_err fault;
-    rg__buf sql = {0};
     rg__result *r = NULL;
     rg__err_clear(&fault);
-    rg__buf_str(&sql, "SELECT COUNT(*)");
-    rg__letters_from(&sql, q);
-    if (part) rg__buf_fmt(&sql, " AND `part`=%u", q->part);
-    int rc = rg__queue_query(c, ctx, &sql, &r, &fault);
-    rg__buf_deinit(&sql);
+    int rc = rg__queue_query(c, ctx, sql, &r, &fault);
+    rg__buf_deinit(sql);
     *n = rc >= 0 && r->n_rows ? rg__cell_u64(r, 0, 0) : 0;
     rg__result_free(r);
     if (rc >= 0 || rg__is_missing_table(&fault)) return RG_OK;
     if (err) *err = fault;
     return rc;
+}
+
+static int count_letters(const rg__queue *q, bool part, rg__mysql *c, const rg__ctx *ctx,
+                         uint64_t *n, rg_err *err) {
+    rg__buf sql = {0};
+    rg__buf_str(&sql, "SELECT COUNT(*)");
+    rg__letters_from(&sql, q);
+    if (part) rg__buf_fmt(&sql, " AND `part`=%u", q->part);
+    return ask_number(c, ctx, &sql, n, err);
 }
 
 int rg__letters_count(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t *n,
@@ -95,19 +100,13 @@ int rg__letters_count_part(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx,
 /* A letter that is not there is nobody's: any ledger will do. */
 static int find_part(const rg__queue *q, rg__mysql *c, const rg__ctx *ctx, uint64_t number,
                      uint32_t *part, rg_err *err) {
-    rg_err fault;
     rg__buf sql = {0};
-    rg__result *r = NULL;
-    rg__err_clear(&fault);
+    uint64_t found = 0;
     rg__buf_str(&sql, "SELECT `part`");
     rg__letters_from(&sql, q);
     rg__buf_fmt(&sql, " AND `number`=%llu", (unsigned long long)number);
-    int rc = rg__queue_query(c, ctx, &sql, &r, &fault);
-    rg__buf_deinit(&sql);
-    *part = rc >= 0 && r->n_rows ? (uint32_t)rg__cell_u64(r, 0, 0) : 0;
-    rg__result_free(r);
-    if (rc >= 0 || rg__is_missing_table(&fault)) return RG_OK;
-    if (err) *err = fault;
+    int rc = ask_number(c, ctx, &sql, &found, err);
+    *part = (uint32_t)found;
     return rc;
 }
 

@@ -46,6 +46,19 @@ void rg__queue_deinit(rg__queue *q) {
     q->stream = q->ledger = NULL;
 }
 
+int rg__each_part(const rg__queue *q, uint32_t n, const rg__ctx *ctx, rg__part_fn fn, void *arg,
+                  rg_err *err) {
+    int rc = RG_OK;
+    for (uint32_t p = 0; rc >= 0 && p < n; p++) {
+        rg__queue part;
+        rc = rg__queue_part(q, p, &part, err);
+        if (rc < 0) break;
+        rc = fn(&part, ctx, arg, err);
+        rg__queue_deinit(&part);
+    }
+    return rc;
+}
+
 /* ---- rows ---- */
 
 /* The same for a number in any integer column, so that an id and references to it agree. */

@@ -15,6 +15,7 @@
 
 #include <regolith/op.h>
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/kill.h"
@@ -82,10 +83,14 @@ typedef struct rg__queue_rules {
     int persistence; /* rg_unfit */
 } rg__queue_rules;
 
-/* What was measured of a stream last. */
+/* What is known of a stream: measured, and told to this process (tail.c). */
 typedef struct rg__queue_gauge {
     atomic_llong measured_ms; /* 0: never */
     atomic_ullong age_ms, bytes;
+    pthread_mutex_t lock;     /* of what follows */
+    uint64_t told_ms, told_seq, told_epoch; /* the last entry that was acknowledged, and Redis' epoch then */
+    uint64_t owed_ms, owed_seq; /* the last one of an earlier epoch: is it still there? */
+    uint64_t lost_ms, lost_seq; /* it was not, and MySQL has not had it */
 } rg__queue_gauge;
 
 /* One partition of a queue, by which everything below works; partition 0 stands for the queue where
@@ -107,22 +112,34 @@ typedef struct rg__queue {
 /* ---- fit.c: whether a queue may be used ---- */
 /* ECONFIG when its Redis is unfit and that is to be refused. */
 int rg__queue_fit(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
-int rg__queue_warnings(const rg__queue *queues, size_t n, const rg__ctx *ctx, rg__result **out,
-                       rg_err *err);
+/* parts: the partitions of each. */
+int rg__queue_warnings(const rg__queue *queues, rg__queue *const *parts, size_t n, const rg__ctx *ctx,
+                       rg__result **out, rg_err *err);
 /* Age and memory against their bounds, as they were a moment ago: EBACKPRESSURE. */
 int rg__queue_room(const rg__queue *q, const rg__ctx *ctx, rg_err *err);
-/* Of all partitions: *n how many had one. */
 /* Has everything from an entry on applied again, as far as it is kept: EGAP when it is not. *n:
  * partitions that went back. (fit.c) */
 int rg__queue_replay(const rg__queue *q, const rg__ctx *ctx, const char *from, uint64_t *n,
                      rg_err *err);
+/* Goes on behind what is gone: *n partitions had a gap. */
 int rg__queue_accept_gap(const rg__queue *q, const rg__ctx *ctx, uint64_t *n, rg_err *err);
+
+/* ---- tail.c: what was acknowledged and is gone ---- */
+/* An entry was acknowledged. The first time in another epoch of Redis it looks for the last one of before:
+ * where neither the stream nor the ledger has it, regolith_queue_lost_total counts. */
+void rg__queue_told(const rg__queue *q, const rg__ctx *ctx, const char *id);
+/* Whether that was so, and of which entry. */
+bool rg__queue_lost(const rg__queue *q, char id[48]);
 
 /* ---- parts.c: partitions ----
  * Partition 0 has the queue's own name, others "<name>:<number>". */
 /* Another partition of the same queue; the caller frees its names with rg__queue_deinit. */
 int rg__queue_part(const rg__queue *q, uint32_t part, rg__queue *out, rg_err *err);
 void rg__queue_deinit(rg__queue *q);
+/* Calls fn for the first n partitions, until one fails. */
+typedef int (*rg__part_fn)(const rg__queue *part, const rg__ctx *ctx, void *arg, rg_err *err);
+int rg__each_part(const rg__queue *q, uint32_t n, const rg__ctx *ctx, rg__part_fn fn, void *arg,
+                  rg_err *err);
 /* The partition of a row: by the value that its type's queue_by names (before for deletes), else by
  * its group. Values count, not entities: a team and the users in it go together. */
 uint32_t rg__part_of(const rg_type *t, const void *row, uint32_t n_parts);

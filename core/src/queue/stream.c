@@ -264,9 +264,10 @@ int rg__stream_first_later(const rg__queue *q, const rg__ctx *ctx, rg__pos upto,
         more = is_array(r, LOOK_BACK);
         for (size_t i = 0; is_array(r, 0) && i < r->elements; i++) {
             rg__stream_entry e;
-            more = more && read_entry(r->element[i], &e) && e.epoch > epoch;
-            if (!read_entry(r->element[i], &e) || e.epoch <= epoch) break;
-            *first = e.id;
+            bool read = read_entry(r->element[i], &e); /* what has no epoch is nobody's, and tells nothing */
+            more = more && read && (e.epoch == 0 || e.epoch > epoch);
+            if (!read || (e.epoch && e.epoch <= epoch)) break;
+            if (e.epoch) *first = e.id;
             upto = e.id.seq ? (rg__pos){e.id.ms, e.id.seq - 1} : (rg__pos){e.id.ms - 1, UINT64_MAX};
         }
         freeReplyObject(r);

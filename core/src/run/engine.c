@@ -219,6 +219,7 @@ static int make_queue(rg__store *s, const rg_config *c, uint32_t i, rg_err *err)
     for (uint32_t p = 0; rc >= 0 && p < q->n_parts; p++) {
         rc = rg__queue_part(q, p, &s->parts[i][p], err);
         s->parts[i][p].gauge = &s->gauges[i][p];
+        pthread_mutex_init(&s->gauges[i][p].lock, NULL);
     }
     return rc;
 }
@@ -231,8 +232,10 @@ static int make_queues(rg_engine *e, const rg_config *c, rg_err *err) {
 }
 
 static void free_queue(rg__store *s, uint32_t i) {
-    for (uint32_t p = 0; s->parts && s->parts[i] && p < s->queues[i].n_parts; p++)
+    for (uint32_t p = 0; s->parts && s->parts[i] && p < s->queues[i].n_parts; p++) {
+        if (s->parts[i][p].gauge) pthread_mutex_destroy(&s->parts[i][p].gauge->lock);
         rg__queue_deinit(&s->parts[i][p]);
+    }
     if (s->parts) rg__free(s->parts[i]);
     if (s->gauges) rg__free(s->gauges[i]);
     rg__queue_deinit(&s->queues[i]);

@@ -288,7 +288,7 @@ rg_op *rg_op_dead_drop(rg_engine *e, const char *queue, double number, rg_err *e
 
 static int run_warnings(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     const rg__store *s = &op->engine->store;
-    return rg__queue_warnings(s->queues, s->n_mysql, ctx, &op->result, err);
+    return rg__queue_warnings(s->queues, s->parts, s->n_mysql, ctx, &op->result, err);
 }
 
 rg_op *rg_op_queue_warnings(rg_engine *e, rg_err *err) { return rg__op_new(e, run_warnings, err); }

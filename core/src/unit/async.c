@@ -358,6 +358,7 @@ static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     bool queued = rc >= 0 || rc == RG_EDURABILITY;
     if (queued) rg__count(b->ctx->metrics, RG__C_ENQUEUED_OPS, b->n);
     if (queued) tell_timeline(b, stream_id);
+    if (queued) rg__queue_told(b->queue, b->ctx, stream_id);
     return rc;
 }
 
