@@ -5,6 +5,7 @@ local errors = require "regolith.err"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local sql = require "regolith.sql"
+local streams = require "regolith.events.stream"
 
 local C, err = native.C, native.err
 
@@ -37,6 +38,19 @@ function M.install(Orm)
     local op, fault = self:_do(C.rg_op_later_list(self._engine, queue or "default", limit or 100, err))
     if not op then return errors.results(fault) end
     return flushes_of(sql.rows(op, 0))
+  end
+
+  --- How many flushes of a queue are delayed, and when the next one is due, in seconds since 1970.
+  ---@param queue? string ["default"]
+  ---@return { count: number, next_at: number? }? delayed
+  ---@return regolith.Err? err
+  function Orm:delayed_count(queue)
+    local key = string.format("{%s}:lz:%s", self._prefix, queue or "default")
+    local waiting, fault = streams.redis(self, queue, "ZCARD", key)
+    local first
+    if waiting then first, fault = streams.redis(self, queue, "ZRANGE", key, 0, 0, "WITHSCORES") end
+    if not first then return errors.results(fault) end
+    return { count = waiting, next_at = first[2] and tonumber(first[2]) / 1000 or nil }
   end
 
   --- Gives a delayed flush up, or all of them: it will not be queued. How many there were. One that is no longer

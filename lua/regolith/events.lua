@@ -177,20 +177,6 @@ function M.install(Orm)
   ---@return string
   function Orm.dead_letter_stream(_, queue) return "dead-letters." .. (queue or "default") end
 
-  --- Flushes that wait for their time (`delay_ms`, `at`): how many, and the time of the first in seconds
-  --- since 1970.
-  ---@param queue? string ["default"]
-  ---@return { count: number, next_at: number? }? delayed
-  ---@return regolith.Err? err
-  function Orm:delayed(queue)
-    local key = string.format("{%s}:lz:%s", self._prefix, queue or "default")
-    local waiting, fault = redis(self, queue, "ZCARD", key)
-    local first
-    if waiting then first, fault = redis(self, queue, "ZRANGE", key, 0, 0, "WITHSCORES") end
-    if not first then return errors.results(fault) end
-    return { count = waiting, next_at = first[2] and tonumber(first[2]) / 1000 or nil }
-  end
-
   --- The Redis key of a stream, for who reads it with other means: fields `id` and `body` (JSON).
   ---@param stream string
   ---@return string

@@ -114,7 +114,7 @@ static void drop_here(const batch *b) {
     for (size_t i = 0; i < b->n; i++) {
         const rg__value_change *ch = b->items[i];
         bool tag = ch->what == RG__VALUE_DELETE_TAG;
-        if (tag) atomic_fetch_add(&b->shared->deps_dropped, 1);
+        if (tag) atomic_fetch_add(&b->shared->told->deps, 1);
         if (ch->v->process) rg__process_drop(ch->v->process, tag ? RG__SPACE_DEPS : ch->v->space, ch->item.hash);
     }
 }

@@ -48,7 +48,7 @@ end
 local function add_delayed(orm, list)
   if not orm:has_redis() then return end
   for _, queue in ipairs(list) do
-    local delayed = orm:delayed(queue.queue)
+    local delayed = orm:delayed_count(queue.queue)
     queue.delayed, queue.next_at = delayed and delayed.count or 0, delayed and delayed.next_at
   end
 end
