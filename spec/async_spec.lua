@@ -108,6 +108,10 @@ describe("flush_async", function()
     local ok, err = db:flush_async()
     assert.is_nil(ok)
     assert.same({ "INVALID", "name" }, { err.code, err.field })
+    for _, way in ipairs { "flush", "flush_async" } do -- what assert raises is the error itself
+      local _, raised = pcall(function() _G.assert(db[way](db)) end)
+      assert.equal("INVALID", type(raised) == "table" and raised.code)
+    end
     assert.equal(0, support.drain(orm))
   end)
 

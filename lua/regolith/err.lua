@@ -79,7 +79,11 @@ function M.results(e)
   return nil, e, e.errno, e.sqlstate, e
 end
 
---- The same for an rg_err.
+--- For `return errors.pass(f(...))`: no tail call of f, so that what it raises blames the caller, and no value
+--- more than f returned.
+function M.pass(...) return ... end
+
+--- The same as results for an rg_err.
 function M.fail(c) return M.results(M.from_c(c)) end
 
 ---@param value any

@@ -148,8 +148,7 @@ function M.install(Session)
     local S, place = self:_need(e, 2)
     if place < 0 then error("a new entity is flushed before it is updated", 2) end
     opts = options.require("update_changed", opts, CHANGED)
-    local names, fault, errno, sqlstate, last = update_changed(self, S, e, place, changes, opts.cas, 2)
-    return names, fault, errno, sqlstate, last
+    return errors.pass(update_changed(self, S, e, place, changes, opts.cas, 2))
   end
 
   --- Reads the row, has fn(entity) say what is to be changed, and writes that if the row

@@ -99,8 +99,7 @@ function M.install(Session)
     local S, place = self:_need(e, 2)
     if opts ~= nil then
       if place < 0 then error("a new entity is not deleted on condition", 2) end
-      local answer, fault, errno, sqlstate, last = cas.delete(self, S, e, place, opts, 2)
-      return answer, fault, errno, sqlstate, last
+      return errors.pass(cas.delete(self, S, e, place, opts, 2))
     end
     if place < 0 then
       flush.forget(self, S, e, place)
@@ -133,8 +132,7 @@ function M.install(Session)
     local S, place = self:_need(e, 2)
     if place < 0 then error("a new entity is flushed before it is updated", 2) end
     if opts ~= nil or cas.has_expression(changes) then
-      local answer, fault, errno, sqlstate, last = cas.update(self, S, e, place, changes, opts, 2)
-      return answer, fault, errno, sqlstate, last -- no tail call: an error blames the caller
+      return errors.pass(cas.update(self, S, e, place, changes, opts, 2))
     end
     local view = self._view
     C.rg_session_row(self._c, place - 1, view)
@@ -221,8 +219,7 @@ function M.install(Session)
   ---@return integer|regolith.Err[]|nil failures of after_* hooks (the flush stands), or errno
   ---@return string? sqlstate
   function Session:flush(opts)
-    local ok, n, failures, sqlstate, last = flush.run(self, false, opts)
-    return ok, n, failures, sqlstate, last
+    return errors.pass(flush.run(self, false, opts))
   end
 
   --- Has the next flush fail as a whole unless the entity's row is as expected, whether the flush changes
@@ -248,8 +245,7 @@ function M.install(Session)
   ---@param opts? { durability: "fast"|"replica"|"fsync"|"sync"|nil, on_split: "refuse"|"sync"|nil,
   ---  delay_ms: integer?, at: number? } delay_ms, at (seconds since 1970): when it is queued, if not now
   function Session:flush_async(opts)
-    local ok, n, failures, sqlstate, last = flush.run(self, true, opts)
-    return ok, n, failures, sqlstate, last
+    return errors.pass(flush.run(self, true, opts))
   end
 
   --- Stream id of the last queued flush ("ms-seq"), or nil.
