@@ -157,6 +157,31 @@ describe("a replica of Redis", function()
     assert.has_error(function() db:flush_async { durability = "fsink" } end)
   end)
 
+  it("that knows WAITAOF is asked whether its disk has it", function()
+    must(pair:call(1, "CONFIG", "SET", "appendonly", "yes")) -- appendfsync is everysec
+    local file, listen_at = pair.folder .. "/disks", pair.folder .. "/newer.sock"
+    faults.write_file(file, "1")
+    local proxy = faults.spawn("proxy", {}, listen_at, pair.path, file, "redis")
+    proxy:await "ready"
+    open { redis = "redis+unix://" .. listen_at, queues = { default = { durability = "fsync", replica_ms = 200 } } }
+    queue(1, 3)
+    faults.write_file(file, "0") -- the disk stands still
+    db:new(Row, { id = 4, n = 1 })
+    local ok, err = db:flush_async()
+    assert.is_nil(ok)
+    assert.same({ "DURABILITY", true }, { err.code, err.queued })
+    assert.matches("no disk has it", err.message)
+    must(db:flush_async { durability = "fast" })
+    assert.equal(4, support.drain(orm))
+    assert.same(range(1, 4), ids())
+    db:close()
+    orm:session():execute "DELETE FROM frow"
+    orm:session():execute "DELETE FROM _regolith_ledger"
+    world:shut(orm)
+    orm, db = nil, nil
+    proxy:kill()
+  end)
+
   it("is refused when it may evict the queue, and its lack of a file told", function()
     local redis, told = "redis+unix://" .. pair.path, {}
     open { on_warning = function(text, warning) told[warning.fault] = text end }

@@ -7,6 +7,9 @@
 -- without handing it on. "cut N before" and "cut N after" close both ends at the Nth thing that clients send
 -- from then on, before it is handed on or after its answer has come. Anything else: it hands everything on.
 --   proxy.lua LISTEN TARGET FILE
+-- With "redis" as fourth argument the server is a Redis that is to look like 7.2: WAITAOF is answered here, that
+-- so many disks have it as the file says.
+--   proxy.lua LISTEN TARGET FILE redis
 
 local ffi = require "ffi"
 
@@ -24,7 +27,7 @@ long write(int fd, const void *p, unsigned long n);
 int close(int fd);
 ]]
 local C = ffi.C
-local listen_at, target, file = arg[1], arg[2], arg[3]
+local listen_at, target, file, kind = arg[1], arg[2], arg[3], arg[4]
 local IN = 1
 
 local function address(path)
@@ -119,27 +122,48 @@ local function reject(fd, number)
   C.write(fd, ffi.cast("const char *", packet), #packet)
 end
 
+--- What is done instead of handing bytes on: true when something was.
+local RULES = {}
+
+function RULES.mysql(fd, pair, n)
+  local how = pair.client and verdict(n)
+  if not how then return false end
+  local number = tonumber(how:match "^reject (%d+)$")
+  if how == "before" then
+    drop(fd)
+  elseif number then
+    reject(fd, number)
+  elseif how == "after" then
+    hand_on(fd, n)
+    C.read(pair.other, buffer, 65536)
+    drop(fd)
+  elseif how:match "^hold" then
+    hand_on(fd, n)
+    hold(pair)
+  else
+    return false
+  end
+  return true
+end
+
+function RULES.redis(fd, pair, n)
+  local text = ffi.string(buffer, n)
+  if pair.client and text:find("$7\r\nWAITAOF\r\n", 1, true) then
+    local answer = string.format("*2\r\n:%d\r\n:0\r\n", tonumber(word()) or 0)
+    C.write(fd, ffi.cast("const char *", answer), #answer)
+    return true
+  end
+  local at = not pair.client and text:find("redis_version:%d%.%d%.%d") -- of as many bytes
+  if at then ffi.copy(buffer + at - 1, "redis_version:7.2.0", 19) end
+  return false
+end
+
 local function serve(fd)
   local pair = pairs_of[fd]
   if not pair then return end
   local n = tonumber(C.read(fd, buffer, 65536))
   if n <= 0 then return drop(fd) end
-  local how = pair.client and verdict(n)
-  if how then
-    if how == "before" then return drop(fd) end
-    local number = tonumber(how:match "^reject (%d+)$")
-    if number then return reject(fd, number) end
-    if how == "after" then
-      hand_on(fd, n)
-      C.read(pair.other, buffer, 65536)
-      return drop(fd)
-    end
-    if how:match "^hold" then
-      hand_on(fd, n)
-      return hold(pair)
-    end
-  end
-  hand_on(fd, n)
+  if not RULES[kind or "mysql"](fd, pair, n) then hand_on(fd, n) end
 end
 
 while true do
