@@ -120,6 +120,15 @@ local benchmarks = {
   { name = "enqueue_cached", unit = "ops/s", prepare = measure_entry "queue.enqueue_cached",
     ours = ours "queue.enqueue_cached", raw = xadd, before = { ours = empty_redis } },
 
+  -- What each class of durability costs, against "fast": a replica on this machine has it, Redis syncs its file
+  -- before each answer, it is a transaction of MySQL.
+  { name = "durability_replica", unit = "ops/s", ours = ours "queue.enqueue_replica", raw = ours "queue.enqueue",
+    before = { ours = empty_redis, raw = empty_redis } },
+  { name = "durability_fsync", unit = "ops/s", ours = ours "queue.enqueue_fsync", raw = ours "queue.enqueue",
+    before = { ours = empty_redis, raw = empty_redis } },
+  { name = "durability_sync", unit = "ops/s", ours = ours "queue.enqueue_sync", raw = ours "queue.enqueue",
+    before = { ours = empty_new, raw = empty_redis } },
+
   -- Batches of the same size: read, ledger row locked, one statement, ledger moved, durable COMMIT.
   { name = "consume_insert", unit = "ops/s", bar = 0.8, or_rate = 15000, prepare = measure_entry "queue.enqueue",
     ours = ours "queue.consume_insert", raw = consume("insert", "bench_raw"), before = { ours = empty_new } },

@@ -3,33 +3,73 @@
 
 local clock = require "clock"
 local model = require "model"
+local streams = require "regolith.events.stream"
 
 local M = {}
 
 --- One flush of MANY new rows.
-local function enqueue_new(orm, User, first)
+local function enqueue_new(orm, User, first, opts)
   local db = orm:session()
   for i = first, first + model.MANY - 1 do assert(db:new(User, model.row(i))) end
-  assert(db:flush_async())
+  assert(db:flush_async(opts))
   db:close()
 end
 
-local function enqueues(cache)
+--- `around` changes the server beforehand, by another orm, and gives what undoes that.
+local function enqueues(cache, opts, around)
   return function(seconds)
     local User = model.entity("bench_new", cache)
-    local orm = model.open { User }
-    local i = 0
+    local undo = around and around(model.open { User })
+    local orm, i = model.open({ User }, { queues = { default = { replica_ms = 10000 } } }), 0
     clock.measure(seconds, function()
-      enqueue_new(orm, User, i)
+      enqueue_new(orm, User, i, opts)
       i = i + model.MANY
       return model.MANY
     end)
+    if undo then undo() end
     orm:close()
   end
 end
 
 M.enqueue = enqueues(false)
 M.enqueue_cached = enqueues { redis = true }
+
+-- ---- classes of durability ----
+
+local function set(orm, name, value) assert(streams.redis(orm, nil, "CONFIG", "SET", name, value)) end
+
+local function synced(orm)
+  set(orm, "appendfsync", "always")
+  return function() set(orm, "appendfsync", "everysec") end
+end
+
+local function output_of(command)
+  local pipe = assert(io.popen(command))
+  local text = pipe:read "*a"
+  pipe:close()
+  return text
+end
+
+--- A second Redis that follows the first one, on this machine.
+local function followed(orm)
+  local port, had = 20000 + os.time() % 20000, 0
+  set(orm, "port", port)
+  local pid = output_of(string.format("redis-server --port %d --save '' --appendonly no --dir /tmp "
+    .. "--repl-diskless-sync-delay 0 --replicaof 127.0.0.1 %d >/dev/null 2>&1 </dev/null & echo $!", port + 1, port))
+  for _ = 1, 100 do
+    had = assert(streams.redis(orm, nil, "WAIT", 1, 100))
+    if had >= 1 then break end
+  end
+  assert(had >= 1, "no replica came")
+  return function()
+    os.execute("kill " .. pid)
+    set(orm, "port", 0)
+  end
+end
+
+M.enqueue_replica = enqueues(false, { durability = "replica" }, followed)
+M.enqueue_fsync = enqueues(false, { durability = "fsync" }, synced)
+M.enqueue_sync = enqueues(false, { durability = "sync" })
 
 --- One flush of MANY changed rows: rows first..first+MANY-1.
 local function enqueue_changed(orm, User, first, turn)
