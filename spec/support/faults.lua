@@ -358,7 +358,10 @@ function M.redis(path)
   address.family = 1
   ffi.copy(address.path, path)
   local fd = ffi.C.socket(1, 1, 0)
-  must(ffi.C.connect(fd, address, ffi.sizeof "rgspec_unix") == 0, "no connection to " .. path)
+  if ffi.C.connect(fd, address, ffi.sizeof "rgspec_unix") ~= 0 then
+    ffi.C.close(fd)
+    error("no connection to " .. path, 2)
+  end
   return setmetatable({ fd = fd, buffer = "", chunk = ffi.new "char[65536]" }, Raw)
 end
 
