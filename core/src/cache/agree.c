@@ -43,6 +43,7 @@ static int judge(const rg__shared *s, const redisReply *r, rg_err *err) {
 }
 
 int rg__agree(rg__shared *s, rg__redis *c, const rg__ctx *ctx, uint64_t epoch, rg_err *err) {
+    if (!s->schema) return RG_OK; /* a channel for several engines, each of which agrees by itself */
     if (atomic_load_explicit(&s->agreed, memory_order_relaxed) == epoch) return RG_OK;
     rg__args a;
     rg__buf names = {0};
