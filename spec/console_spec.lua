@@ -531,7 +531,7 @@ describe("the console", function()
   it("tells of delayed flushes", function()
     must(db:new(Item, { name = "later", n = 1 }))
     must(db:flush_async { delay_ms = 3600000 })
-    assert.equal(1, must(orm:delayed()).count)
+    assert.equal(1, must(orm:delayed_count()).count)
     local queue
     faults.await("the count", function()
       queue = get "overview".queues.list[1]

@@ -14,21 +14,23 @@ static bool is_told(const rg__shared *s, const rg_type *t) {
     return rg__type_shared(t) && strcmp(t->redis, rg__redis_pool_name(s->pool)) == 0;
 }
 
-/* The names first, each with its NUL: they move while they are made. */
-static void add_types(rg__args *a, rg__buf *names, const rg__shared *s) {
+bool rg__agree_init(rg__shared *s) {
     for (uint32_t i = 0; i < s->schema->n; i++) {
-        if (!is_told(s, s->schema->types[i])) continue;
-        rg__key_table(s->schema->types[i], names);
-        rg__buf_char(names, 0);
-    }
-    const char *name = names->failed ? NULL : names->p;
-    for (uint32_t i = 0; name && i < s->schema->n; i++) {
         const rg_type *t = s->schema->types[i];
         if (!is_told(s, t)) continue;
-        size_t len = strlen(name);
-        rg__args_add(a, name, len);
-        rg__args_add(a, policy_of(t), strlen(policy_of(t)));
-        name += len + 1;
+        rg__key_table(t, &s->policies);
+        rg__buf_char(&s->policies, 0);
+        rg__buf_str(&s->policies, policy_of(t));
+        rg__buf_char(&s->policies, 0);
+    }
+    return !s->policies.failed;
+}
+
+static void add_policies(rg__args *a, const rg__shared *s) {
+    for (size_t at = 0; at < s->policies.len;) {
+        size_t len = strlen(s->policies.p + at);
+        rg__args_add(a, s->policies.p + at, len);
+        at += len + 1;
     }
 }
 
@@ -43,22 +45,18 @@ static int judge(const rg__shared *s, const redisReply *r, rg_err *err) {
 }
 
 int rg__agree(rg__shared *s, rg__redis *c, const rg__ctx *ctx, uint64_t epoch, rg_err *err) {
-    if (!s->schema) return RG_OK; /* a channel for several engines, each of which agrees by itself */
     if (atomic_load_explicit(&s->agreed, memory_order_relaxed) == epoch) return RG_OK;
     rg__args a;
-    rg__buf names = {0};
     redisReply *r = NULL;
     rg__args_init(&a);
     rg__args_name(&a, &s->epoch_key);
     rg__args_name(&a, &s->agreed_key);
-    add_types(&a, &names, s);
-    a.failed |= names.failed;
+    add_policies(&a, s);
     int rc = a.failed ? rg__fail_memory(err)
                       : rg__script_call(c, ctx, &agree, 2, a.n, a.argv, a.lens, &r, err);
     if (rc == RG_OK) rc = judge(s, r, err);
     if (rc == RG_OK) atomic_store_explicit(&s->agreed, epoch, memory_order_relaxed);
     freeReplyObject(r);
     rg__args_deinit(&a);
-    rg__buf_deinit(&names);
     return rc;
 }

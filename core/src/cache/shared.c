@@ -56,7 +56,7 @@ rg__shared *rg__shared_new(rg__redis_pool *pool, rg__process *process, const rg_
     s->told = &s->own_told;
     rg__shared_timing(s, 0, 0);
     pthread_mutex_init(&s->forget_lock, NULL);
-    if (make_names(s, prefix) && rg__key_prefixes(s) == RG_OK) return s;
+    if (make_names(s, prefix) && rg__key_prefixes(s) == RG_OK && rg__agree_init(s)) return s;
     rg__fail_memory(err);
     rg__shared_free(s);
     return NULL;
@@ -68,6 +68,7 @@ void rg__shared_free(rg__shared *s) {
     for (uint32_t i = 0; i < s->n_types; i++) rg__free(s->row_prefixes[i].text);
     rg__free(s->row_prefixes);
     rg__free(s->values);
+    rg__buf_deinit(&s->policies);
     char *const names[] = {s->prefix,          s->epoch_key.text,     s->life_key.text,
                            s->marked_key.text, s->producers_key.text, s->rows.text,
                            s->lookups.text,    s->deps.text,          s->counter_key.text,

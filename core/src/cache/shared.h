@@ -49,6 +49,7 @@ struct rg__shared {
     char *prefix;
     rg__name epoch_key, life_key, marked_key, producers_key;
     rg__name agreed_key;       /* "{P}:out": what programs agree on */
+    rg__buf policies;          /* table and policy of each type told here, each with its NUL */
     rg__name rows, lookups;    /* "{P}:e:", "{P}:l:" */
     rg__name deps, counter_key; /* "{P}:d:", "{P}:uc" of value caches (value.h) */
     struct rg__values **values; /* that live here, borrowed; complete before first use */
@@ -123,7 +124,10 @@ int rg__life_ask(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err);
 bool rg__life_due(rg__shared *s, rg__redis *c);
 int rg__life_append(rg__shared *s, rg__redis *c, rg_err *err);
 int rg__life_take(rg__shared *s, rg__redis *c, const rg__ctx *ctx, rg_err *err);
-/* On a connection between exchanges. EMISUSE when other programs have other policies. (agree.c) */
+/* ---- agree.c ---- */
+/* Writes down the policies of the schema's types; false: no memory. */
+bool rg__agree_init(rg__shared *s);
+/* On a connection between exchanges. EMISUSE when other programs have other policies. */
 int rg__agree(rg__shared *s, rg__redis *c, const rg__ctx *ctx, uint64_t epoch, rg_err *err);
 /* What another script told of the epoch. */
 void rg__shared_learn(rg__shared *s, uint64_t epoch);
