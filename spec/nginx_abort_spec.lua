@@ -126,7 +126,8 @@ run("requests that nginx kills", function()
       local state
       state, text, status = web:get "state"
       text = tostring(state) .. " (status " .. tostring(status) .. ")"
-      return state and state:match "^0" and state
+      if state == "0 nil 0" then return true end
+      faults.pause(150) -- the server looks at its transactions anew when nobody has asked for 100 ms
     end)
     assert.equal("0 nil 0 (status 200)", text, not ok and web:read "error.log" or nil)
   end

@@ -243,6 +243,8 @@ describe("a transaction", function()
             return "done"
           end)
           say "pass"
+          -- while the pool finds its server dead nothing is sent, and nothing is cut
+          faults.await("a connection", function() return (session:query "SELECT 1") end)
           local state, rows = session:outcome().state, must(db:search(Note, "title = ?", name):count())
           if ok and done == "done" then
             assert.same({ "committed", 3, { "commit" } }, { state, rows, ran }, name)

@@ -85,7 +85,11 @@ local function change(self, db, list, way)
   local kind = #list < FEW and "I" or #list > MANY and "D" or ({ "I", "U", "U", "U", "D" })[math.random(5)]
   if kind == "I" then
     local e = db:new(self.Item, { box = self.boxes[math.random(#self.boxes)] })
-    if e then draw(self, e, way) end
+    if not e.id then -- none is to be had while the server is down
+      db:discard(e)
+      return
+    end
+    draw(self, e, way)
     return kind, e, 0
   end
   local e = list[math.random(#list)]

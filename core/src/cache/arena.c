@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The shared cache's file: found or made, mapped, laid out; the names of its spaces; its channels. */
 #include <dirent.h>
+#include <stdlib.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -126,19 +127,24 @@ static int lock_folder(const char *folder, rg_err *err) {
     return fd;
 }
 
+static int is_cache(const struct dirent *e) {
+    size_t len = strlen(e->d_name);
+    return len >= 6 && strcmp(e->d_name + len - 6, ".cache") == 0;
+}
+
 /* Removes files that nobody uses: of other sizes, schemas, versions. Under the folder's lock. */
 static void remove_unused(const char *folder, const char *but) {
-    DIR *d = opendir(folder);
-    for (struct dirent *e; d && (e = readdir(d));) {
+    struct dirent **list = NULL;
+    int n = scandir(folder, &list, is_cache, alphasort);
+    for (int i = 0; i < n; i++) {
         char path[PATH + 256];
-        size_t len = strlen(e->d_name);
-        if (len < 6 || strcmp(e->d_name + len - 6, ".cache") != 0 || !strcmp(e->d_name, but)) continue;
-        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        snprintf(path, sizeof path, "%s/%s", folder, list[i]->d_name);
+        int fd = strcmp(list[i]->d_name, but) != 0 ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -1;
         if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) unlink(path);
         if (fd >= 0) close(fd);
+        free(list[i]);
     }
-    if (d) closedir(d);
+    free(list);
 }
 
 static void name_file(char name[80], rg__slice key, uint64_t bytes) {

@@ -79,7 +79,7 @@ static void store_words(uint64_t *out, const uint8_t *from, size_t len) {
         memcpy(&word, from + i * 8, 8);
         __atomic_store_n(&out[i], word, __ATOMIC_RELEASE);
     }
-    if (len % 8) {
+    if (from && len % 8) {
         uint64_t word = 0;
         memcpy(&word, from + len / 8 * 8, len % 8);
         __atomic_store_n(&out[len / 8], word, __ATOMIC_RELEASE);

@@ -323,6 +323,10 @@ void rg__mysql_taint(rg__mysql *c) {
 void rg__mysql_poison(rg__mysql *c) {
     c->poisoned = true;
 }
+void rg__mysql_hang_up(rg__mysql *c) {
+    c->broken = true;
+    rg__conn_cut(c);
+}
 
 bool rg__mysql_in_transaction(const rg__mysql *c) {
     return !c->broken && (c->tx == RG__TXS_OPEN || c->tx == RG__TXS_MUST_ROLLBACK);

@@ -59,6 +59,8 @@ void rg__mysql_release(rg__mysql *c);
 void rg__mysql_taint(rg__mysql *c);
 /* Never returned to the pool. */
 void rg__mysql_poison(rg__mysql *c);
+/* Ends the conversation at once, so that the server lets go what was left open; for release only then. */
+void rg__mysql_hang_up(rg__mysql *c);
 rg__flavour rg__mysql_flavour(const rg__mysql *c);
 unsigned rg__mysql_version(const rg__mysql *c); /* 101119, 80036 */
 unsigned long rg__mysql_thread_id(const rg__mysql *c);

@@ -126,6 +126,7 @@ static int prepare(rg__tx *tx, const rg__ctx *ctx, bool resolve, telling *t, rg_
 }
 
 static int finish_unknown(rg__tx *tx, const rg__ctx *ctx, bool resolve, telling *t, rg_err *err) {
+    rg__mysql_hang_up(tx->conn); /* should the server still hold it open */
     rg__tx_phase phase = resolve ? rg__tx_resolve(tx, ctx) : RG__TX_UNKNOWN;
     if (phase == RG__TX_COMMITTED) publish(tx, ctx, t);
     if (phase == RG__TX_ROLLED_BACK) {
