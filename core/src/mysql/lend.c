@@ -105,19 +105,39 @@ void rg__pool_say_where(const rg__mysql_pool *pool, rg_err *err) {
         rg__err_prefix(err, "pool '%s' (%s:%u): ", o->name, o->host, o->port);
 }
 
+/* A server that stands still takes connections until its backlog is full, then the client library tries again
+ * and again without a pause, beyond any deadline. Under the lock, which it gives up while it waits. */
+static int begin_connecting(rg__mysql_pool *pool, const rg__ctx *ctx, rg_err *err) {
+    int64_t deadline = rg__deadline_within(ctx->deadline_ms, pool->opts.connect_timeout_ms);
+    while (pool->mute && pool->n_connecting > 0 && !pool->closed)
+        if (!rg__cond_wait(&pool->connected, &pool->lock, deadline))
+            return rg__fail(err, RG_ETIMEOUT, "connecting: the server does not answer");
+    pool->n_connecting++;
+    return RG_OK;
+}
+
+/* Under the lock. */
+static void end_connecting(rg__mysql_pool *pool, bool connected, const rg_err *why) {
+    pool->n_connecting--;
+    pool->mute = !connected && why->code == RG_ETIMEOUT;
+    pthread_cond_broadcast(&pool->connected);
+}
+
 /* Fills the place that the caller holds; gives it back on failure. */
 static int connect_place(rg__mysql_pool *pool, const rg__ctx *ctx, bool reserved, rg__mysql **out,
                          rg_err *err) {
     rg_err why = {0};
     pthread_mutex_lock(&pool->lock);
     bool refused = breaker_open(pool, &why);
+    bool tries = !refused && begin_connecting(pool, ctx, &why) == RG_OK;
     pthread_mutex_unlock(&pool->lock);
-    rg__mysql *c = refused ? NULL : rg__conn_open(pool, ctx, &why);
+    rg__mysql *c = tries ? rg__conn_open(pool, ctx, &why) : NULL;
     if (!c && !refused) rg__pool_say_where(pool, &why);
     /* A caller in a hurry says nothing about the server. */
     bool hasty = !c && rg__now_ms() >= ctx->deadline_ms;
     pthread_mutex_lock(&pool->lock);
     bool closed = pool->closed;
+    if (tries) end_connecting(pool, c != NULL, &why);
     if (c && !closed) {
         pool->backoff_ms = 0;
         atomic_store(&pool->max_packet, c->max_packet);

@@ -52,6 +52,8 @@ static void init_lists(rg__mysql_pool *pool) {
     rg__list_init(&pool->busy);
     rg__list_init(&pool->waiters);
     pool->n_idle = pool->n_busy = pool->n_reserved = 0;
+    rg__cond_init(&pool->connected);
+    pool->n_connecting = 0;
     rg__cond_init(&pool->stopped);
     pool->stopping = false;
 }
@@ -152,6 +154,7 @@ void rg__mysql_pool_shutdown(rg__mysql_pool *pool) {
         rg__conn_cut(rg__pool_conn(n));
     for (rg__node *n = pool->waiters.next; n != &pool->waiters; n = n->next)
         pthread_cond_signal(&rg__container(n, rg__waiter, node)->cond);
+    pthread_cond_broadcast(&pool->connected);
     pthread_mutex_unlock(&pool->lock);
     close_idle(pool);
     rg__replicas_shutdown(pool->replicas);

@@ -21,6 +21,9 @@ struct rg__mysql_pool {
     bool closed;
     rg_err refused;                  /* why the last connect failed */
     int64_t retry_at_ms, backoff_ms; /* circuit breaker; 0: closed */
+    bool mute;                       /* the last attempt to connect was not answered in time: one at a time */
+    uint32_t n_connecting;
+    pthread_cond_t connected;        /* an attempt is over */
     atomic_ulong stop_id;            /* a late statement that nobody could stop yet; 0: none */
     int64_t stop_until_ms;
     bool stopping;                   /* a thread is about it; only where connecting cannot be bounded */
