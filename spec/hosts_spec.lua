@@ -13,7 +13,10 @@ for _, which in ipairs { "luv", "cqueues" } do
     local world
 
     setup(function() world = support.world() end)
-    teardown(function() world:close() end)
+    teardown(function()
+      faults.kill_connections(world) -- a server does not see at once that its client has gone
+      world:close()
+    end)
 
     it("does everything in coroutines that overlap, while a clock ticks", function()
       local process = faults.spawn("evented", {
@@ -32,6 +35,22 @@ for _, which in ipairs { "luv", "cqueues" } do
         assert.is_truthy(text:find(said, 1, true), said .. " is missing in " .. text)
       end
     end)
+
+    -- Closed, collected, or ended with its Lua state: nothing goes on without it, and nothing crashes.
+    for _, how in ipairs { "close", "collect", "exit" } do
+      it("may go while operations are under way: " .. how, function()
+        local started = faults.now()
+        local process = faults.spawn("leaver", {
+          REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=8"), REGOLITH_REDIS_URL = world.redis_url(),
+          REGOLITH_PREFIX = world.name,
+        }, which, how)
+        local ok, text = process:wait(25)
+        assert.is_true(ok, text)
+        assert.matches("left\n$", text)
+        if how == "close" then assert.equal(3, select(2, text:gsub("ended %u+\n", "")), text) end
+        assert.is_true(faults.now() - started < 20)
+      end)
+    end
   end)
 end
 

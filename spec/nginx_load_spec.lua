@@ -88,6 +88,7 @@ function pages.below()
   return said .. "\n" .. late:session():query("SELECT 5 AS n")[1].n
 end
 M.orm = orm
+M.try "init" -- as a module that init_by_lua loads
 function M.serve() ngx.say(pages[ngx.var.uri:sub(2)]()) end
 return M
 ]]
@@ -106,6 +107,14 @@ local SERVER = [[
     log_by_lua_block { app.try "log" }
   }
 ]]
+
+--- A certificate of its own, and its key.
+local key
+local function certificate()
+  local text = support.shell "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -keyout - 2>/dev/null"
+  key = text:match "%-%-%-%-%-BEGIN [%u ]*PRIVATE KEY.-END [%u ]*PRIVATE KEY%-%-%-%-%-\n"
+  return (text:match "%-%-%-%-%-BEGIN CERTIFICATE.-END CERTIFICATE%-%-%-%-%-\n")
+end
 
 local run = nginx.available() and describe or pending
 
@@ -133,11 +142,19 @@ run("nginx", function()
       }),
       orm = config(32, "entities = { Item }, workers = 2"), server = SERVER,
       http = [[
+        server {
+          listen unix:@folder/tls.sock ssl;
+          ssl_certificate @folder/cert.pem;
+          ssl_certificate_key @folder/key.pem;
+          ssl_certificate_by_lua_block { app.try "ssl_cert" }
+          location / { content_by_lua_block { ngx.say "pong" } }
+        }
         init_worker_by_lua_block {
           app.try "init_worker"
           ngx.timer.at(0, function() app.try "timer" end)
         }]],
-      files = { ["late.lua"] = "return assert(require('regolith').open(" .. config(2, "entities = {}") .. "))" },
+      files = { ["cert.pem"] = certificate(), ["key.pem"] = key,
+        ["late.lua"] = "return assert(require('regolith').open(" .. config(2, "entities = {}") .. "))" },
     }
   end)
   teardown(function()
@@ -157,11 +174,17 @@ run("nginx", function()
     for _, phase in ipairs { "rewrite", "access", "content", "timer" } do assert.equal("waited", said(phase)) end
   end)
 
+  it("waits before the handshake of TLS is over, where a certificate is chosen", function()
+    local text = support.shell(string.format("curl -s -k -m 20 --unix-socket %s/tls.sock https://x/", web.folder))
+    assert.equal("pong\n", text)
+    assert.equal("waited", said "ssl_cert")
+  end)
+
   it("says what to do in the phases that cannot wait", function()
     assert.equal("sent", (web:get "refuses"))
     local instead = {
-      init_worker = "ngx.timer.at", set = "rewrite_by_lua", header_filter = "ngx.ctx", body_filter = "ngx.ctx",
-      log = "ngx.timer.at",
+      init = "init_worker_by_lua", init_worker = "ngx.timer.at", set = "rewrite_by_lua", header_filter = "ngx.ctx",
+      body_filter = "ngx.ctx", log = "ngx.timer.at",
     }
     for phase, advice in pairs(instead) do
       local text = said(phase)

@@ -276,7 +276,7 @@ function M.is(v) return getmetatable(v) == Orm end
 ---@return regolith.Err? err
 function Orm:_run(op, timeout_ms)
   local ok, fault = self._host:run(op, timeout_ms)
-  if self._log then log.drain(self, op) end
+  if rawget(self, "_log") then log.drain(self, op) end -- it may have been closed meanwhile
   return ok, fault
 end
 

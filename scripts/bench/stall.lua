@@ -58,8 +58,8 @@ local function stand_still()
   load("any", 64, seconds + 2)
   faults.pause(500)
   for i = 1, N do
-    support.shell(string.format("curl -s -o %s/a%d -w '%%{http_code} %%{time_total}' http://127.0.0.1:%d/any >%s/time%d 2>&1 &",
-      web.folder, i, port, web.folder, i))
+    support.shell(string.format("curl -s -o %s/a%d -w '%%{http_code} %%{time_total}' http://127.0.0.1:%d/any "
+      .. ">%s/time%d 2>&1 &", web.folder, i, port, web.folder, i))
   end
   measure "beside 64 + 200 requests while both stand still"
 end

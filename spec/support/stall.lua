@@ -9,7 +9,9 @@ local M = {}
 M.APP = [==[
 local regolith = require "regolith"
 local field = regolith.field
-local Item = regolith.entity("item", { field.string "name", field.uint32 "n" { default = 0 }, cache = { redis = true } })
+local Item = regolith.entity("item", {
+  field.string "name", field.uint32 "n" { default = 0 }, cache = { redis = true },
+})
 local Plain = regolith.entity("plain", { field.string "name" })
 local orm = assert(regolith.open(@orm))
 local pages = {}

@@ -19,6 +19,7 @@ local TAGS = 64
 ---@class regolith.CqueuesHost : regolith.Host
 ---@field engine ffi.cdata* borrowed
 ---@field pumps table<userdata, regolith.CqueuesPump> by controller; weak
+---@field closed boolean? with its orm
 local Cqueues = { blocking = false }
 Cqueues.__index = Cqueues
 
@@ -85,6 +86,7 @@ end
 ---@return true? ok
 ---@return regolith.Err? err
 function Cqueues:run(op, timeout_ms)
+  if self.closed then return nil, errors.new("CLOSED", "the orm was closed meanwhile") end
   local controller = self.cqueues.running()
   if not controller then
     if C.rg_op_run(op, timeout_ms or 0) < 0 then return nil, errors.from_c(C.rg_op_error(op)) end
@@ -117,7 +119,7 @@ end
 ---@return table? entry
 function Cqueues:watch(tell, fn)
   local controller = self.cqueues.running()
-  local pump = controller and pump_of(self, controller)
+  local pump = controller and not self.closed and pump_of(self, controller)
   if not pump then return nil end
   local tag, entry = next_tag(self), { cond = self.condition.new() }
   pump.waiting[tag] = entry
@@ -137,6 +139,7 @@ end
 
 --- Coroutines that wait still go on with CLOSED.
 function Cqueues:close()
+  self.closed = true
   for controller, pump in pairs(self.pumps) do
     self.pumps[controller] = nil
     pump.closed = true

@@ -16,6 +16,7 @@ local TAGS = 64
 ---@field poll table? its uv_poll_t
 ---@field waiting table<integer, thread|function> by tag
 ---@field n integer operations under way
+---@field closed boolean? with its orm
 local Luv = { blocking = false }
 Luv.__index = Luv
 
@@ -95,12 +96,15 @@ local function count(self, by)
   if self.n == 0 then self.uv.unref(self.poll) end
 end
 
+local function closed() return nil, errors.new("CLOSED", "the orm was closed meanwhile") end
+
 ---@param op ffi.cdata* rg_op
 ---@param timeout_ms integer?
 ---@return true? ok
 ---@return regolith.Err? err
 function Luv:run(op, timeout_ms)
   local co = running()
+  if self.closed then return closed() end
   if not co then return run_inline(self, op, timeout_ms) end
   local notifier = self.notifier
   if not notifier then
@@ -122,9 +126,9 @@ function Luv:run(op, timeout_ms)
   repeat
     coroutine.yield()
     -- whoever resumed it without being asked to: it waits on
-  until C.rg_op_phase_of(op) == DONE and self.waiting[tag] == nil or not self.notifier
+  until C.rg_op_phase_of(op) == DONE and self.waiting[tag] == nil or self.closed
   count(self, -1)
-  if not self.notifier then return nil, errors.new("CLOSED", "the orm was closed meanwhile") end
+  if self.closed then return closed() end
   if C.rg_op_code(op) < 0 then return nil, errors.from_c(C.rg_op_error(op)) end
   return true
 end
@@ -134,7 +138,7 @@ end
 ---@param fn function
 ---@return table? entry
 function Luv:watch(tell, fn)
-  local notifier = self.notifier or start(self)
+  local notifier = not self.closed and (self.notifier or start(self))
   if not notifier then return nil end
   local tag = next_tag(self)
   local entry = { fn = fn }
@@ -153,7 +157,7 @@ end
 --- Coroutines that wait still are resumed with CLOSED.
 function Luv:close()
   local notifier, poll, waiting = self.notifier, self.poll, self.waiting
-  self.notifier, self.poll, self.waiting = nil, nil, {}
+  self.notifier, self.poll, self.waiting, self.closed = nil, nil, {}, true
   if not notifier then return end
   self.uv.poll_stop(poll)
   -- A handle that is being closed when the Lua state ends crashes luv 1.44: without a loop that would see
