@@ -501,7 +501,7 @@ TEST(watchdog_ends_a_blocked_read) {
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
     rg__watch w;
     int64_t before = rg__now_ms();
-    rg__watch_arm(&w, fd[0], before + 40);
+    rg__watch_arm(&w, fd[0], before + 40, NULL);
     CHECK_EQ_INT(blocked_read(fd[0]), 0);
     CHECK(rg__now_ms() - before >= 39);
     CHECK(rg__watch_disarm(&w));
@@ -513,10 +513,10 @@ TEST(watchdog_leaves_a_disarmed_socket_alone) {
     int fd[2];
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
     rg__watch w, never;
-    rg__watch_arm(&never, fd[0], RG__NO_DEADLINE);
+    rg__watch_arm(&never, fd[0], RG__NO_DEADLINE, NULL);
     CHECK(!rg__watch_disarm(&never));
     for (int i = 0; i < 2000; i++) {
-        rg__watch_arm(&w, fd[0], rg__now_ms() + 30);
+        rg__watch_arm(&w, fd[0], rg__now_ms() + 30, NULL);
         CHECK(!rg__watch_disarm(&w));
     }
     CHECK(!rg__watch_disarm(&w));
@@ -527,14 +527,34 @@ TEST(watchdog_leaves_a_disarmed_socket_alone) {
     close(fd[1]);
 }
 
+TEST(watchdog_fires_soon_when_its_call_is_cancelled) {
+    int fd[2];
+    char byte;
+    atomic_bool cancelled = false;
+    rg__watch w, other;
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
+    rg__watch_arm(&other, fd[1], rg__now_ms() + 60000, NULL);
+    rg__watch_arm(&w, fd[0], RG__NO_DEADLINE, &cancelled);
+    rg__sleep_ms(120);
+    CHECK(!w.fired);
+    int64_t before = rg__now_ms();
+    atomic_store(&cancelled, true);
+    CHECK_EQ_INT(read(fd[0], &byte, 1), 0); /* shut down */
+    CHECK(rg__now_ms() - before < 100 + BUSY_MS);
+    CHECK(rg__watch_disarm(&w));
+    CHECK(!rg__watch_disarm(&other));
+    close(fd[0]);
+    close(fd[1]);
+}
+
 TEST(watchdog_takes_the_nearest_deadline_first) {
     int a[2], b[2];
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, a) == 0);
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, b) == 0);
     rg__watch late, soon;
     int64_t now = rg__now_ms();
-    rg__watch_arm(&late, a[0], now + 60000);
-    rg__watch_arm(&soon, b[0], now + 30);
+    rg__watch_arm(&late, a[0], now + 60000, NULL);
+    rg__watch_arm(&soon, b[0], now + 30, NULL);
     CHECK_EQ_INT(blocked_read(b[0]), 0);
     CHECK(rg__now_ms() - now < 5000);
     CHECK(rg__watch_disarm(&soon));
@@ -547,7 +567,7 @@ static void *arm_often(void *arg) {
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd) < 0) return arg;
     for (int i = 0; i < 3000; i++) {
         rg__watch w;
-        rg__watch_arm(&w, fd[0], rg__now_ms() + 1 + i % 3);
+        rg__watch_arm(&w, fd[0], rg__now_ms() + 1 + i % 3, NULL);
         if (i % 300 == 0) rg__sleep_ms(4);
         rg__watch_disarm(&w);
     }
@@ -577,7 +597,7 @@ static int in_child(rg__watch *inherited) {
     int fd[2];
     if (rg__watch_disarm(inherited) || socketpair(AF_UNIX, SOCK_STREAM, 0, fd) < 0) return 1;
     rg__watch w;
-    rg__watch_arm(&w, fd[0], rg__now_ms() + 20);
+    rg__watch_arm(&w, fd[0], rg__now_ms() + 20, NULL);
     if (blocked_read(fd[0]) != 0 || !rg__watch_disarm(&w)) return 2;
     rg__watch_stop();
     return 0;
@@ -587,7 +607,7 @@ TEST(watchdog_starts_anew_after_fork) {
     int fd[2];
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
     rg__watch w;
-    rg__watch_arm(&w, fd[0], rg__now_ms() + 60000);
+    rg__watch_arm(&w, fd[0], rg__now_ms() + 60000, NULL);
     pid_t child = fork();
     if (child == 0) {
         alarm(10);

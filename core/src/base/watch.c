@@ -5,6 +5,8 @@
 
 #include <sys/socket.h>
 
+enum { CANCEL_SLICE_MS = 50 }; /* how long a cancelled call may go on */
+
 /* Everything below is under the lock, a leaf: nothing is locked while it is held. Sockets are shut
  * down under it too: after disarm the descriptor may be closed and its number used again. */
 static struct {
@@ -26,28 +28,38 @@ static void unlink_watch(rg__watch *w) {
     w->armed = false;
 }
 
+static bool is_due(const rg__watch *w, int64_t now) {
+    return w->deadline_ms <= now || (w->cancelled && atomic_load_explicit(w->cancelled, memory_order_relaxed));
+}
+
 static void fire_due(int64_t now) {
     for (rg__watch *w = dog.head, *next; w; w = next) {
         next = w->next;
-        if (w->deadline_ms > now) continue;
+        if (!is_due(w, now)) continue;
         w->fired = true;
         shutdown(w->fd, SHUT_RDWR);
         unlink_watch(w);
     }
 }
 
-static int64_t nearest(void) {
+static int64_t looks_at(const rg__watch *w, int64_t now) {
+    int64_t slice = now + CANCEL_SLICE_MS;
+    return w->cancelled && slice < w->deadline_ms ? slice : w->deadline_ms;
+}
+
+static int64_t nearest(int64_t now) {
     int64_t at = RG__NO_DEADLINE;
     for (const rg__watch *w = dog.head; w; w = w->next)
-        if (w->deadline_ms < at) at = w->deadline_ms;
+        if (looks_at(w, now) < at) at = looks_at(w, now);
     return at;
 }
 
 static void *watch(void *turn) {
     pthread_mutex_lock(&dog.lock);
     while (dog.turn == (uintptr_t)turn) {
-        fire_due(rg__now_ms());
-        dog.wakes_ms = nearest();
+        int64_t now = rg__now_ms();
+        fire_due(now);
+        dog.wakes_ms = nearest(now);
         rg__cond_wait(&dog.cond, &dog.lock, dog.wakes_ms);
     }
     pthread_mutex_unlock(&dog.lock);
@@ -81,9 +93,9 @@ static void ensure_thread(void) {
     dog.running = rg__thread_start(&dog.thread, "rg-watchdog", watch, (void *)dog.turn) == 0;
 }
 
-void rg__watch_arm(rg__watch *w, int fd, int64_t deadline_ms) {
-    *w = (rg__watch){.fd = fd, .deadline_ms = deadline_ms};
-    if (deadline_ms == RG__NO_DEADLINE) return;
+void rg__watch_arm(rg__watch *w, int fd, int64_t deadline_ms, const atomic_bool *cancelled) {
+    *w = (rg__watch){.fd = fd, .deadline_ms = deadline_ms, .cancelled = cancelled};
+    if (deadline_ms == RG__NO_DEADLINE && !cancelled) return;
     pthread_once(&dog.once, prepare);
     pthread_mutex_lock(&dog.lock);
     ensure_thread();
@@ -91,12 +103,12 @@ void rg__watch_arm(rg__watch *w, int fd, int64_t deadline_ms) {
     w->next = dog.head;
     if (dog.head) dog.head->prev = w;
     dog.head = w;
-    if (deadline_ms < dog.wakes_ms) pthread_cond_signal(&dog.cond);
+    if (looks_at(w, rg__now_ms()) < dog.wakes_ms) pthread_cond_signal(&dog.cond);
     pthread_mutex_unlock(&dog.lock);
 }
 
 bool rg__watch_disarm(rg__watch *w) {
-    if (w->deadline_ms == RG__NO_DEADLINE) return false;
+    if (w->deadline_ms == RG__NO_DEADLINE && !w->cancelled) return false;
     pthread_mutex_lock(&dog.lock);
     if (w->armed) unlink_watch(w);
     bool fired = w->fired;

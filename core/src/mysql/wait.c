@@ -12,7 +12,7 @@
 
 static void watch(rg__mysql *c, int fd) {
     c->watched = true;
-    rg__watch_arm(&c->watch, fd, c->deadline_ms);
+    rg__watch_arm(&c->watch, fd, c->deadline_ms, c->cancelled);
 }
 
 static bool unwatch(rg__mysql *c) {
