@@ -74,6 +74,9 @@ local benchmarks = {
   -- One lrucache hit whose table is copied may be 1.5 times as fast.
   { name = "process_hit", unit = "gets/s", bar = 1 / 1.5, prepare = fill_redis,
     ours = ours "read.process_hit", raw = ours "read.lrucache_hit" },
+  -- Memory that processes share: a hit copies the row. Beside the process' own.
+  { name = "process_hit_shared", unit = "gets/s", bar = 0.5, prepare = fill_redis,
+    ours = ours "read.process_hit_shared", raw = ours "read.process_hit" },
   { name = "process_memory", unit = "B/row", bar = 1, less = true, rounds = 1,
     prepare = fill("bench_many", CACHED_ROWS),
     both = ours "memory.process_memory" },

@@ -131,9 +131,9 @@ static rg_block *find(rg__shard *s, uint64_t hash, uint32_t space, uint64_t key)
 }
 
 static rg_block *get_from_arena(rg__process *p, uint32_t space, uint64_t key) {
-    if (!rg__arena_alive(p->arena)) return NULL;
     rg_block *b = rg__arena_get(p->arena, space, key);
-    rg__count(p->metrics, b ? RG__C_PROCESS_HIT : RG__C_PROCESS_MISS, 1);
+    if (b) rg__count(p->metrics, RG__C_PROCESS_HIT, 1);
+    else if (rg__arena_alive(p->arena)) rg__count(p->metrics, RG__C_PROCESS_MISS, 1);
     return b;
 }
 

@@ -81,10 +81,9 @@ local function await_coherence(orm, User)
   until orm:stats().coherent
 end
 
---- All rows are in the process cache; what it did not answer is counted, and must be nothing.
-function M.process_hit(seconds)
+local function process_hit(seconds, process_cache)
   local User = model.entity("bench_user", { process = true, redis = true })
-  local orm = model.open({ User }, { process_cache_mb = 256 })
+  local orm = model.open({ User }, { process_cache = process_cache })
   local walk = model.walk(model.ROWS)
   await_coherence(orm, User)
   fill(orm, User)
@@ -92,6 +91,17 @@ function M.process_hit(seconds)
   clock.measure(seconds, function() return (read_three(orm, User, walk)) end)
   assert(orm:counter "regolith_process_cache_misses_total" == misses, "the process cache did not answer everything")
   orm:close()
+end
+
+--- All rows are in the process cache; what it did not answer is counted, and must be nothing.
+function M.process_hit(seconds) process_hit(seconds, { mb = 256 }) end
+
+--- The same from memory that processes share.
+function M.process_hit_shared(seconds)
+  local place = os.tmpname()
+  os.remove(place)
+  process_hit(seconds, { mb = 64, shared = place })
+  os.execute("rm -rf '" .. place .. "'")
 end
 
 --- A hit of lua-resty-lrucache, whose table is copied, so that the caller may change it as it may
