@@ -96,12 +96,28 @@ rg_notifier *rg_notifier_new(rg_engine *engine, int listen_socket, rg_err *err) 
     return n;
 }
 
+/* The client connects soon after it was told the path, and drains as soon as it has: completions before
+ * that need no byte. Waiting for it here, under the lock, would keep the very thread that connects. */
+static bool connected(rg_notifier *n) {
+    if (n->write_fd >= 0) return true;
+    struct pollfd p = {.fd = n->listen_fd, .events = POLLIN};
+    if (poll(&p, 1, 0) != 1) return false;
+    n->write_fd = accept4(n->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (n->write_fd < 0) return false;
+    close_fd(&n->listen_fd);
+    remove_path(n);
+    return true;
+}
+
 void rg_notifier_close(rg_notifier *n) {
     pthread_mutex_lock(&n->lock);
     n->closed = true;
     while (!rg__list_empty(&n->done)) rg__list_remove(n->done.next);
+    if (n->read_fd < 0) { /* the client hears of it, also one that was not accepted yet */
+        if (connected(n)) shutdown(n->write_fd, SHUT_RDWR);
+        close_fd(&n->listen_fd);
+    }
     remove_path(n);
-    if (n->write_fd >= 0 && n->read_fd < 0) shutdown(n->write_fd, SHUT_RDWR);
     pthread_mutex_unlock(&n->lock);
 }
 
@@ -137,19 +153,6 @@ void rg__notifier_unexpect(rg_op *op) {
     n->in_flight--;
     pthread_mutex_unlock(&n->lock);
     unref(n);
-}
-
-/* The client connects soon after it was told the path, and drains as soon as it has: completions before
- * that need no byte. Waiting for it here, under the lock, would keep the very thread that connects. */
-static bool connected(rg_notifier *n) {
-    if (n->write_fd >= 0) return true;
-    struct pollfd p = {.fd = n->listen_fd, .events = POLLIN};
-    if (poll(&p, 1, 0) != 1) return false;
-    n->write_fd = accept4(n->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (n->write_fd < 0) return false;
-    close_fd(&n->listen_fd);
-    remove_path(n);
-    return true;
 }
 
 /* Under the lock. A full pipe needs no further byte. */
