@@ -15,9 +15,11 @@ run("nginx whose servers stand still", function()
     servers = faults.servers "stall"
     web = nginx.start { app = stall.APP:gsub("@ids", tostring(stall.IDS)), orm = stall.prepare(servers) }
   end)
-  teardown(function()
+  after_each(function()
     servers:continue "mysql"
     servers:continue "redis"
+  end)
+  teardown(function()
     web:stop()
     servers:remove()
   end)
@@ -99,7 +101,10 @@ run("nginx whose servers stand still", function()
   end)
 
   it("reads from Redis while MySQL stands still", function()
-    for id = 1, 60 do web:get("redis?id=" .. id) end
+    await_fine()
+    for id = 1, 60, 20 do
+      faults.await("Redis to have it", function() return web:get("cached?id=" .. id) == "true" end)
+    end
     servers:stop "mysql"
     for id = 1, 60, 20 do assert.equal("fine", (web:get("redis?id=" .. id))) end
     local body, _, status = web:get "mysql"

@@ -37,6 +37,11 @@ function pages.slow(db) return db:query("SELECT SLEEP(?) AS s", number "s") end
 -- One of them.
 local names = { "redis", "redis", "mysql", "mysql", "search", "write", "queue" }
 function pages.any(db) return pages[names[math.random(#names)]](db) end
+-- Did Redis have it?
+function pages.cached(db)
+  local before = orm:counter "regolith_mysql_rows_read_total"
+  return tostring(db:get(Item, id()) ~= nil and orm:counter "regolith_mysql_rows_read_total" == before)
+end
 function pages.connects() return tostring(orm:counter "regolith_mysql_connects_total") end
 function pages.busy()
   local busy = 0
