@@ -98,6 +98,14 @@ TEST(many_rows_mark_those_that_matched) {
     CHECK_STR(text(rg__cas_text_many, &oracle, &cas), want);
 }
 
+TEST(many_rows_wait_for_locks_no_longer_than_they_may) {
+    uint8_t mask[COLUMNS] = {[N] = 1}, expect[COLUMNS] = {[N] = 1};
+    const rg__cas cas = {.t = type, .write = RG_UPDATE, .mask = mask, .expect = expect, .brief = true};
+    const char *brief = "SET STATEMENT innodb_lock_wait_timeout=1 FOR UPDATE (SELECT ";
+    CHECK(strncmp(text(rg__cas_text_many, &mariadb, &cas), brief, strlen(brief)) == 0);
+    CHECK(strncmp(text(rg__cas_text_many, &oracle, &cas), "UPDATE (SELECT ", 15) == 0);
+}
+
 TEST(many_rows_of_json_and_bytes_are_converted_by_dialect) {
     uint8_t mask[COLUMNS] = {[J] = 1, [B] = 1}, expect[COLUMNS] = {[J] = 1, [B] = 1};
     const rg__cas cas = {.t = type, .write = RG_UPDATE, .mask = mask, .expect = expect, .bump = true};

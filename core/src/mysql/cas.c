@@ -93,7 +93,8 @@ void rg__cas_text(rg__buf *sql, const rg__mysql *c, const rg__cas *cas) {
 /* ---- keys ---- */
 
 rg__buf *rg__cas_key(rg__mysql *c, const rg__cas *cas, char what) {
-    rg__buf *key = rg__stmt_key(c, cas->t, what, (uint32_t)cas->write << 1 | cas->bump, NULL);
+    uint32_t flags = (uint32_t)cas->brief << 1 | cas->bump;
+    rg__buf *key = rg__stmt_key(c, cas->t, what, (uint32_t)cas->write << 2 | flags, NULL);
     for (uint32_t i = 0; i < cas->t->n_columns; i++) {
         int set = cas->mask && cas->mask[i];
         int compared = cas->expect && cas->expect[i];

@@ -5,7 +5,10 @@
 
 #include "mysql/mysql.h"
 
-enum { RG__CAS_ROWS = 64 }; /* rows a statement at most: each has a bit of the answer */
+enum {
+    RG__CAS_ROWS = 64,      /* rows a statement at most: each has a bit of the answer */
+    RG__CAS_LOCK_WAIT_S = 1 /* of statements that are `brief` */
+};
 
 /* What an expression of the server makes of a column. */
 typedef struct rg__expr {
@@ -24,6 +27,8 @@ typedef struct rg__cas {
     const uint8_t *expect; /* columns compared (n_columns bytes), by their values' bytes, NULL equal
                             * to NULL; NULL: none, the row has to be there */
     bool bump;             /* update: counts the version column up, whatever it holds */
+    bool brief;            /* update of many: waits for locks RG__CAS_LOCK_WAIT_S only, where the server can
+                            * be told by the statement */
     const rg__expr *exprs; /* update; then of one row only */
     size_t n_exprs;
 } rg__cas;

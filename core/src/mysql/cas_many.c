@@ -66,6 +66,8 @@ static void add_assignments(rg__buf *sql, const rg__mysql *c, const rg__cas *cas
 
 void rg__cas_text_many(rg__buf *sql, const rg__mysql *c, const rg__cas *cas) {
     const rg_type *t = cas->t;
+    if (cas->brief && rg__mysql_flavour(c) == RG__MARIADB)
+        rg__buf_fmt(sql, "SET STATEMENT innodb_lock_wait_timeout=%d FOR ", RG__CAS_LOCK_WAIT_S);
     rg__buf_str(sql, "UPDATE (SELECT LAST_INSERT_ID(0) i) z STRAIGHT_JOIN "
                      "JSON_TABLE(?,'$[*]' COLUMNS(");
     add_columns(sql, cas);

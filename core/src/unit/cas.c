@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 
-enum { TRIES = 5, RACES = 3, PENDING_WAIT_MS = 5 };
+enum { TRIES = 5, RACES = 3, PENDING_WAIT_MS = 5, LOCK_WAIT_TIMEOUT = 1205 };
 
 /* ---- groups ---- */
 
@@ -156,12 +156,19 @@ static bool again(const rg__ctx *ctx, int rc, const rg_err *fault, int *tries) {
     return wait_a_little(ctx, jitter % (2U << *tries));
 }
 
-/* Neighbours do not wait for the queue with those that have to. How many of the items are to be run
- * now; the rest come later. */
-static size_t put_off_pending(rg__each_run *e, uint32_t *items, size_t n) {
+/* Neighbours do not wait for the queue, or for a lock, with those that have to. How many of the items are to
+ * be run now; the rest come later. */
+static size_t put_off(rg__each_run *e, int rc, uint32_t *items, size_t n) {
     if (!e->defer) return n;
-    size_t some = n > 1 ? rg__chunk_part_pending(e, items, n) : 0;
-    return some < n ? some : n > 1 ? n : 0;
+    if (n == 1) return rc == RG_EPENDING ? 0 : 1;
+    size_t some = rc == RG_EPENDING ? rg__chunk_part_pending(e, items, n)
+                                    : rg__chunk_part_locked(e, items, n);
+    return some;
+}
+
+/* Somebody has kept a row locked for longer than a statement of many waits. */
+static bool waited(const rg__each_run *e, const rg_err *fault) {
+    return fault->sql_errno == LOCK_WAIT_TIMEOUT && !e->lent;
 }
 
 /* One chunk to its end: 1 when it failed for what is in it and is to be cut. */
@@ -177,14 +184,14 @@ static int run_chunk(rg__each_run *e, uint32_t *items, size_t n) {
             races++;
             continue;
         }
-        if (rc == RG_EPENDING) {
-            size_t now = put_off_pending(e, items, keep_open(e, items, n));
+        if (rc == RG_EPENDING || waited(e, &fault)) {
+            size_t now = put_off(e, rc, items, keep_open(e, items, n));
             if (now == 0) return RG_OK;
             if (now < n) {
                 n = now;
                 continue;
             }
-            pending = fault;
+            if (rc == RG_EPENDING) pending = fault;
         }
         if (fault.cls == RG_CLASS_AMBIGUOUS && rg__chunk_settle(e, items, n, &fault)) continue;
         if (fault.cls != RG_CLASS_AMBIGUOUS && !e->lent && again(e->ctx, rc, &fault, &tries)) continue;

@@ -38,6 +38,8 @@ size_t rg__chunk_fits(const rg__each_run *e, const uint32_t *items, size_t n);
 int rg__chunk_run(rg__each_run *e, const uint32_t *items, size_t n, bool last, rg_err *err);
 /* Moves items whose rows have queued writes behind the others; how many others there are. */
 size_t rg__chunk_part_pending(rg__each_run *e, uint32_t *items, size_t n);
+/* The same for items whose rows somebody else has locked. */
+size_t rg__chunk_part_locked(rg__each_run *e, uint32_t *items, size_t n);
 /* After a loss of the connection that leaves the outcome open: finds out by the versions what was
  * certainly not done. True when something is to be tried again; *err becomes the fault of the rest,
  * which are UNKNOWN. */

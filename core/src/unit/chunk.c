@@ -102,6 +102,7 @@ static int read_back(rg__chunk *k, rg_err *err) {
 
 static int run_statement(rg__chunk *k, rg_err *err) {
     if (k->write == RG_INSERT) return insert(k, err);
+    k->cas.brief = k->n > 1 && k->e->defer && !k->e->lent; /* what others have locked can be put off */
     int rc = rg__sql_cas(k->e->conn, k->e->ctx, &k->cas, k->ids, k->rows, k->expected, k->n,
                          &k->marks, err);
     return rc >= 0 && is_blind(k) ? read_back(k, err) : rc;

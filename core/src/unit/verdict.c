@@ -32,18 +32,40 @@ static int find_pending(rg__chunk *k, rg_err *err) {
     return RG_EPENDING;
 }
 
-size_t rg__chunk_part_pending(rg__each_run *e, uint32_t *items, size_t n) {
-    rg__chunk k;
+/* Items in the set move behind the others; how many others there are. */
+static size_t put_behind(uint32_t *items, size_t n, uint64_t set) {
     uint32_t later[RG__CAS_ROWS] = {0};
     size_t some = 0, rest = 0;
-    rg__chunk_init(&k, e, items, n);
-    find_pending(&k, NULL);
     for (size_t i = 0; i < n; i++) {
-        if (rg__chunk_marked(k.pending, i)) later[rest++] = items[i];
+        if (rg__chunk_marked(set, i)) later[rest++] = items[i];
         else items[some++] = items[i];
     }
     memcpy(items + some, later, rest * sizeof *items);
     return some;
+}
+
+size_t rg__chunk_part_pending(rg__each_run *e, uint32_t *items, size_t n) {
+    rg__chunk k;
+    rg__chunk_init(&k, e, items, n);
+    find_pending(&k, NULL);
+    return put_behind(items, n, k.pending);
+}
+
+static int note_free(void *arg, rg_block *row) {
+    rg__chunk *k = arg;
+    for (size_t i = 0; i < k->n; i++)
+        if (k->ids[i] == rg__row_id(k->type, rg_block_data(row))) k->marks |= UINT64_C(1) << i;
+    rg_block_unref(row);
+    return RG_OK;
+}
+
+size_t rg__chunk_part_locked(rg__each_run *e, uint32_t *items, size_t n) {
+    rg__chunk k;
+    rg__chunk_init(&k, e, items, n);
+    if (rg__each_connect(e, k.type, NULL) < 0) return n;
+    int rc = rg__sql_select_ids(e->conn, e->ctx, k.type, k.ids, n, RG__LOCK_UPDATE | RG__LOCK_SKIP,
+                                note_free, &k, NULL);
+    return rc < 0 ? n : put_behind(items, n, ~k.marks);
 }
 
 typedef struct looking {

@@ -25,7 +25,7 @@ end
 --- Why there can be no cluster, or nil.
 function M.missing()
   if not provider() then return "Galera's library is not installed (galera-4)" end
-  if not support.shell "mariadbd --version":find "MariaDB" then return "the server is not MariaDB" end
+  if not support.is_mariadb() then return "the server is not MariaDB" end
 end
 
 ---@class Cluster
