@@ -30,6 +30,18 @@ describe("cas: on three nodes", function()
     for id = 1, ROWS do must(db:new(shared.Vote, { id = id, n = 0 })) end
     must(db:flush())
     local function total(i) return tonumber(must(cluster.sql[i]:query "SELECT SUM(n) AS n FROM vote")[1].n) end
+    --- What each node says of itself, for a failure.
+    local function state()
+      local words = {}
+      for i = 1, NODES do
+        words[#words + 1] = string.format("node %d: %d there", i, total(i))
+        for _, name in ipairs { "local_state_comment", "last_committed", "local_recv_queue", "cluster_size" } do
+          local rows = cluster.sql[i]:query("SHOW GLOBAL STATUS LIKE 'wsrep_" .. name .. "'")
+          words[#words + 1] = name .. " " .. tostring(rows and rows[1] and rows[1].Value)
+        end
+      end
+      return table.concat(words, ", ")
+    end
     for i = 1, NODES do
       faults.await("the table on every node", function()
         local rows = cluster.sql[i]:query "SELECT COUNT(*) AS n FROM vote"
@@ -47,7 +59,8 @@ describe("cas: on three nodes", function()
     end
     assert.is_true(made >= NODES * TIMES)
     for i = 1, NODES do
-      faults.await(string.format("%d writes on node %d", made, i), function() return total(i) >= made end)
+      local all = pcall(faults.await, "the last writes", function() return total(i) >= made end)
+      assert.is_true(all, all or made .. " were acknowledged. " .. state())
       assert.equal(made, total(i))
       assert.equal(made, tonumber(must(cluster.sql[i]:query "SELECT SUM(version - 1) AS n FROM vote")[1].n))
     end
