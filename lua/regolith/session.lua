@@ -374,7 +374,8 @@ end
 
 local M = { Session = Session }
 local OPTIONS = {
-  timeout_ms = options.integer(1, 4294967295), token = options.any, primary = options.boolean,
+  timeout_ms = options.integer(1, 4294967295), primary = options.boolean,
+  token = function(v) if type(v) ~= "string" then return "must be a string, as session:token() gives it" end end,
 }
 
 ---@param orm regolith.Orm
