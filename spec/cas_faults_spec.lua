@@ -23,14 +23,14 @@ describe("cas: a connection cut under a statement", function()
 
   --- Holds the row's lock, cuts the connection of the process that waits for it, then lets go. What the
   --- process says of its write.
-  local function cut(E, id, meanwhile)
+  local function cut(E, id, meanwhile, how)
     local process
     must(db:connection(function(held)
       must(held:execute "BEGIN")
       must(held:execute("UPDATE " .. E.name .. " SET n = n WHERE id = ?", id))
       process = faults.spawn("one_cas", { REGOLITH_MYSQL_URL = world.mysql_url(world.name),
         REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name },
-        E == shared.Plain and "Plain" or "Versioned", id)
+        E == shared.Plain and "Plain" or "Versioned", id, how)
       local waiting = faults.await("a statement that waits", function()
         local rows = must(db:query("SELECT ID AS id FROM information_schema.processlist WHERE db = ? AND info LIKE ?",
           world.name, "UPDATE `" .. E.name .. "`%"))
@@ -59,6 +59,12 @@ describe("cas: a connection cut under a statement", function()
     assert.matches("outcome unknown", text)
     assert.matches("because COMMIT_UNKNOWN", text)
     assert.equal(5, n_of(shared.Plain, 1))
+  end)
+
+  it("of what the server computes was not committed: it is made then, once", function()
+    stored(shared.Plain, 3)
+    assert.matches("outcome applied", cut(shared.Plain, 3, nil, "increment"))
+    assert.equal(6, n_of(shared.Plain, 3))
   end)
 
   it("is settled by the version, and made then", function()
