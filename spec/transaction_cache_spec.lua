@@ -23,11 +23,16 @@ end
 
 describe("caches and transactions", function()
   local Note = note_entity()
+  local Tag = regolith.entity("tag", {
+    field.ref "note" { Note },
+    index = { of_note = { "note", cached = true } },
+    cache = { process = true, redis = true },
+  })
   local world, orm, db, others, proxy, socket, words
 
   setup(function()
     world = support.world()
-    orm = world:open({ Note }, { callbacks = { told = function() end } })
+    orm = world:open({ Note, Tag }, { callbacks = { told = function() end } })
     socket, words = os.tmpname(), os.tmpname()
     os.remove(socket)
     proxy = faults.spawn("proxy", nil, socket, os.getenv "REGOLITH_MYSQL_SOCKET", words)
@@ -44,7 +49,9 @@ describe("caches and transactions", function()
     db, others = orm:session(), orm:session()
   end)
   after_each(function()
+    must(db:execute "DELETE FROM tag")
     must(db:execute "DELETE FROM note")
+    must(orm:invalidate(Tag))
     must(orm:invalidate(Note))
     db:close()
     others:close()
@@ -107,6 +114,34 @@ describe("caches and transactions", function()
     others:clear()
     assert.equal(2, others:get(Note, a.id).n)
     assert.equal(0, #must(others:search(Note, "n = 1"):cached(60):all()))
+  end)
+
+  it("counts and relations are a transaction's own until it has committed (36)", function()
+    local a, b = known("a", 1), known("b", 2)
+    local tag = must(db:new(Tag, { note = a }))
+    must(db:flush())
+    local function seen(session)
+      session:clear()
+      return {
+        must(session:get(Tag, tag.id)).note.title, #must(session:all_by(Tag, "of_note", b)),
+        must(session:search(Note, "n > 10"):count()), must(session:search(Note, "n > 10"):cached(60):count()),
+      }
+    end
+    local before, after = { "a", 0, 0, 0 }, { "new", 1, 1, 1 }
+    assert.same(before, seen(others))
+    for _, fails in ipairs { true, false } do
+      db:transaction(function()
+        local mine = must(db:get(Note, b.id))
+        mine.n, mine.title = 11, "new"
+        must(db:get(Tag, tag.id)).note = mine
+        must(db:flush())
+        assert.same(after, seen(db))
+        assert.same(before, seen(others))
+        return not fails or nil, "rolled back"
+      end)
+      assert.same(fails and before or after, seen(others))
+      assert.same(fails and before or after, seen(db))
+    end
   end)
 
   describe("refuse what was read before a commit and stored after it (38):", function()

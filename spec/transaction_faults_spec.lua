@@ -6,6 +6,7 @@ local faults = require "support.faults"
 local regolith = require "regolith"
 local support = require "support.init"
 
+local with_snapshots = support.is_mariadb() and it or pending
 local field, must, raise = regolith.field, support.must, support.assert
 
 local Note = regolith.entity("note", {
@@ -324,7 +325,7 @@ describe("a transaction", function()
     busy:close()
   end)
 
-  it("is rolled back when a statement of it had the server end it, whoever swallows that (25)", function()
+  with_snapshots("is rolled back when a statement of it had the server end it, whoever swallows that (25)", function()
     local a, ran = must(db:new(Note, { title = "a", n = 1 })), {}
     must(db:flush())
     local other = orm:session()
