@@ -36,6 +36,7 @@ for label, cache in pairs(VARIANTS) do
       local db = other:session()
       local item = must(db:new(Item, { n = 0 }))
       must(db:flush())
+      faults.await("the news", function() return orm:session():get(Item, item.id) end)
       for i = 1, 300 do
         must(orm:session():get(Item, item.id)) -- the process cache has it, as it was
         item.n = i

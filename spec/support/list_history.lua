@@ -126,12 +126,14 @@ local function by_time(self)
   local list = {}
   for id, ops in pairs(self.rows) do
     local life = { id = id, ops = ops, from = math.huge, to = 0 }
+    local is_known = false -- else nothing has to be in any list
     for _, op in ipairs(ops) do
       life.from = math.min(life.from, op.began)
+      is_known = is_known or op.outcome == "ok"
       if op.kind == "D" and op.outcome == "ok" then life.to = op.ended + AFTERLIFE_S end
     end
     if life.to == 0 then life.to = math.huge end
-    list[#list + 1] = life
+    if is_known then list[#list + 1] = life end
   end
   table.sort(list, function(a, b) return a.from < b.from end)
   return list
