@@ -185,6 +185,8 @@ describe("the console", function()
       end
       local same = { Origin = "https://ops.example", ["Sec-Fetch-Site"] = "same-origin" }
       assert.equal(200, send("GET", "/api/session", { headers = same }).status)
+      same.Host = "127.0.0.1:8080" -- a proxy's doing: the browser knows better
+      assert.equal(200, send("GET", "/api/session", { headers = same }).status)
     end)
 
     it("no form: a POST is JSON", function()
@@ -311,16 +313,19 @@ describe("the console", function()
       end)
       item.n = 2
       must(db:flush_async())
-      local answer = get "overview"
-      assert.equal(2, #answer.pools)
+      local answer
+      faults.await("servers that answer in time", function()
+        answer = get "overview"
+        return #answer.pools == 2 and answer.pools[1].ok and answer.pools[2].ok and answer.queues.list[1]
+      end)
       for _, pool in ipairs(answer.pools) do
-        assert.is_true(pool.ok)
         assert.is_true(pool.limit > 0 and pool.busy >= 0 and pool.waiting == 0 and pool.errors >= 0)
       end
       assert.is_true(answer.counts.process_hits >= 1)
       assert.is_true(answer.counts.flushes >= 1 and answer.counts.queued >= 1)
       faults.await("a point of the queued write", function()
         answer = get "overview"
+        if answer.queues.error then return false end
         return answer.queues.list[1].length == 1 and #answer.points >= 2 and #answer.queue_points >= 2
       end)
       assert.equal(1, answer.queue_points[#answer.queue_points].queues.default.length)
@@ -373,9 +378,12 @@ describe("the console", function()
         if event.text:find("SLEEP", 1, true) then found = event end
       end
       assert.equal("mysql", found.source)
-      assert.is_true(found.duration >= 0.05)
+      assert.is_true(found.duration >= 0.04)
       assert.is_nil(found.text:find("secret", 1, true))
-      assert.same(found.number, orm:slow({ limit = 1 })[1].number)
+      local listed = false
+      for _, event in ipairs(orm:slow()) do listed = listed or event.number == found.number end
+      assert.is_true(listed)
+      assert.equal(1, #orm:slow { limit = 1 })
       local _, message = pcall(orm.slow, orm, { limt = 1 })
       assert.matches("did you mean 'limit'", message)
     end)
@@ -535,7 +543,7 @@ describe("the console", function()
     local queue
     faults.await("the count", function()
       queue = get "overview".queues.list[1]
-      return queue.delayed == 1
+      return queue and queue.delayed == 1
     end)
     assert.is_true(queue.next_at > os.time() + 3000)
     support.redis("DEL", "{" .. world.name .. "}:lz:default", "{" .. world.name .. "}:lp:default")

@@ -158,7 +158,8 @@ local function json(status, v, more) return answer(status, "application/json", p
 
 local WORDS = {
   TOKEN = "the token is missing or wrong", WAIT = "too many wrong tokens: wait a minute",
-  FOREIGN = "another site sent this", JSON = "Content-Type: application/json is wanted",
+  FOREIGN = "another site sent this (behind a proxy: it has to hand the Host header down)",
+  JSON = "Content-Type: application/json is wanted",
   READ_ONLY = "this console only shows",
 }
 

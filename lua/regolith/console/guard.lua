@@ -121,10 +121,11 @@ function M.new(token, dict)
   return setmetatable({ token = token, counter = counter }, Guard)
 end
 
---- Would a browser send this for another site? `header` gives a header of the request.
+--- Would a browser send this for another site? `header` gives a header of the request. What the browser says
+--- itself goes first: a proxy may have changed the host.
 local function is_foreign(header)
   local site = header "sec-fetch-site"
-  if site and site ~= "same-origin" and site ~= "none" then return true end
+  if site then return site ~= "same-origin" and site ~= "none" end
   local origin, host = header "origin", header "host"
   return origin ~= nil and host ~= nil and origin:match "^%w+://(.+)$" ~= host
 end

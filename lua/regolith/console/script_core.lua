@@ -96,7 +96,7 @@ function Failure(status, error) {
 
 // The token goes in a header, which no other page can make a browser send; never in an address.
 function api(path, body, token) {
-  var request = { method: body ? "POST" : "GET", cache: "no-store", credentials: "omit", redirect: "error",
+  var request = { method: body ? "POST" : "GET", cache: "no-store", credentials: "same-origin", redirect: "error",
     headers: { "X-Regolith-Token": token || state.token } };
   if (body) {
     request.headers["Content-Type"] = "application/json";
