@@ -353,6 +353,20 @@ describe("the console", function()
       assert.equal(2, #store:points(48))
     end)
 
+    it("of several processes as of one", function()
+      local figures = require "regolith.console.figures"
+      local function state(bytes)
+        return { coherent = true, pools = { { kind = "mysql", name = "a", busy = 1, idle = 2, waiting = 0, limit = 8,
+          errors = 3 } }, values = { regolith_process_cache_bytes = bytes, regolith_flushes_total = 4 } }
+      end
+      local sum = figures.sum { state(100), state(90) }
+      assert.equal(190, sum.values.regolith_process_cache_bytes)
+      assert.equal(8, sum.values.regolith_flushes_total)
+      assert.same({ { kind = "mysql", name = "a", busy = 2, idle = 4, waiting = 0, limit = 16, errors = 6 } },
+        sum.pools)
+      assert.equal(100, figures.sum({ state(100), state(90) }, true).values.regolith_process_cache_bytes)
+    end)
+
     it("of servers that are away, in bounded time", function()
       local lost = must(regolith.open { mysql = "mysql+unix:///nowhere.sock?user=root&db=x",
         redis = "redis+unix:///nowhere.sock", entities = { Item }, lazy = true })

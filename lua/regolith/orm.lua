@@ -247,6 +247,7 @@ function M.open(given, overrides)
     _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
     _has_redis = #settings.redis > 0, _inverses = {}, _n_inverses = 0, _pools = {},
     _subscribers = settings.subscribers or {}, _prefix = settings.prefix or "rg",
+    _cache_shared = settings.process_cache ~= nil and settings.process_cache.shared ~= nil,
     _event_bounds = events.bounds(settings.queues),
   }, Orm)
   if settings.slow_ms then C.rg_engine_set_slow(engine, settings.slow_ms) end

@@ -118,9 +118,13 @@ local function pool_in(list, like)
   return pool
 end
 
+--- Of a process cache that all processes share, each tells the whole.
+local OF_CACHE = { "regolith_process_cache_bytes", "regolith_process_cache_entries" }
+
 --- What several processes say, as one.
 ---@param states table[] as M.look gives them
-function M.sum(states)
+---@param shared boolean? they share the process cache
+function M.sum(states, shared)
   local all = { values = {}, pools = {}, coherent = true }
   for _, state in ipairs(states) do
     for name, v in pairs(state.values) do all.values[name] = (all.values[name] or 0) + v end
@@ -131,6 +135,10 @@ function M.sum(states)
     -- whoever has not used its cache yet does not listen for changes either
     local used = (state.values.regolith_process_cache_entries or 0) > 0
     all.coherent = all.coherent and (state.coherent or not used)
+  end
+  for _, name in ipairs(shared and OF_CACHE or {}) do
+    all.values[name] = 0
+    for _, state in ipairs(states) do all.values[name] = math.max(all.values[name], state.values[name] or 0) end
   end
   return all
 end

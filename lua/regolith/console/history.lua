@@ -110,7 +110,7 @@ end
 function History:now()
   tell(self, figures.look(self.orm))
   local states = self.store:states()
-  return figures.sum(states), #states
+  return figures.sum(states, self.orm._cache_shared), #states
 end
 
 --- Points after a time.
