@@ -249,6 +249,8 @@ describe("command line", function()
     assert.matches("0 dropped", (run("events", "drop", calls, "orders", "printer", "all")))
     assert.matches("3 removed", (run("events", "trim", calls, "orders")))
     assert.equal(2, select(2, run("events", "drop", calls, "orders", "printer", "some")))
+    assert.matches("owes the group 'printer' nothing any more", (run("events", "forget", calls, "orders", "printer")))
+    assert.equal(1, select(2, run("events", "forget", calls, "orders", "printer")))
   end)
 
   it("tells how the servers are", function()

@@ -463,6 +463,24 @@ describe("events", function()
       assert.equal("1 2 3 4 1 2 3 4", numbers())
     end)
 
+    it("keep nothing for a group that is forgotten, with its letters", function()
+      for n = 1, 3 do must(orm:publish("orders", { n = n })) end
+      answer = function(event) return event.body.n ~= 2 end
+      local s = subscriber { max_tries = 1 }
+      work(s, 3)
+      s:close()
+      must(orm:publish("orders", { n = 4 }))
+      assert.equal(1, #must(orm:event_letters("orders", "g")))
+      assert.is_true(orm:forget_group("orders", "g"))
+      assert.same({}, must(orm:event_letters("orders", "g")))
+      assert.same({}, must(orm:stream_stats "orders").groups)
+      assert.is_false(orm:forget_group("orders", "g"))
+      assert.is_false(orm:forget_group("nothing", "g"))
+      assert.has_error(function() orm:forget_group("orders", "a group") end)
+      heard, answer = {}, function() end
+      work(subscriber(), 4) -- who comes after all begins anew
+    end)
+
     it("begin anew when the stream was lost", function()
       local s = subscriber()
       must(orm:publish("orders", { n = 1 }))

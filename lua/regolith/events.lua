@@ -33,6 +33,12 @@ redis.call('XADD', KEYS[2], '*', 'id', v.id or v.entry, 'body', v.body or 'null'
 redis.call('XDEL', KEYS[1], ARGV[1])
 return 1]]
 
+--- KEYS stream, retried, letters. ARGV group.
+local FORGET = [[
+redis.call('DEL', KEYS[2], KEYS[3])
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+return redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])]]
+
 --- How much a stream that no group reads keeps, where its queue's settings do not say (the engine's own).
 local BOUNDS = { max_len = 1000000, keep_s = 7 * 86400 }
 
@@ -249,6 +255,24 @@ function M.install(Orm)
     return each_letter(self, "event_drop", stream, group, letter, opts, function(queue, key, name)
       return streams.redis(self, queue, "XDEL", key, name)
     end)
+  end
+
+  --- Has a stream owe a group nothing any more, for good: what it has not handled, its letters, and how far it is.
+  --- A stream keeps what a group has not had, so one that nobody is of any longer has it grow for ever. When a
+  --- subscriber of the group comes after all, it begins anew.
+  ---@param stream string
+  ---@param group string
+  ---@param opts? { queue: string? }
+  ---@return boolean? there was such a group
+  ---@return regolith.Err? err
+  function Orm:forget_group(stream, group, opts)
+    streams.check_stream(stream, 2)
+    streams.check_group(group, 2)
+    local queue = options.require("forget_group", opts, PUBLISH).queue
+    local n, fault = streams.redis(self, queue, "EVAL", FORGET, 3, streams.key(self, stream),
+      streams.group_key(self, "er", stream, group), streams.group_key(self, "ed", stream, group), group)
+    if not n then return errors.results(fault) end
+    return n == 1
   end
 
   --- Removes events that every group has done with and that are older than keep_s; subscribers do so by

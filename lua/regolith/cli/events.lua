@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- regolith events status|errors|retry|drop|trim
+-- regolith events status|errors|retry|drop|trim|forget
 
 local app = require "regolith.cli.app"
 local native = require "regolith.native"
@@ -48,6 +48,14 @@ end
 function ACTIONS.trim(orm, args)
   local n, fault = orm:trim_stream(args.stream, { queue = args.queue_name, keep_s = args.keep })
   return done(n, fault, "removed")
+end
+
+function ACTIONS.forget(orm, args)
+  local there, fault = orm:forget_group(args.stream, args.group, { queue = args.queue_name })
+  if there == nil then return nil, fault end
+  if not there then return 1, string.format("the stream '%s' has no group '%s'", args.stream, args.group) end
+  out.line("the stream '%s' owes the group '%s' nothing any more", args.stream, args.group)
+  return 0
 end
 
 function M.run(args)

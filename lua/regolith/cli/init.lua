@@ -116,6 +116,7 @@ local function event_commands(parser)
     :default "100":convert(to_number)
   action("retry", "have a letter handled again", { group, letter })
   action("drop", "give a letter up", { group, letter })
+  action("forget", "owe a group nothing any more, with its letters", { group })
   action("trim", "remove what every group has done with"):option("--keep", "seconds to keep"):default "0"
     :convert(to_number)
 end
