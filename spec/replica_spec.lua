@@ -305,7 +305,7 @@ describe("replica", function()
         assert.equal(refused + i, counter "tokens_refused")
         db:close()
       end
-      assert.has_error(function() orm:session { token = 5 } end, "a token is a string")
+      assert.error_matches(function() orm:session { token = 5 } end, "option 'token' must be a string")
     end)
 
     it("stays short whatever was written", function()
