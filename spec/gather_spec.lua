@@ -150,7 +150,7 @@ describe("reads together:", function()
         C.rg_builder_string(T.builder, 1, name, #name, err)
         return C.rg_op_lookup(engine, T.number, 0, T.builder, err)
       end, 10)
-      assert.is_true(queries <= 3, queries)
+      assert.is_true(queries <= 4, queries) -- the sleep among them; one by one they would be ten and more
       for i = 1, 10 do assert.equal(1, C.rg_op_rows(ops[i])) end
       finish(one, ops, notifier)
     end)

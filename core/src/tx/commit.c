@@ -115,12 +115,17 @@ void rg__tx_rollback(rg__tx *tx, const rg__ctx *ctx) {
     end(tx, RG__TX_ROLLED_BACK);
 }
 
+/* Marks of two transactions that were one would be taken for each other's. */
+static void name(rg__tx *tx, bool resolve, const telling *t) {
+    if (resolve || t->n > 0 || (t->values && t->values->n > 0)) rg__random(tx->id.bytes, sizeof tx->id.bytes);
+}
+
 /* Evidence first, then marks as late as can be: readers go past the caches while they stand. */
 static int prepare(rg__tx *tx, const rg__ctx *ctx, bool resolve, telling *t, rg_err *err) {
     rg__mysql *c = NULL;
     int rc = rg__tx_use(tx, ctx, RG__TX_READS, &c, err);
     if (rc >= 0) rc = collect(tx, t, err);
-    if (rc >= 0 && (resolve || t->n > 0)) rg__random(tx->id.bytes, sizeof tx->id.bytes);
+    if (rc >= 0) name(tx, resolve, t);
     if (rc >= 0 && resolve) rc = rg__tx_after(tx, rg__tx_leave_evidence(tx, ctx, err), err);
     return rc < 0 ? rc : mark_all(tx, ctx, t, err);
 }
@@ -152,6 +157,7 @@ int rg__tx_commit(rg__tx *tx, const rg__ctx *ctx, bool resolve, rg__value_change
                   rg__tx_mark_fn mark, void *arg, rg_err *err) {
     telling t = {.values = values, .mark = mark, .arg = arg};
     if (tx->phase == RG__TX_IDLE) {
+        name(tx, false, &t);
         int told = rg__value_changes_mark(values, ctx, tx->id, err);
         if (told < 0) {
             tx->cause = *err;
