@@ -57,6 +57,7 @@ function M.open()
     mysql = { socket = os.getenv "REGOLITH_MYSQL_SOCKET", user = "root", db = os.getenv "REGOLITH_MYSQL_DB" },
     redis = { socket = os.getenv "REGOLITH_REDIS_SOCKET" },
     entities = M.ENTITIES,
+    process_cache = { apart = true }, -- each stands for a program of its own
   })
 end
 
