@@ -8,7 +8,7 @@
 #include "base/thread.h"
 #include "run/worker.h"
 
-static atomic_int ran, gate_open;
+static atomic_int ran, begun, gate_open;
 
 typedef struct job {
     rg__job job;
@@ -18,6 +18,7 @@ typedef struct job {
 
 static void run(rg__job *j) {
     job *own = rg__container(j, job, job);
+    atomic_fetch_add(&begun, 1);
     while (own->blocks && !atomic_load(&gate_open)) rg__sleep_ms(1);
     atomic_fetch_add(&ran, 1);
     atomic_store(&own->done, true);
@@ -40,7 +41,34 @@ static bool await(atomic_bool *done) {
 
 static void begin(void) {
     atomic_store(&ran, 0);
+    atomic_store(&begun, 0);
     atomic_store(&gate_open, 0);
+}
+
+static bool await_begun(int n) {
+    int64_t until = rg__now_ms() + 20000;
+    while (atomic_load(&begun) < n && rg__now_ms() < until) rg__sleep_ms(1);
+    return atomic_load(&begun) == n;
+}
+
+/* Idle threads are called by one another: none of a burst stays behind one that takes long, be it a regular
+ * thread's or one that waited for a further thread. */
+TEST(begins_a_whole_burst_while_all_of_it_blocks) {
+    enum { JOBS = 8 };
+    job jobs[JOBS];
+    rg_err err = {0};
+    for (uint32_t regular = JOBS; regular >= 1; regular /= 2) {
+        rg__workers *w = rg__workers_new(regular, JOBS, 100);
+        for (int round = 0; round < 20; round++) { /* from the second one on the threads are there, idle */
+            begin();
+            prepare(jobs, JOBS, true, false);
+            for (int i = 0; i < JOBS; i++) CHECK_EQ_INT(rg__workers_submit(w, &jobs[i].job, &err), 0);
+            CHECK(await_begun(JOBS));
+            atomic_store(&gate_open, 1);
+            for (int i = 0; i < JOBS; i++) CHECK(await(&jobs[i].done));
+        }
+        rg__workers_free(w);
+    }
 }
 
 TEST(runs_what_holds_something_while_all_threads_wait) {

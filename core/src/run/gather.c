@@ -4,6 +4,7 @@
 #include "run/gather.h"
 
 #include "base/alloc.h"
+#include "run/notifier.h"
 #include "run/worker.h"
 
 enum { MOST = 64, MOST_IDS = 4096 };
@@ -111,6 +112,21 @@ static bool run_together(gathering *g) {
     return rc >= 0;
 }
 
+/* What failed for all is asked for one by one. */
+static void run_alone(gathering *g) {
+    for (size_t i = 0; i < g->n; i++) {
+        rg__op_execute(g->ops[i], 0);
+        rg__op_finish(g->ops[i]);
+    }
+}
+
+/* Who waits for them wakes once. */
+static void finish_together(gathering *g) {
+    rg_notifier *n = rg__notifier_hold(g->ops[0]);
+    for (size_t i = 0; i < g->n; i++) rg__op_finish(g->ops[i]);
+    rg__notifier_let_go(n);
+}
+
 bool rg__gather(rg_op *op) {
     gathering g = {.ops = {op}, .n = 1, .n_ids = op->n_ids};
     if (!rg__op_is_get(op) && !rg__op_is_lookup(op)) return false;
@@ -119,9 +135,7 @@ bool rg__gather(rg_op *op) {
     bool done = g.n > 1 && run_together(&g);
     rg_block_unref(g.key);
     if (g.n == 1) return false;
-    for (size_t i = 0; i < g.n; i++) {
-        if (!done) rg__op_execute(g.ops[i], 0); /* what failed for all is asked for one by one */
-        rg__op_finish(g.ops[i]);
-    }
+    if (done) finish_together(&g);
+    else run_alone(&g);
     return true;
 }

@@ -25,6 +25,8 @@ struct rg_notifier {
     uint32_t in_flight;
     bool closed;
     bool waiting_byte; /* a byte is on its way; cleared by drain */
+    uint32_t held;     /* several complete together: the byte waits for the last one */
+    bool owed;         /* a byte, when it is held no more */
     int listen_fd, write_fd, read_fd;
     char folder[64], path[96];
 };
@@ -157,6 +159,10 @@ void rg__notifier_unexpect(rg_op *op) {
 
 /* Under the lock. A full pipe needs no further byte. */
 static void wake(rg_notifier *n) {
+    if (n->held) {
+        n->owed = true;
+        return;
+    }
     if (n->waiting_byte || n->closed || !connected(n)) return;
     n->waiting_byte = true;
     ssize_t sent = n->read_fd >= 0 ? write(n->write_fd, "!", 1)
@@ -179,6 +185,24 @@ bool rg__notifier_complete(rg_op *op) {
 rg_notifier *rg__notifier_ref(rg_notifier *n) {
     atomic_fetch_add(&n->refs, 1);
     return n;
+}
+
+rg_notifier *rg__notifier_hold(rg_op *op) {
+    rg_notifier *n = rg__notifier_ref(op->notifier);
+    pthread_mutex_lock(&n->lock);
+    n->held++;
+    pthread_mutex_unlock(&n->lock);
+    return n;
+}
+
+void rg__notifier_let_go(rg_notifier *n) {
+    pthread_mutex_lock(&n->lock);
+    if (--n->held == 0 && n->owed) {
+        n->owed = false;
+        wake(n);
+    }
+    pthread_mutex_unlock(&n->lock);
+    unref(n);
 }
 
 void rg__notifier_post(rg_notifier *n, rg__ready *ready) {

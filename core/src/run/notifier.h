@@ -10,6 +10,9 @@ void rg__notifier_expect(rg_notifier *n, rg_op *op);
 void rg__notifier_unexpect(rg_op *op);
 /* On the worker: phase DONE, onto the list, wake. */
 bool rg__notifier_complete(rg_op *op); /* false: it was abandoned */
+/* Its notifier tells of what completes from here on when it is let go, once. For moments: no waiting between. */
+rg_notifier *rg__notifier_hold(rg_op *op);
+void rg__notifier_let_go(rg_notifier *n);
 /* Its completion is nobody's any more. True when it is done already. */
 bool rg__notifier_forget(rg_op *op);
 /* News that are no operation's. The reference is for as long as `ready` may be posted. */

@@ -30,6 +30,8 @@ struct rg__workers {
     uint32_t queued, max_queued; /* in jobs */
     uint32_t n_holding;
     gang regular, further, devoted;
+    bool called;       /* a regular thread is on its way: it sees whatever comes until then */
+    uint32_t watching; /* further threads that know until when */
     pid_t pid;        /* whose threads these are */
     bool stopping;
     uint32_t n_threads;
@@ -74,16 +76,24 @@ static bool start_one(rg__workers *w, gang *g) {
     return true;
 }
 
+/* One at a time: who comes calls the next when there is more than it takes. What comes in a burst is so
+ * gathered by few, and costs few calls of the system. */
+static void call_regular(rg__workers *w) {
+    if (w->called || w->regular.idle == 0) return;
+    w->called = true;
+    pthread_cond_signal(&w->regular.work);
+}
+
 /* Where the regular threads are busy, further ones watch how long it takes. */
 static void call_somebody(rg__workers *w) {
     uint32_t pending = w->queued + w->n_holding;
     if (pending > w->regular.idle && start_one(w, &w->regular)) return;
-    pthread_cond_signal(&w->regular.work);
+    call_regular(w);
     if (pending <= w->regular.idle) return;
     if (w->n_holding > w->devoted.idle) start_one(w, &w->devoted);
-    pthread_cond_signal(&w->devoted.work);
+    if (w->n_holding > 0) pthread_cond_signal(&w->devoted.work);
     if (w->queued > 0 && w->further.idle == 0) start_one(w, &w->further);
-    pthread_cond_signal(&w->further.work);
+    if (w->n_holding > 0 || w->watching == 0) pthread_cond_signal(&w->further.work);
 }
 
 /* ---- taking; under the lock ---- */
@@ -123,17 +133,27 @@ static rg__job *take_for(rg__workers *w, const gang *g, int64_t *until) {
     return g == &w->further ? take_further(w, until) : take_holding(w);
 }
 
+/* One of the further threads leaves: another goes on watching. */
+static void watch_on(rg__workers *w) {
+    if (w->queued == 0 || w->watching > 0) return;
+    if (w->further.idle == 0) start_one(w, &w->further);
+    else pthread_cond_signal(&w->further.work);
+}
+
 /* NULL: the end. */
 static rg__job *take(rg__workers *w, gang *g) {
     for (;;) {
         int64_t until = RG__NO_DEADLINE;
         rg__job *job = take_for(w, g, &until);
-        /* Somebody goes on watching. */
-        if (job && g == &w->further && g->idle == 0 && w->queued > 0) start_one(w, g);
+        if (job && g == &w->further) watch_on(w);
         if (job || w->stopping) return job;
+        bool watches = until != RG__NO_DEADLINE;
         g->idle++;
+        w->watching += watches;
         rg__cond_wait(&g->work, &w->lock, until);
+        w->watching -= watches;
         g->idle--;
+        if (g == &w->regular) w->called = false;
     }
 }
 
@@ -141,6 +161,7 @@ static void serve(rg__workers *w, gang *g) {
     rg__mysql_thread_begin();
     pthread_mutex_lock(&w->lock);
     for (rg__job *job = take(w, g); job; job = take(w, g)) {
+        if (w->queued + w->n_holding > 0) call_regular(w);
         pthread_mutex_unlock(&w->lock);
         job->run(job);
         pthread_mutex_lock(&w->lock);
@@ -173,7 +194,8 @@ static void *work_devoted(void *arg) {
 static void check_process(rg__workers *w) {
     if (w->pid == getpid()) return;
     w->pid = getpid();
-    w->n_threads = w->queued = w->n_holding = 0;
+    w->n_threads = w->queued = w->n_holding = w->watching = 0;
+    w->called = false;
     gang_init(&w->regular, w->regular.most);
     gang_init(&w->further, w->further.most);
     gang_init(&w->devoted, w->devoted.most);
