@@ -53,6 +53,45 @@ describe("a process cache of several orms", function()
     return counts.redis + counts.mysql, got
   end
 
+  it("is one for all Lua states of the process", function()
+    local ffi = require "ffi"
+    ffi.cdef [[
+      typedef struct lua_State lua_State;
+      lua_State *luaL_newstate(void); void luaL_openlibs(lua_State *); void lua_close(lua_State *);
+      int luaL_loadstring(lua_State *, const char *); int lua_pcall(lua_State *, int, int, int);
+      const char *lua_tolstring(lua_State *, int, size_t *);
+    ]]
+    local Item = item()
+    local orm = open(Item)
+    local id = add(orm, Item, "of another state")
+    local program = string.format([=[
+      package.path, package.cpath = %q, %q
+      local support, regolith = require "support.init", require "regolith"
+      local field = regolith.field
+      local Item = regolith.entity("item", { field.string "name" { unique = true, length = 40 }, cache = true })
+      local orm = support.must(regolith.open { mysql = %q, redis = %q, prefix = %q, entities = { Item },
+        timeout_ms = 10000, process_cache = {} })
+      require("support.faults").await("a hit", function()
+        return support.count(orm, function()
+          local db = orm:session()
+          support.must(db:get(Item, %d))
+          db:close()
+        end).redis == 0
+      end)
+      return function() orm:close() end]=], package.path, package.cpath, world.mysql_url(world.name),
+      world.redis_url(), world.name, id)
+    local L = ffi.C.luaL_newstate()
+    ffi.C.luaL_openlibs(L)
+    assert(ffi.C.luaL_loadstring(L, program) == 0, "it does not compile")
+    local rc = ffi.C.lua_pcall(L, 0, 1, 0)
+    assert.equal(0, rc, rc ~= 0 and ffi.string(ffi.C.lua_tolstring(L, -1, nil)) or nil)
+    -- this state has never read it
+    local counts, name = cost(orm, Item, id)
+    assert.same({ 0, "of another state" }, { counts, name })
+    assert.equal(0, ffi.C.lua_pcall(L, 0, 0, 0))
+    ffi.C.lua_close(L)
+  end)
+
   it("is one, whoever has read", function()
     local Item = item()
     local a, b = open(Item), open(Item)
