@@ -105,15 +105,16 @@ describe("a transaction", function()
     end)
   end
 
-  describe("whose COMMIT has no answer", function()
-    local through, session
+  local through, session
 
-    local function say(word) faults.write_file(words, word .. "\n") end
+  local function say(word) faults.write_file(words, word .. "\n") end
 
+  --- Each test has a session whose orm reaches MySQL by way of the proxy; more: further options of its pool.
+  local function through_proxy(more)
     before_each(function()
       say "pass"
       through = world:open({ Note }, {
-        mysql = string.format("mysql+unix://%s?user=root&db=%s", socket, world.name), schema = false,
+        mysql = string.format("mysql+unix://%s?user=root&db=%s%s", socket, world.name, more), schema = false,
       })
       session = through:session()
     end)
@@ -122,6 +123,10 @@ describe("a transaction", function()
       session:close()
       world:shut(through)
     end)
+  end
+
+  describe("whose COMMIT has no answer", function()
+    through_proxy ""
 
     --- What it returned, the callbacks that ran, and what was made.
     local function commit(word, resolve)
@@ -173,22 +178,7 @@ describe("a transaction", function()
   end)
 
   describe("whose COMMIT", function()
-    local through, session
-
-    local function say(word) faults.write_file(words, word .. "\n") end
-
-    before_each(function()
-      say "pass"
-      through = world:open({ Note }, {
-        mysql = string.format("mysql+unix://%s?user=root&db=%s&pool=1", socket, world.name), schema = false,
-      })
-      session = through:session()
-    end)
-    after_each(function()
-      say "pass"
-      session:close()
-      world:shut(through)
-    end)
+    through_proxy "&pool=1"
 
     it("is rejected by the server is rolled back, and its caches are as they were (26)", function()
       local a = must(session:new(Note, { title = "a", n = 1 }))

@@ -11,76 +11,13 @@
 -- so many disks have it as the file says.
 --   proxy.lua LISTEN TARGET FILE redis
 
+local relay = require "support.programs.relay"
 local ffi = require "ffi"
 
-ffi.cdef [[
-typedef struct { unsigned short family; char path[108]; } proxy_unix;
-typedef struct { int fd; short events, revents; } proxy_poll;
-int socket(int domain, int type, int protocol);
-int bind(int fd, const void *address, unsigned len);
-int listen(int fd, int backlog);
-int accept(int fd, void *address, unsigned *len);
-int connect(int fd, const void *address, unsigned len);
-int poll(proxy_poll *fds, unsigned long n, int timeout_ms);
-long read(int fd, void *p, unsigned long n);
-long write(int fd, const void *p, unsigned long n);
-int close(int fd);
-]]
 local C = ffi.C
 local listen_at, target, file, kind = arg[1], arg[2], arg[3], arg[4]
-local IN = 1
 
-local function address(path)
-  local a = ffi.new "proxy_unix"
-  a.family = 1
-  ffi.copy(a.path, path)
-  return a, ffi.sizeof "proxy_unix"
-end
-
-local function word()
-  local f = io.open(file)
-  local text = f and f:read "*l" or ""
-  if f then f:close() end
-  return text
-end
-
-local server = C.socket(1, 1, 0)
-assert(C.bind(server, address(listen_at)) == 0, "cannot bind")
-assert(C.listen(server, 16) == 0)
-print "ready"
-io.stdout:flush()
-
-local pairs_of = {} -- by descriptor: { other, client }
-local buffer = ffi.new "char[65536]"
-
-local function drop(fd)
-  local pair = pairs_of[fd]
-  if not pair then return end
-  C.close(fd)
-  C.close(pair.other)
-  pairs_of[fd], pairs_of[pair.other] = nil, nil
-end
-
-local function open()
-  local client = C.accept(server, nil, nil)
-  local upstream = C.socket(1, 1, 0)
-  if C.connect(upstream, address(target)) ~= 0 then
-    C.close(client)
-    C.close(upstream)
-    return
-  end
-  pairs_of[client] = { other = upstream, client = true }
-  pairs_of[upstream] = { other = client }
-end
-
-local function hand_on(fd, n)
-  local at, other = 0, pairs_of[fd].other
-  while at < n do
-    local sent = tonumber(C.write(other, buffer + at, n - at))
-    if sent <= 0 then return drop(fd) end
-    at = at + sent
-  end
-end
+local function word() return relay.text(file, "*l") end
 
 local EXECUTE = 0x17
 local cutting, sent = nil, 0
@@ -95,8 +32,8 @@ end
 
 --- Is a packet one that a word is about?
 local function concerns(how, n)
-  if how == "hold execute" then return n > 4 and buffer[4] == EXECUTE end
-  return ffi.string(buffer, n):find("COMMIT", 1, true) ~= nil
+  if how == "hold execute" then return n > 4 and relay.buffer[4] == EXECUTE end
+  return ffi.string(relay.buffer, n):find("COMMIT", 1, true) ~= nil
 end
 
 --- What is to be done instead of handing on what a client sent.
@@ -108,9 +45,8 @@ end
 
 --- Leaves the answer of the other end where it is.
 local function hold(pair)
-  local fds = ffi.new("proxy_poll[1]", { { fd = pair.other, events = IN } })
-  C.poll(fds, 1, -1)
-  pairs_of[pair.other].held = true
+  relay.poll({ pair.other }, -1)
+  relay.pairs[pair.other].held = true
   print "held"
   io.stdout:flush()
 end
@@ -130,15 +66,15 @@ function RULES.mysql(fd, pair, n)
   if not how then return false end
   local number = tonumber(how:match "^reject (%d+)$")
   if how == "before" then
-    drop(fd)
+    relay.drop(fd)
   elseif number then
     reject(fd, number)
   elseif how == "after" then
-    hand_on(fd, n)
-    C.read(pair.other, buffer, 65536)
-    drop(fd)
+    relay.hand_on(fd, n)
+    C.read(pair.other, relay.buffer, 65536)
+    relay.drop(fd)
   elseif how:match "^hold" then
-    hand_on(fd, n)
+    relay.hand_on(fd, n)
     hold(pair)
   else
     return false
@@ -147,38 +83,30 @@ function RULES.mysql(fd, pair, n)
 end
 
 function RULES.redis(fd, pair, n)
-  local text = ffi.string(buffer, n)
+  local text = ffi.string(relay.buffer, n)
   if pair.client and text:find("$7\r\nWAITAOF\r\n", 1, true) then
     local answer = string.format("*2\r\n:%d\r\n:0\r\n", tonumber(word()) or 0)
     C.write(fd, ffi.cast("const char *", answer), #answer)
     return true
   end
   local at = not pair.client and text:find("redis_version:%d%.%d%.%d") -- of as many bytes
-  if at then ffi.copy(buffer + at - 1, "redis_version:7.2.0", 19) end
+  if at then ffi.copy(relay.buffer + at - 1, "redis_version:7.2.0", 19) end
   return false
 end
 
-local function serve(fd)
-  local pair = pairs_of[fd]
-  if not pair then return end
-  local n = tonumber(C.read(fd, buffer, 65536))
-  if n <= 0 then return drop(fd) end
-  if not RULES[kind or "mysql"](fd, pair, n) then hand_on(fd, n) end
+local rule = RULES[kind or "mysql"]
+
+local function take(fd, pair, n)
+  if not rule(fd, pair, n) then relay.hand_on(fd, n) end
 end
 
-while true do
-  local order = { server }
+--- What is held is read on when the word is another one.
+local function listened()
   local holding = (word() or ""):match "^hold"
-  for fd, pair in pairs(pairs_of) do
+  return function(pair)
     if not holding then pair.held = nil end
-    if not pair.held then order[#order + 1] = fd end
-  end
-  local fds = ffi.new("proxy_poll[?]", #order)
-  for i, fd in ipairs(order) do fds[i - 1].fd, fds[i - 1].events = fd, IN end
-  C.poll(fds, #order, holding and 10 or -1)
-  for i, fd in ipairs(order) do
-    if fds[i - 1].revents ~= 0 then
-      if fd == server then open() else serve(fd) end
-    end
-  end
+    return not pair.held
+  end, holding and 10 or -1
 end
+
+relay.run(listen_at, target, take, listened)
