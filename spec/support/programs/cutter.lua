@@ -5,30 +5,30 @@
 --   cutter.lua LISTEN TARGET FILE
 
 require "support.programs.follow"
-local relay = require "support.programs.relay"
+local forwarder = require "support.forwarder"
 
 local listen_at, target, file = arg[1], arg[2], arg[3]
 local order = {} -- what to cut: { name, up, left }
 
 local function read_order()
-  local name, way, k = relay.text(file, "*a"):match "^(%S+) (%a+) (%d+)\n"
+  local name, way, k = forwarder.text(file, "*a"):match "^(%S+) (%a+) (%d+)\n"
   if name and name ~= order.name then order = { name = name, up = way == "up", left = tonumber(k) } end
 end
 
 local function take(fd, pair, n)
   read_order()
-  if not order.left or order.up ~= (pair.client == true) then return relay.hand_on(fd, n) end
+  if not order.left or order.up ~= (pair.client == true) then return forwarder.hand_on(fd, n) end
   if n <= order.left then
     order.left = order.left - n
-    return relay.hand_on(fd, n)
+    return forwarder.hand_on(fd, n)
   end
-  relay.hand_on(fd, order.left)
+  forwarder.hand_on(fd, order.left)
   order.left = nil
   local f = assert(io.open(file .. ".new", "w"))
   f:write(order.name)
   f:close()
   os.rename(file .. ".new", file .. ".cut")
-  relay.drop(fd)
+  forwarder.drop(fd)
 end
 
-relay.run(listen_at, target, take)
+forwarder.run(listen_at, target, take)

@@ -11,13 +11,13 @@
 -- so many disks have it as the file says.
 --   proxy.lua LISTEN TARGET FILE redis
 
-local relay = require "support.programs.relay"
+local forwarder = require "support.forwarder"
 local ffi = require "ffi"
 
 local C = ffi.C
 local listen_at, target, file, kind = arg[1], arg[2], arg[3], arg[4]
 
-local function word() return relay.text(file, "*l") end
+local function word() return forwarder.text(file, "*l") end
 
 local EXECUTE = 0x17
 local cutting, sent = nil, 0
@@ -32,8 +32,8 @@ end
 
 --- Is a packet one that a word is about?
 local function concerns(how, n)
-  if how == "hold execute" then return n > 4 and relay.buffer[4] == EXECUTE end
-  return ffi.string(relay.buffer, n):find("COMMIT", 1, true) ~= nil
+  if how == "hold execute" then return n > 4 and forwarder.buffer[4] == EXECUTE end
+  return ffi.string(forwarder.buffer, n):find("COMMIT", 1, true) ~= nil
 end
 
 --- What is to be done instead of handing on what a client sent.
@@ -45,8 +45,8 @@ end
 
 --- Leaves the answer of the other end where it is.
 local function hold(pair)
-  relay.poll({ pair.other }, -1)
-  relay.pairs[pair.other].held = true
+  forwarder.poll({ pair.other }, -1)
+  forwarder.pairs[pair.other].held = true
   print "held"
   io.stdout:flush()
 end
@@ -66,15 +66,15 @@ function RULES.mysql(fd, pair, n)
   if not how then return false end
   local number = tonumber(how:match "^reject (%d+)$")
   if how == "before" then
-    relay.drop(fd)
+    forwarder.drop(fd)
   elseif number then
     reject(fd, number)
   elseif how == "after" then
-    relay.hand_on(fd, n)
-    C.read(pair.other, relay.buffer, 65536)
-    relay.drop(fd)
+    forwarder.hand_on(fd, n)
+    C.read(pair.other, forwarder.buffer, 65536)
+    forwarder.drop(fd)
   elseif how:match "^hold" then
-    relay.hand_on(fd, n)
+    forwarder.hand_on(fd, n)
     hold(pair)
   else
     return false
@@ -83,21 +83,21 @@ function RULES.mysql(fd, pair, n)
 end
 
 function RULES.redis(fd, pair, n)
-  local text = ffi.string(relay.buffer, n)
+  local text = ffi.string(forwarder.buffer, n)
   if pair.client and text:find("$7\r\nWAITAOF\r\n", 1, true) then
     local answer = string.format("*2\r\n:%d\r\n:0\r\n", tonumber(word()) or 0)
     C.write(fd, ffi.cast("const char *", answer), #answer)
     return true
   end
   local at = not pair.client and text:find("redis_version:%d%.%d%.%d") -- of as many bytes
-  if at then ffi.copy(relay.buffer + at - 1, "redis_version:7.2.0", 19) end
+  if at then ffi.copy(forwarder.buffer + at - 1, "redis_version:7.2.0", 19) end
   return false
 end
 
 local rule = RULES[kind or "mysql"]
 
 local function take(fd, pair, n)
-  if not rule(fd, pair, n) then relay.hand_on(fd, n) end
+  if not rule(fd, pair, n) then forwarder.hand_on(fd, n) end
 end
 
 --- What is held is read on when the word is another one.
@@ -109,4 +109,4 @@ local function listened()
   end, holding and 10 or -1
 end
 
-relay.run(listen_at, target, take, listened)
+forwarder.run(listen_at, target, take, listened)
