@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "base/recycle.h"
 #include "base/thread.h"
 #include "unit.h"
 
@@ -107,6 +108,59 @@ TEST(alloc_fails_where_told) {
     p[0] = rg__malloc(1);
     CHECK(p[0] != NULL);
     rg__free(p[0]);
+}
+
+/* ---- recycle ---- */
+
+static bool holds(const unsigned char *p, size_t size, int byte) {
+    for (size_t i = 0; i < size; i++)
+        if (p[i] != byte) return false;
+    return true;
+}
+
+TEST(recycled_memory_has_the_size_that_was_asked_for) {
+    enum { MOST = RG__RECYCLE_SIZE + 40 };
+    unsigned char *p[MOST];
+    for (int round = 0; round < 3; round++) {
+        for (size_t size = 1; size < MOST; size++) {
+            p[size] = rg__recycle_malloc(size);
+            REQUIRE(p[size]);
+            memset(p[size], (int)(size & 0xff), size);
+        }
+        for (size_t size = 1; size < MOST; size++) {
+            CHECK(holds(p[size], size, (int)(size & 0xff)));
+            rg__recycle_free(p[size], size);
+        }
+    }
+}
+
+/* What one thread has allocated another frees; its end frees what it kept. */
+static void *free_them(void *arg) {
+    void **p = arg;
+    for (size_t i = 0; i < 1000; i++) rg__recycle_free(p[i], 100);
+    void *again = rg__recycle_malloc(100);
+    rg__recycle_free(again, 100);
+    return again;
+}
+
+TEST(recycled_memory_may_be_freed_by_another_thread) {
+    void *p[1000];
+    for (size_t i = 0; i < 1000; i++) REQUIRE((p[i] = rg__recycle_malloc(100)) != NULL);
+    pthread_t t;
+    void *again = NULL;
+    REQUIRE(pthread_create(&t, NULL, free_them, p) == 0);
+    REQUIRE(pthread_join(t, &again) == 0);
+    CHECK(again != NULL);
+}
+
+TEST(recycled_memory_runs_out_where_told) {
+    rg__recycle_free(rg__recycle_malloc(64), 64); /* there is one at hand */
+    rg__alloc_fail_at(1, 0);
+    CHECK(rg__recycle_malloc(64) == NULL);
+    rg__alloc_fail_at(0, 0);
+    void *p = rg__recycle_malloc(64);
+    CHECK(p != NULL);
+    rg__recycle_free(p, 64);
 }
 
 /* ---- slice ---- */

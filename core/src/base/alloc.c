@@ -3,7 +3,6 @@
 #include "base/alloc.h"
 
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +23,8 @@ void rg__alloc_fail_at(long n, int forever) {
     atomic_store(&left, n);
     if (n > 0) atomic_store(&armed, forever ? 2 : 1);
 }
+
+bool rg__alloc_may_fail(void) { return atomic_load_explicit(&armed, memory_order_relaxed) != 0; }
 
 /* Nothing is as large as half the address space; a size there is a wrapped one. */
 static bool refused(size_t size) { return size > PTRDIFF_MAX || injected(); }

@@ -3,6 +3,7 @@
 #ifndef RG_BASE_ALLOC_H
 #define RG_BASE_ALLOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 void *rg__malloc(size_t size);
@@ -14,5 +15,6 @@ char *rg__memdup0(const void *p, size_t len); /* copy with a NUL added */
 void rg__free(void *p);
 /* Fails the n-th allocation from now on (1 = next); forever: all later ones too. 0 switches off. */
 void rg__alloc_fail_at(long n, int forever);
+bool rg__alloc_may_fail(void); /* is it switched on? */
 
 #endif

@@ -2,14 +2,14 @@
 /* Blocks: allocation and the reference count. */
 #include "base/block.h"
 
-#include "base/alloc.h"
+#include "base/recycle.h"
 
 #include <string.h>
 
 rg_block *rg__block_new(uint32_t len) {
     size_t size;
     if (__builtin_add_overflow(sizeof(rg_block), (size_t)len, &size)) return NULL;
-    rg_block *b = rg__malloc(size);
+    rg_block *b = rg__recycle_malloc(size);
     if (!b) return NULL;
     memset(b, 0, sizeof *b);
     atomic_init(&b->refs, 1);
@@ -30,7 +30,8 @@ rg_block *rg_block_ref(rg_block *b) {
 
 /* Release, so that what a holder read happened before the free; acquire by the one who frees. */
 void rg_block_unref(rg_block *b) {
-    if (b && atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) == 1) rg__free(b);
+    if (b && atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) == 1)
+        rg__recycle_free(b, sizeof *b + b->len);
 }
 
 const uint8_t *rg_block_data(const rg_block *b) { return b->data; }

@@ -59,7 +59,7 @@ bool rg__id_to_hex(const char *id, uint32_t part, char hex[RG__ID_HEX]) {
 static rg_block *take_row(const rg_type *t, uint64_t id, rg__slice v) {
     if (v.len < RG_ROW_HEADER || v.len > UINT32_MAX) return NULL;
     rg_block *b = rg__block_dup(v.p, (uint32_t)v.len);
-    if (b && rg__row_check(t, b->data, b->len, NULL) == RG_OK && rg__row_id(t, b->data) == id)
+    if (b && rg__row_check_own(t, b->data, b->len, NULL) == RG_OK && rg__row_id(t, b->data) == id)
         return b;
     rg_block_unref(b);
     return NULL;

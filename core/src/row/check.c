@@ -11,7 +11,7 @@
 
 /* ---- header ---- */
 
-/* Bytes to be trusted by their checksum, or what is wrong. */
+/* What is wrong, but for the checksum. */
 static const char *fault_of_header(const uint8_t *row, size_t len) {
     uint16_t magic = 0;
     if (len < RG_ROW_HEADER) return "shorter than a header";
@@ -19,7 +19,6 @@ static const char *fault_of_header(const uint8_t *row, size_t len) {
     if (magic != RG_ROW_MAGIC) return "not a row";
     if (row[2] != RG_ROW_FORMAT || row[3] != 0) return "unknown format";
     if (len > RG__ROW_MAX || rg__load32(row + 4) != len) return "wrong length";
-    if (rg__row_hash(row, (uint32_t)len) != rg__row_sum(row)) return "wrong checksum";
     return NULL;
 }
 
@@ -77,18 +76,20 @@ static bool value_valid(const rg__column *c, const uint8_t *row) {
     }
 }
 
-/* [-]digits[.digits]: it may go into a statement as it is. */
-static bool decimal_shaped(const uint8_t *p, uint32_t len) {
-    uint32_t at = len && p[0] == '-', start = at, points = 0;
-    for (; at < len; at++) {
-        if ((uint8_t)(p[at] - '0') <= 9) continue;
-        if (p[at] != '.' || at == start || at + 1 == len) return false;
-        points++;
-    }
-    return len > start && points <= 1;
+static const uint8_t *skip_digits(const uint8_t *p, const uint8_t *end) {
+    while (p < end && (uint8_t)(*p - '0') <= 9) p++;
+    return p;
 }
 
-static bool bytes_valid(const rg__column *c, const uint8_t *p, uint32_t len) {
+/* [-]digits[.digits]: it may go into a statement as it is. */
+static bool decimal_shaped(const uint8_t *p, uint32_t len) {
+    const uint8_t *end = p + len, *start = p + (len && *p == '-');
+    const uint8_t *point = skip_digits(start, end);
+    if (point == start || point == end) return point != start;
+    return *point == '.' && point + 1 < end && skip_digits(point + 1, end) == end;
+}
+
+static inline bool bytes_valid(const rg__column *c, const uint8_t *p, uint32_t len) {
     if (c->kind == RG_REFS) return len % 8 == 0;
     return c->kind != RG_DECIMAL || decimal_shaped(p, len);
 }
@@ -101,12 +102,39 @@ static bool var_valid(const rg__column *c, const uint8_t *row, uint32_t *end, ui
     return bytes_valid(c, row + *end - n, n);
 }
 
+bool rg__column_guarded(const rg__column *c) {
+    switch (c->kind) {
+    case RG_I8: case RG_I16: case RG_I32: case RG_I64:
+    case RG_U8: case RG_U16: case RG_U32: case RG_U64: return false;
+    case RG_REF: return (c->flags & RG_COL_NULLABLE) != 0;
+    default: return true;
+    }
+}
+
+/* Without NULLs only the guarded ones can be wrong. */
+static const rg__column *fault_of_values(const rg_type *t, const uint8_t *row, uint32_t *end,
+                                         uint32_t len) {
+    uint32_t at = *end;
+    for (const uint32_t *i = t->guarded; i < t->guarded + t->n_guarded; i++) {
+        const rg__column *c = &t->columns[*i];
+        if (c->store != RG_STORE_VAR) {
+            if (!value_valid(c, row)) return c;
+            continue;
+        }
+        uint32_t n = rg__var_len(c, row);
+        if (rg__var_at(c, row) != at || n > len - at || !bytes_valid(c, row + at, n)) return c;
+        at += n;
+    }
+    *end = at;
+    return NULL;
+}
+
 static const rg__column *fault_of_columns(const rg_type *t, const uint8_t *row, uint32_t *end,
                                           uint32_t len) {
-    bool nulls = any_null(t, row);
+    if (!any_null(t, row)) return fault_of_values(t, row, end, len);
     for (uint32_t i = 0; i < t->n_columns; i++) {
         const rg__column *c = &t->columns[i];
-        bool ok = nulls && rg__cell_null(c, row) ? null_valid(c, row)
+        bool ok = rg__cell_null(c, row) ? null_valid(c, row)
                   : c->store == RG_STORE_VAR ? var_valid(c, row, end, len)
                                              : value_valid(c, row);
         if (!ok) return c;
@@ -133,12 +161,23 @@ static int check_body(const rg_type *t, const uint8_t *row, uint32_t len, rg_err
     return end == len ? RG_OK : fail(t, RG_ECORRUPT, err, "longer than its columns");
 }
 
+static int check(const rg_type *t, const uint8_t *row, uint32_t len, uint64_t hash, rg_err *err) {
+    if (hash != rg__row_sum(row)) return fail(t, RG_ECORRUPT, err, "wrong checksum");
+    if (rg__load64(row + 8) != t->fingerprint)
+        return fail(t, RG_ESCHEMA, err, "packed for other columns");
+    return check_body(t, row, len, err);
+}
+
 int rg__row_check(const rg_type *t, const void *p, size_t len, rg_err *err) {
     const char *fault = fault_of_header(p, len);
     if (fault) return fail(t, RG_ECORRUPT, err, fault);
-    if (rg__load64((const uint8_t *)p + 8) != t->fingerprint)
-        return fail(t, RG_ESCHEMA, err, "packed for other columns");
-    return check_body(t, p, (uint32_t)len, err);
+    return check(t, p, (uint32_t)len, rg__row_hash(p, (uint32_t)len), err);
+}
+
+int rg__row_check_own(const rg_type *t, void *p, size_t len, rg_err *err) {
+    const char *fault = fault_of_header(p, len);
+    if (fault) return fail(t, RG_ECORRUPT, err, fault);
+    return check(t, p, (uint32_t)len, rg__row_hash_own(p, (uint32_t)len), err);
 }
 
 int rg_row_sound(const rg_type *type, const uint8_t *row, uint32_t len) {

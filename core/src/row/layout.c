@@ -30,6 +30,14 @@ uint64_t rg__row_hash(const uint8_t *row, uint32_t len) {
     return XXH3_64bits_digest(&state);
 }
 
+uint64_t rg__row_hash_own(uint8_t *row, uint32_t len) {
+    uint64_t sum = rg__load64(row + SUM_AT);
+    rg__store64(row + SUM_AT, 0);
+    uint64_t hash = XXH3_64bits(row, len);
+    rg__store64(row + SUM_AT, sum);
+    return hash;
+}
+
 void rg__row_seal(uint8_t *row, uint32_t len) {
     rg__store32(row + 4, len);
     rg__store64(row + SUM_AT, 0);
@@ -59,6 +67,16 @@ static void place_columns(rg_type *t) {
     uint32_t at = RG_ROW_HEADER + (t->n_columns + 63) / 64 * 8;
     for (uint8_t width = 8; width > 0; width /= 2) at = place_width(t, at, width);
     t->fixed_end = at;
+}
+
+static int list_guarded(rg_type *t, rg_err *err) {
+    uint32_t *list = rg__reallocarray(t->guarded, t->n_columns, sizeof *list);
+    if (!list) return rg__fail_memory(err);
+    t->guarded = list;
+    t->n_guarded = 0;
+    for (uint32_t i = 0; i < t->n_columns; i++)
+        if (rg__column_guarded(&t->columns[i])) list[t->n_guarded++] = i;
+    return RG_OK;
 }
 
 static int list_columns(rg_type *t, rg_err *err) {
@@ -107,6 +125,7 @@ int rg_type_freeze(rg_type *t, rg_err *err) {
     place_null_bits(t);
     place_columns(t);
     int rc = list_columns(t, err);
+    if (rc >= 0) rc = list_guarded(t, err);
     if (rc >= 0) rc = find_queue_column(t, err);
     if (rc < 0) return rc;
     if (rg__type_fingerprint(t, &t->fingerprint) < 0) return rg__fail_memory(err);

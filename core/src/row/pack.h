@@ -71,6 +71,9 @@ static inline void rg__var_put(const rg__column *c, uint8_t *row, uint32_t at, u
 
 /* The checksum that the row should have. */
 uint64_t rg__row_hash(const uint8_t *row, uint32_t len);
+uint64_t rg__row_hash_own(uint8_t *row, uint32_t len); /* of bytes that nobody else sees: without a copy */
+/* Which columns have bytes that are no value of theirs. */
+bool rg__column_guarded(const rg__column *c);
 /* Writes length and checksum: the last step of making a row. */
 void rg__row_seal(uint8_t *row, uint32_t len);
 

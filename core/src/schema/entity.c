@@ -110,6 +110,7 @@ void rg_type_free(rg_type *t) {
     for (uint32_t i = 0; i < t->n_feeds; i++) rg__feed_deinit(&t->feeds[i]);
     rg__free(t->feeds);
     rg__free(t->columns);
+    rg__free(t->guarded);
     rg__free(t->indexes);
     rg__free(t->name);
     rg__free(t->table);

@@ -59,6 +59,8 @@ struct rg_type {
     int32_t queue_column;        /* resolved when frozen; -1: the group decides */
     rg__column *columns;
     uint32_t n_columns;
+    uint32_t *guarded;    /* numbers of the columns some of whose bytes are no values, in order (row/check.c) */
+    uint32_t n_guarded;
     rg__index *indexes;
     uint32_t n_indexes;
     rg__feed *feeds;
