@@ -150,7 +150,7 @@ describe("command line", function()
       { 2, "^regolith: consumer: option 'max_batch' must be at least 1\n$", "consume", "--max-batch", "0", app },
       { 2, "'x' is not a number\nUsage: regolith consume ", "consume", "--max-batch", "x", app },
       { 2, "missing argument 'number'\nUsage: regolith queue drop ", "queue", "drop", app },
-      { 2, "a command is required\nUsage: regolith queue delayed ", "queue", "delayed" },
+      { 2, "a command is required\nUsage: regolith queue delayed .*Commands:.*cancel ", "queue", "delayed" },
       { 2, "nothing is to be changed", "queue", "edit", app, "1" },
       { 2, "^regolith: replay takes a time", "queue", "replay", app, "yesterday" },
       { 2, "'zz' is no id of a delayed flush", "queue", "delayed", "cancel", app, "zz" },

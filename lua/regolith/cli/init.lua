@@ -170,7 +170,9 @@ function M.main(argv)
   local ok, args = parser:pparse(argv)
   if not ok then
     out.error(args)
-    io.stderr:write(innermost(parser, argv):get_usage(), "\n")
+    local command = innermost(parser, argv)
+    local lost = args:find("command is required", 1, true) -- which ones there are is what helps
+    io.stderr:write(lost and command:get_help() or command:get_usage(), "\n")
     return USAGE
   end
   local called, code, fault = pcall(require("regolith.cli." .. args.command).run, args)
