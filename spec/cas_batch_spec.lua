@@ -227,7 +227,10 @@ describe("cas: many at once", function()
         assert.equal(1, as_stored(parts[i]).a)
       end
     end
-    assert.same({ 0, 1 }, { as_stored(parts[7]).a, as_stored(parts[7]).b })
+    local seventh = as_stored(parts[7])
+    assert.equal(1, seventh.b)
+    -- the deadline may pass under the statement: then it says so, and may be stopped after the lock was free
+    if answers[7].outcome ~= "unknown" then assert.same({ "failed", 0 }, { answers[7].outcome, seventh.a }) end
     impatient:close()
     if not maria then
       must(world.sql:connection(function(c) return c:execute "SET GLOBAL innodb_lock_wait_timeout = 50" end))
