@@ -195,6 +195,10 @@ int rg__sql_select_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const
 int rg__sql_select_index(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const rg__index *x,
                          const void *key_row, rg__lock lock, uint64_t limit, rg__row_fn fn,
                          void *arg, rg_err *err);
+/* The same of up to 64 keys of a unique index, in any order. */
+int rg__sql_select_keys(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const rg__index *x,
+                        const void *const *key_rows, size_t n, rg__lock lock, rg__row_fn fn, void *arg,
+                        rg_err *err);
 /* SELECT all columns FROM table [WHERE] where (user's text with ? parameters, may hold ORDER BY; a
  * LIMIT of its own only when limit and offset are 0; GROUP BY, UNION and the like are refused with
  * EINVALID) LIMIT offset, limit (limit 0: none). */

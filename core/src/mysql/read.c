@@ -77,25 +77,42 @@ static int prepare_index(rg__mysql *c, const rg__call *call, const rg_type *t, c
     return rg__select_prepare(c, call, t, key, sql, out, err);
 }
 
-static int bind_index(rg__stmt *s, const rg_type *t, const rg__index *x, const void *row,
-                      uint64_t limit, rg_err *err) {
-    rg__selection *q = s->extra;
+static size_t key_room(const rg_type *t, const rg__index *x, const void *row) {
     size_t room = 0;
     for (uint32_t i = 0; i < x->n_columns; i++) {
         rg__value v = rg__row_value(t, row, x->columns[i]);
         room += rg__param_scratch(&t->columns[x->columns[i]], &v);
     }
-    rg__buf_clear(&q->scratch);
-    if (room && !rg__buf_reserve(&q->scratch, room)) return rg__fail_memory(err);
+    return room;
+}
+
+/* The parameters from the given one on. */
+static void bind_key(rg__stmt *s, const rg_type *t, const rg__index *x, const void *row, size_t from) {
+    rg__selection *q = s->extra;
     for (uint32_t i = 0; i < x->n_columns; i++) {
         rg__value v = rg__row_value(t, row, x->columns[i]);
-        rg__param_bind(&t->columns[x->columns[i]], &v, &s->params[i], &q->bounds[i], &q->scratch);
+        rg__param_bind(&t->columns[x->columns[i]], &v, &s->params[from + i], &q->bounds[from + i],
+                       &q->scratch);
     }
+}
+
+static int make_room(rg__stmt *s, size_t room, rg_err *err) {
+    rg__selection *q = s->extra;
+    rg__buf_clear(&q->scratch);
+    s->params_bound = false;
+    return room && !rg__buf_reserve(&q->scratch, room) ? rg__fail_memory(err) : 0;
+}
+
+static int bind_index(rg__stmt *s, const rg_type *t, const rg__index *x, const void *row,
+                      uint64_t limit, rg_err *err) {
+    rg__selection *q = s->extra;
+    int code = make_room(s, key_room(t, x, row), err);
+    if (code) return code;
+    bind_key(s, t, x, row, 0);
     if (limit) {
         q->bounds[x->n_columns].u = limit;
         rg__param_bind_u64(&s->params[x->n_columns], &q->bounds[x->n_columns].u);
     }
-    s->params_bound = false;
     return 0;
 }
 
@@ -110,6 +127,49 @@ int rg__sql_select_index(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, con
     rg__stmt *s = rg__stmt_find(c, key->p, key->len);
     if (!s) code = prepare_index(c, &call, t, x, key, lock, limit != 0, &s, err);
     if (code == 0) code = bind_index(s, t, x, key_row, limit, err);
+    if (code == 0) code = rg__select_run(c, &call, s, fn, arg, err);
+    return rg__select_end(c, &call, code, code ? NULL : s, t, err);
+}
+
+/* ---- by many values of a unique index ---- */
+
+/* Each compared as one alone is. */
+static int prepare_keys(rg__mysql *c, const rg__call *call, const rg_type *t, const rg__index *x,
+                        uint32_t n, rg__lock lock, const rg__buf *key, rg__stmt **out,
+                        rg_err *err) {
+    rg__buf *sql = rg__conn_text(c);
+    rg__select_begin(sql, t);
+    for (uint32_t k = 0; k < n; k++)
+        for (uint32_t i = 0; i < x->n_columns; i++)
+            rg__buf_fmt(sql, "%s%s<=>?", i ? " AND " : k ? " OR " : " WHERE ",
+                        t->columns[x->columns[i]].quoted);
+    rg__select_lock(c, sql, lock);
+    return rg__select_prepare(c, call, t, key, sql, out, err);
+}
+
+/* The last one fills up what the statement takes. */
+static int bind_keys(rg__stmt *s, const rg_type *t, const rg__index *x, const void *const *rows,
+                     size_t n, size_t padded_n, rg_err *err) {
+    size_t room = 0;
+    for (size_t k = 0; k < padded_n; k++) room += key_room(t, x, rows[k < n ? k : n - 1]);
+    int code = make_room(s, room, err);
+    for (size_t k = 0; code == 0 && k < padded_n; k++)
+        bind_key(s, t, x, rows[k < n ? k : n - 1], k * x->n_columns);
+    return code;
+}
+
+int rg__sql_select_keys(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const rg__index *x,
+                        const void *const *key_rows, size_t n, rg__lock lock, rg__row_fn fn, void *arg,
+                        rg_err *err) {
+    rg__call call = {.ctx = ctx, .what = "looking up", .op = "SELECT"};
+    int code = rg__call_begin(c, &call, err);
+    if (code) return code;
+    uint32_t to = padded(n);
+    uint32_t number = (uint32_t)(x - t->indexes);
+    const rg__buf *key = rg__stmt_key(c, t, 'K', number << 12 | to << 4 | (uint32_t)lock, NULL);
+    rg__stmt *s = rg__stmt_find(c, key->p, key->len);
+    if (!s) code = prepare_keys(c, &call, t, x, to, lock, key, &s, err);
+    if (code == 0) code = bind_keys(s, t, x, key_rows, n, to, err);
     if (code == 0) code = rg__select_run(c, &call, s, fn, arg, err);
     return rg__select_end(c, &call, code, code ? NULL : s, t, err);
 }

@@ -261,9 +261,10 @@ int rg_op_param_string(rg_op *op, const char *s, size_t len, rg_err *err) {
 }
 
 void rg__op_place_params(rg_op *op) {
-    for (size_t i = 0; i < op->n_params; i++)
+    for (size_t i = 0; i < op->n_params && !op->placed; i++)
         if (op->params[i].kind == RG__P_STRING || op->params[i].kind == RG__P_BYTES)
             op->params[i].s.p = op->param_bytes.p + (uintptr_t)op->params[i].s.p;
+    op->placed = true;
 }
 
 /* ---- query log ---- */

@@ -66,6 +66,7 @@ struct rg_op {
     rg__buf param_bytes; /* strings of the parameters */
     rg__param *params;
     size_t n_params, params_cap;
+    bool placed;         /* strings point into param_bytes; else they are offsets */
     uint64_t *ids;       /* input ids, or the ids found */
     size_t n_ids, ids_cap;
     rg_builder *key;     /* lookup */
@@ -121,7 +122,8 @@ void rg__op_finish(rg_op *op);
 bool rg__job_is_op(const rg__job *job);
 bool rg__op_is_get(const rg_op *op);    /* by id, by way of the caches */
 bool rg__op_is_lookup(const rg_op *op); /* by the values of an index */
-/* Once, before the parameters are used: strings point into the buffer. */
+bool rg__op_is_search(const rg_op *op); /* by a condition, not by way of the caches */
+/* Before the parameters are used: strings point into the buffer from then on. */
 void rg__op_place_params(rg_op *op);
 
 

@@ -171,6 +171,8 @@ static int run_search(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     return rc;
 }
 
+bool rg__op_is_search(const rg_op *op) { return op->run == run_search; }
+
 static bool whole(double v) { return v >= 0 && v <= 9007199254740992.0 && v == (double)(uint64_t)v; }
 
 rg_op *rg_op_search(rg_engine *engine, uint32_t type, const char *where, size_t len, int mode,

@@ -45,6 +45,11 @@ void rg__rows_deinit(rg__rows *r);
 int rg__load_lookup(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t index,
                     rg_builder *key, rg__lock lock, rg__rows *out, rg_err *err);
 
+/* The same of up to 64 keys of a unique index, outside of any transaction; out: as many lists, empty. What
+ * was found is the caller's, also after a failure. */
+int rg__load_lookups(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint32_t index,
+                     rg_builder *const *keys, size_t n, rg__rows *out, rg_err *err);
+
 /* ---- loads in flight (unit/flight.c) ---- */
 /* One load of a row at a time in this process: the second asker waits for the first one's answer,
  * but only when the row was not written since the first one started (same stamp), so that nobody
