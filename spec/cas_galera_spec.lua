@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Writes on condition on all nodes of a Galera cluster at once: what was acknowledged anywhere is there
--- everywhere: a hundred thousand of them, with REGOLITH_LONG=1 only.
+-- everywhere: a thousand of them, with REGOLITH_LONG=1 a hundred thousand.
 
 local faults = require "support.faults"
 local galera = require "support.galera"
@@ -10,10 +10,10 @@ local support = require "support.init"
 
 local must = support.must
 local NODES, ROWS = 3, 10
-local TIMES = 33334
+local TIMES = os.getenv "REGOLITH_LONG" and 33334 or 400
 
 describe("cas: on three nodes", function()
-  local why_not, cluster = not os.getenv "REGOLITH_LONG" and "REGOLITH_LONG=1 is wanted" or galera.missing(), nil
+  local why_not, cluster = galera.missing(), nil
 
   setup(function()
     if not why_not then cluster = galera.cluster("galera", NODES) end
@@ -64,7 +64,7 @@ describe("cas: on three nodes", function()
       assert.equal(made, total(i))
       assert.equal(made, tonumber(must(cluster.sql[i]:query "SELECT SUM(version - 1) AS n FROM vote")[1].n))
     end
-    io.stderr:write(made, " acknowledged, ", lost, " lost the race\n")
+    if os.getenv "REGOLITH_LONG" then io.stderr:write(made, " acknowledged, ", lost, " lost the race\n") end
     db:close()
     orm:close()
   end)

@@ -115,6 +115,19 @@ describe("session: unit of work", function()
       assert.equal(0, people.orm:session():search(User, "1 = 1"):count())
     end)
 
+    it("leaves alone an entity whose id a new one was given in vain", function()
+      local user = people:user()
+      must(people.db:flush())
+      local twin = people:user { id = user.id }
+      user.visits = 5
+      local ok, err = people.db:flush()
+      assert.same({ nil, "DUPLICATE_KEY", "PRIMARY" }, { ok, err.code, err.index })
+      people.db:discard(twin)
+      assert.equal(user, people.db:get(User, user.id))
+      must(people.db:flush())
+      assert.equal(5, people.orm:session():get(User, user.id).visits)
+    end)
+
     it("forgets a new entity", function()
       people.db:delete(people:user())
       assert.equal(0, select(2, people.db:flush()))
@@ -171,11 +184,13 @@ describe("session: unit of work", function()
       local user = people:user()
       must(people.db:flush())
       user.state = "banned"
-      assert.same({ changed = true }, people.db:update(user, { visits = 999, ["address.city"] = "Ulm" }))
+      assert.same({ outcome = "applied", applied = true, changed = true },
+        people.db:update(user, { visits = 999, ["address.city"] = "Ulm" }))
       assert.same({ 999, "Ulm", "banned" }, { user.visits, user.address.city, user.state })
       local other = people.orm:session():get(User, user.id)
       assert.same({ 999, "Ulm", "new" }, { other.visits, other.address.city, other.state })
-      assert.same({ changed = false }, people.db:update(user, { visits = 999 }))
+      assert.same({ outcome = "unchanged", unchanged = true, changed = false },
+        people.db:update(user, { visits = 999 }))
       assert.equal(1, select(2, people.db:flush()))
     end)
 

@@ -28,6 +28,8 @@ local OUTCOMES = {
 local MAX_COLUMNS = 4096
 local numbers = ffi.new("uint32_t[?]", MAX_COLUMNS)
 local NONE = {}
+--- Places of the rows that entities as they will be were made from.
+local shadows = setmetatable({}, { __mode = "k" })
 
 ---@class regolith.Answer
 ---@field outcome "applied"|"unchanged"|"conflict"|"missing"|"unknown"|"failed"
@@ -100,8 +102,17 @@ local function take_expression(T, exprs, name, v, level)
   exprs[columns[1]] = v
 end
 
+--- The place of the row that is being changed, of an entity that a hook of the session got.
+---@return integer? place
+function M.place_of(self, shadow)
+  local place = shadows[shadow]
+  if not place or record.session_of(shadow) ~= self then return nil end
+  local S = self._types[record.type_of(shadow).entity]
+  return S and S.places[shadow.id] == place and place or nil
+end
+
 --- The entity as it will be, for hooks to see, and where values are parts of a field.
-local function new_shadow(self, S, place, changes, level)
+function M.new_shadow(self, S, place, changes, level)
   local plain = {}
   for name, v in pairs(changes) do
     if not literal.is(v) then plain[name] = v end
@@ -109,6 +120,7 @@ local function new_shadow(self, S, place, changes, level)
   C.rg_session_row(self._c, place - 1, self._view)
   local shadow = setmetatable(S.decode(self._view.data), S.mt)
   assign.all(S.T, shadow, plain, level + 1)
+  shadows[shadow] = place
   return shadow
 end
 
@@ -123,7 +135,7 @@ local function examine(self, S, place, changes, level)
       plain = false
     end
   end
-  local shadow = not plain and new_shadow(self, S, place, changes, level + 1) or nil
+  local shadow = not plain and M.new_shadow(self, S, place, changes, level + 1) or nil
   return (exprs or shadow) and { exprs = exprs, shadow = shadow } or false
 end
 

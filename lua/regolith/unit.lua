@@ -9,6 +9,7 @@ local errors = require "regolith.err"
 local expect = require "regolith.expect"
 local flush = require "regolith.flush"
 local hooks = require "regolith.hooks"
+local jobs = require "regolith.job"
 local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
@@ -25,6 +26,14 @@ local NONE = {}
 local NEW = { shard = options.integer(0) }
 
 local M = {}
+
+--- A new entity goes by its id from now on, unless the session has that row and keeps it: then the flush will
+--- say that there is one.
+local function claim(self, S, id, k)
+  local place = S.places[id]
+  local known = place and place > 0 and self._at[place]
+  if not known or self._doomed[known] then S.places[id] = -k end
+end
 
 ---@param Session table
 function M.install(Session)
@@ -59,7 +68,7 @@ function M.install(Session)
       self._new, self._fresh = spare.take(self._orm._spare_new), spare.take(self._orm._spare_new)
     end
     self._n_fresh, self._fresh[e], self._new[k] = k, k, e
-    if id ~= nil then S.places[id] = -k end
+    if id ~= nil then claim(self, S, id, k) end
     return e
   end
 
@@ -120,7 +129,7 @@ function M.install(Session)
 
   --- Changes some fields of one entity now, in one statement, apart from what else is pending. The
   --- entity keeps its values until that has worked. Values may be expressions (regolith.increment and
-  --- the like). With options or expressions the answer is typed.
+  --- the like). Without options a row that is gone, or has another version, is an error.
   ---@param e table
   ---@param changes table
   ---@param opts? { cas: table|string|nil } what has to hold for the change to be made
@@ -134,15 +143,12 @@ function M.install(Session)
     if opts ~= nil or cas.has_expression(changes) then
       return errors.pass(cas.update(self, S, e, place, changes, opts, 2))
     end
-    local view = self._view
-    C.rg_session_row(self._c, place - 1, view)
-    local shadow = setmetatable(S.decode(view.data), S.mt)
-    assign.all(S.T, shadow, changes, 2)
+    local shadow = jobs.new_shadow(self, S, place, changes, 2)
     local ok, fault = hooks.before(S.T, "update", shadow, self)
     if not ok then return errors.results(fault) end
     ok, fault = flush.update(self, S, e, place, shadow)
     if ok == nil then return errors.results(fault) end
-    return { changed = ok }
+    return jobs.answer(ok and "applied" or "unchanged")
   end
 
   --- Reads the entity anew from MySQL, past all caches; pending changes of it are lost.
@@ -190,13 +196,15 @@ function M.install(Session)
     self._doomed, self._n_doomed = {}, 0
   end
 
-  --- What a flush would change in the entity: the old and the new values by path ("address.city"). A
+  --- What a flush would change in the entity (in a hook: what is being changed): the old and the new values by path ("address.city"). A
   --- new entity has no old values, one to be deleted no new ones. nil when nothing would change.
   ---@param e table
   ---@return table? old
   ---@return table|regolith.Err|nil new
   function Session:dirty(e)
-    local S, place = self:_need(e, 2)
+    local S
+    local place = jobs.place_of(self, e) -- of an update, as its hooks see it
+    if place then S = self._types[record.type_of(e).entity] else S, place = self:_need(e, 2) end
     if place < 0 then return {}, flush.values(S, e) end
     C.rg_session_row(self._c, place - 1, self._view)
     local row = S.decode(self._view.data)

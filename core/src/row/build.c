@@ -304,6 +304,19 @@ static int check_required(const rg_builder *b, uint32_t col, bool insert, int64_
     return rg__builder_fail(b, c, err, "empty %s not allowed", text ? "string" : "value");
 }
 
+/* NULL is the same as before only where it was NULL, or no reference. */
+static bool stays_empty(const rg_builder *b, uint32_t col, const void *before) {
+    const rg__column *c = column_of(b, col);
+    if (!empty(c, before) || !empty(c, b->image)) return false;
+    return b->state[col] == RG__SET ||
+           (b->state[col] == RG__NULLED && (c->kind == RG_REF || rg__cell_null(c, before)));
+}
+
+void rg__builder_keep_empty(rg_builder *b, const void *before) {
+    for (uint32_t i = 0; i < b->n_required; i++)
+        if (stays_empty(b, b->required[i], before)) b->state[b->required[i]] = RG__TRUSTED;
+}
+
 static uint64_t row_length(const rg_builder *b) {
     uint64_t len = b->type->fixed_end;
     for (uint32_t i = 0; i < b->n_vars; i++) len += rg__var_len(column_of(b, b->vars[i]), b->image);

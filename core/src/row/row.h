@@ -51,6 +51,8 @@ rg_block *rg__builder_partial(rg_builder *b);
 /* EINVALID when a value that was given is empty where that is refused. */
 int rg__builder_check_given(const rg_builder *b, rg_err *err);
 bool rg__builder_has(const rg_builder *b, uint32_t col);
+/* An update changes nothing about a REQUIRED value that was empty in the row before: it stays. */
+void rg__builder_keep_empty(rg_builder *b, const void *before);
 /* Raw setters for trusted values (from MySQL's binary protocol or another row): nothing is checked,
  * REQUIRED neither. The column's store says which member holds. NULL in a column that is not
  * nullable stores its default. Out of memory is told by finish. */

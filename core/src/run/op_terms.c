@@ -80,6 +80,7 @@ int rg_op_flush_express(rg_op *op, uint32_t type, uint32_t col, const char *sql,
     e.guard = keep_text(terms, guard, guard_len);
     if (rc >= 0) rc = terms->bytes.failed ? rg__fail_memory(err) : add_expr(terms, e, err);
     op->n_params = 0;
+    op->placed = false;
     rg__buf_clear(&op->param_bytes);
     return rc;
 }

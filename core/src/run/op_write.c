@@ -89,6 +89,7 @@ static int stamp_update(rg__item *it, rg_builder *b, rg_err *err) {
 
 static int finish_update(rg_op *op, rg__item *it, rg_builder *b, rg_err *err) {
     const rg_type *t = it->type;
+    rg__builder_keep_empty(b, rg_block_data(it->before));
     it->after = rg__builder_finish(b, false, 0, err);
     if (!it->after) return err && err->code ? err->code : RG_ENO_MEMORY;
     it->mask = rg__calloc(t->n_columns + 1, 1);

@@ -134,9 +134,10 @@ int rg_session_get(rg_session *s, uint32_t type, double id, rg_view *out, rg_err
 
 int rg_session_differs(rg_session *s, uint32_t slot, rg_builder *b, rg_err *err) {
     if (slot >= s->n || !s->slots[slot]) return rg__fail(err, RG_EMISUSE, "no row in that slot");
+    const rg_block *old = s->slots[slot];
+    rg__builder_keep_empty(b, rg_block_data(old));
     rg_block *row = rg__builder_finish(b, false, 0, err);
     if (!row) return err && err->code ? err->code : RG_ENO_MEMORY;
-    const rg_block *old = s->slots[slot];
     int differs = rg_block_len(row) != rg_block_len(old) ||
                   memcmp(rg_block_data(row), rg_block_data(old), rg_block_len(row)) != 0;
     rg_block_unref(row);
