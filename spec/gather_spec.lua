@@ -232,7 +232,8 @@ describe("reads together:", function()
       for mode = 0, 2 do
         local one, ops, queries, notifier = run(function(engine, i)
           local where = "name LIKE ? AND id > ?"
-          local op = must(C.rg_op_search(engine, T.number, where, #where, mode, 0, i % 5 == 0 and 0 or 7 * (2 - mode), err))
+          local limit = i % 5 == 0 and 0 or 7 * (2 - mode)
+          local op = must(C.rg_op_search(engine, T.number, where, #where, mode, 0, limit, err))
           local like = i % 2 == 0 and "c1%" or "c2%"
           C.rg_op_param_string(op, like, #like, err)
           C.rg_op_param_number(op, 0, err)

@@ -196,8 +196,9 @@ function M.install(Session)
     self._doomed, self._n_doomed = {}, 0
   end
 
-  --- What a flush would change in the entity (in a hook: what is being changed): the old and the new values by path ("address.city"). A
-  --- new entity has no old values, one to be deleted no new ones. nil when nothing would change.
+  --- What a flush would change in the entity, or in a hook what is being changed: the old and the new values
+  --- by path ("address.city"). A new entity has no old values, one to be deleted no new ones. nil when nothing
+  --- would change.
   ---@param e table
   ---@return table? old
   ---@return table|regolith.Err|nil new
