@@ -36,6 +36,19 @@ for _, which in ipairs { "luv", "cqueues" } do
       end
     end)
 
+    it("tells a forked child that the orm is its parent's, who goes on undisturbed", function()
+      local process = faults.spawn("forked_loop", {
+        REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=8"), REGOLITH_REDIS_URL = world.redis_url(),
+        REGOLITH_PREFIX = world.name,
+      }, which)
+      local ok, text = process:wait(60)
+      assert.is_true(ok, text)
+      local function times(said) return select(2, text:gsub(said, "")) end
+      assert.equal(10, times "child: MISUSE: this process was forked off .- open another one here", text)
+      assert.equal(5, times "child has 7\n", text)
+      assert.matches("left over: 0\n$", text)
+    end)
+
     -- Closed, collected, or ended with its Lua state: nothing goes on without it, and nothing crashes.
     for _, how in ipairs { "close", "collect", "exit" } do
       it("may go while operations are under way: " .. how, function()

@@ -132,6 +132,18 @@ run("requests that nginx kills", function()
     assert.equal("0 nil 0 (status 200)", text, not ok and web:read "error.log" or nil)
   end
 
+  --- In a long run, what nginx and the servers have of it.
+  local function note(when)
+    if not LONG then return end
+    local function text(name, pid)
+      local usage = nginx.usage(pid)
+      return string.format("%s %d KiB, %d descriptors, %d threads", name, usage.kib, usage.fds, usage.threads)
+    end
+    print(string.format("%-14s %s; %s; %d connections of MySQL, %s of Redis", when, text("master", web:master()),
+      text("worker", web:workers()[1]), select(2, on_server()),
+      table.concat(support.redis("INFO", "clients"), "\n"):match "connected_clients:(%d+)"))
+  end
+
   it("stop their statements on the server, and leave the pool clean", function()
     for _ = 1, 6 do web:abort("slow?s=60&begin=1", 30) end
     quiet()
@@ -153,12 +165,17 @@ run("requests that nginx kills", function()
       "slow?s=0.2", "dirty?s=0.2&id=" .. id, "read?id=" .. id, "lock?s=0.2", "write?id=" .. id, "slow?s=1",
     }
     local master, before = web:master(), nil
+    note("at the start")
     for i = 1, total do
       web:abort(pages[i % #pages + 1], i % 7)
       if i % 10 == 0 then assert.equal("one", (web:get("read?id=" .. id))) end
       if i % every == 0 then
         web:command "-s reload"
         faults.await("one worker", function() return #web:workers() == 1 end, 60)
+        if i % (every * 10) == 0 then
+          web:get("read?id=" .. id)
+          note("after " .. i)
+        end
       end
       if i == every * 2 then before = nginx.usage(master) end
     end
@@ -179,6 +196,7 @@ run("requests that nginx kills", function()
       for i = 1, n do
         web:abort(i % 2 == 0 and "slow?s=0.05" or "dirty?s=0.05&id=" .. id, i % 5)
         if i % 20 == 0 then web:get("read?id=" .. id) end
+        if i % 1000 == 0 then note("after " .. i .. " more") end
       end
       quiet()
       return nginx.usage(web:workers()[1])

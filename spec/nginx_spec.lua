@@ -169,6 +169,28 @@ function pages.spread(db)
   for i = 1, 20 do found[i] = select(2, ngx.thread.wait(threads[i])) end
   return table.concat(found, " ")
 end
+-- Forks while other requests wait.
+function pages.fork(db)
+  local ffi = require "ffi"
+  if not pcall(function() return ffi.C.fork end) then
+    ffi.cdef "int fork(void); int waitpid(int pid, int *status, int options); void _exit(int status);"
+  end
+  assert(db:query "SELECT 1")
+  local path = ngx.config.prefix() .. "/forked"
+  local pid = ffi.C.fork()
+  if pid == 0 then
+    local rows, err = db:query "SELECT 1"
+    collectgarbage()
+    collectgarbage()
+    orm:close()
+    local file = io.open(path, "w")
+    file:write(rows and "well" or tostring(err))
+    file:close()
+    ffi.C._exit(0)
+  end
+  ffi.C.waitpid(pid, nil, 0)
+  return io.open(path):read "*a" .. " " .. assert(db:query "SELECT 8 AS n")[1].n
+end
 function pages.stats() return orm:metrics() end
 local logged = "none"
 function pages.logged() return logged end
@@ -348,6 +370,17 @@ run("nginx", function()
     must(support.eventually(function() return get "collect" == "0" end, 15))
     support.no_transactions(world)
     assert.equal("0", (get "count?name=abandoned"))
+  end)
+
+  it("tells a forked child that the orm is the worker's, which goes on", function()
+    start_slow(0.5, "beside.out")
+    for _ = 1, 3 do
+      assert.matches("^MISUSE: this process was forked off .* 8$", (get "fork"))
+    end
+    assert.equal("0\n", support.eventually(function()
+      local text = support.shell("cat " .. folder .. "/beside.out")
+      return text ~= "" and text
+    end))
   end)
 
   it("says what to do in phases that cannot wait", function()

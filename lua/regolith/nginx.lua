@@ -161,6 +161,7 @@ end
 
 local CONSUME = {
   queue = consumer_options.string, retry_s = consumer_options.integer(1, 3600), on_error = consumer_options.func,
+  lease_ms = consumer_options.integer(500, 3600000),
 }
 
 --- Steps of the consumer while the lock is held and the worker lives.
@@ -176,7 +177,7 @@ local function consume_steps(consumer, opts, lock)
 end
 
 local function consume_while_owner(orm, opts, lock)
-  local consumer, fault = orm:consumer { queue = opts.queue }
+  local consumer, fault = orm:consumer { queue = opts.queue, lease_ms = opts.lease_ms }
   if not consumer then return nil, fault end
   local called, why = pcall(consume_steps, consumer, opts, lock)
   consumer:close()
@@ -189,19 +190,21 @@ local function consume(premature, orm, opts)
   local again_s = opts.retry_s or 2
   local name = "consumer:" .. (opts.queue or "default")
   -- what an application's function raises in here must not be the end of the consumer
-  local called, ok, fault = pcall(orm.lock, orm, name, { ttl_ms = 10000, wait_ms = 1000 }, function(lock)
+  local lease = { ttl_ms = opts.lease_ms or 10000, wait_ms = 1000 }
+  local called, ok, fault = pcall(orm.lock, orm, name, lease, function(lock)
     return consume_while_owner(orm, opts, lock)
   end)
   if not called then fault = errors.is(ok) and ok or errors.new("INTERNAL", tostring(ok)) end
   if (not called or ok == nil) and opts.on_error and errors.is(fault) then opts.on_error(fault) end
+  if called and ok == false then again_s = 0 end -- another worker's: that is waited for
   if not ngx.worker.exiting() then ngx.timer.at(again_s, consume, orm, opts) end
 end
 
 --- Has one of all workers of all machines consume the queue (or "all"); for init_worker_by_lua. Another one
---- takes over when that one ends.
+--- takes over at once when that one ends, and within lease_ms [10000] when it dies.
 ---@param orm regolith.Orm
----@param opts? { queue: string?, retry_s: integer?, on_error: fun(err: regolith.Err)? } on_error: of
----  regolith.open, unless it is given here
+---@param opts? { queue: string?, retry_s: integer?, lease_ms: integer?, on_error: fun(err: regolith.Err)? }
+---  on_error: of regolith.open, unless it is given here
 function M.consume(orm, opts)
   check("consume", STARTS, true, "call it once a worker, in init_worker_by_lua")
   check_orm("consume", orm)

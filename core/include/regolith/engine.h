@@ -105,6 +105,9 @@ RG_API void rg_engine_unref(rg_engine *engine);
 /* Shuts connections down and stops threads, in bounded time; later operations fail with CLOSED.
  * Idempotent; the memory goes with the last reference. */
 RG_API void rg_engine_close(rg_engine *engine);
+/* Was this process forked off from one whose event loop uses the engine (has a notifier)? Then its operations
+ * fail with MISUSE here, whatever is freed stays in memory, and the parent is not disturbed. */
+RG_API int rg_engine_orphan(const rg_engine *engine);
 
 /* Types are addressed by number, in order of rg_config_type. */
 RG_API const rg_type *rg_engine_type(const rg_engine *engine, uint32_t type);

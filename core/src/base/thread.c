@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 static void name_thread(pthread_t t, const char *name) {
     char shortened[16]; /* the kernel's limit */
@@ -41,4 +42,21 @@ bool rg__cond_wait(pthread_cond_t *c, pthread_mutex_t *m, int64_t deadline_ms) {
     if (deadline_ms < 0) deadline_ms = 0;
     struct timespec until = {.tv_sec = deadline_ms / 1000, .tv_nsec = deadline_ms % 1000 * 1000000};
     return pthread_cond_timedwait(c, m, &until) != ETIMEDOUT;
+}
+
+/* ---- this process ---- */
+
+static atomic_int this_pid;
+static pthread_once_t pid_once = PTHREAD_ONCE_INIT;
+
+static void note_pid(void) { atomic_store_explicit(&this_pid, (int)getpid(), memory_order_relaxed); }
+
+static void watch_pid(void) {
+    note_pid();
+    pthread_atfork(NULL, NULL, note_pid);
+}
+
+int rg__pid(void) {
+    pthread_once(&pid_once, watch_pid);
+    return atomic_load_explicit(&this_pid, memory_order_relaxed);
 }

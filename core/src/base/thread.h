@@ -13,6 +13,9 @@ void rg__cond_init(pthread_cond_t *c); /* CLOCK_MONOTONIC */
 /* Waits until signalled or past the monotonic deadline; false on time-out. */
 bool rg__cond_wait(pthread_cond_t *c, pthread_mutex_t *m, int64_t deadline_ms);
 
+/* getpid without the call: a forked child is told. */
+int rg__pid(void);
+
 /* The watchdog bounds calls of client libraries that cannot be bounded otherwise: when a deadline
  * passes before disarm, or nobody wants the call any more, it shuts the socket down, so that the blocked
  * call returns with a lost connection. One lazily started thread per process id, shared. arm/disarm cost one short lock.

@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
+#include "base/thread.h"
 
 int64_t rg__redis_deadline(const rg__redis_pool *pool, const rg__ctx *ctx) {
     if (ctx->deadline_ms != RG__NO_DEADLINE) return ctx->deadline_ms;
@@ -162,7 +163,7 @@ static rg__redis *new_connection(rg__redis_pool *pool, const atomic_bool *stop) 
     c->fd = -1;
     c->stop = stop;
     c->dedicated = stop != NULL;
-    c->pid = rg__redis_pid();
+    c->pid = rg__pid();
     c->id = atomic_fetch_add(&ids, 1) + 1;
     c->reader = new_reader(c);
     rg__list_init(&c->node);

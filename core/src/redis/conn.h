@@ -65,10 +65,6 @@ struct rg__redis_pool {
     atomic_ullong errors;   /* see rg__pool_figures */
 };
 
-/* ---- pool.c ---- */
-/* getpid without the call; a forked child is told. */
-pid_t rg__redis_pid(void);
-
 /* ---- dial.c ---- */
 /* Connects c->fd (non-blocking, close-on-exec) until the deadline. */
 int rg__redis_dial(rg__redis *c, int64_t deadline_ms, rg_err *err);

@@ -24,25 +24,6 @@ typedef struct waiter {
     bool turn;        /* a place to connect one himself */
 } waiter;
 
-/* ---- this process ---- */
-
-static atomic_int this_pid;
-static pthread_once_t pid_once = PTHREAD_ONCE_INIT;
-
-static void note_pid(void) {
-    atomic_store_explicit(&this_pid, (int)getpid(), memory_order_relaxed);
-}
-
-static void watch_pid(void) {
-    note_pid();
-    pthread_atfork(NULL, NULL, note_pid);
-}
-
-pid_t rg__redis_pid(void) {
-    pthread_once(&pid_once, watch_pid);
-    return (pid_t)atomic_load_explicit(&this_pid, memory_order_relaxed);
-}
-
 /* ---- options ---- */
 
 static uint32_t or_default(uint32_t v, uint32_t def) { return v ? v : def; }
@@ -104,7 +85,7 @@ static void init_lists(rg__redis_pool *pool) {
     rg__list_init(&pool->busy);
     rg__list_init(&pool->waiters);
     pool->n_idle = pool->n_counted = 0;
-    pool->pid = rg__redis_pid();
+    pool->pid = rg__pid();
 }
 
 rg__redis_pool *rg__redis_pool_new(const rg_pool_opts *opts, rg_err *err) {
@@ -138,7 +119,7 @@ static void forget_fork(rg__redis_pool *pool);
 
 void rg__redis_pool_free(rg__redis_pool *pool) {
     if (!pool) return;
-    if (pool->pid != rg__redis_pid()) forget_fork(pool);
+    if (pool->pid != rg__pid()) forget_fork(pool);
     for (rg__redis *c; (c = pop(&pool->idle));) rg__redis_close(c);
     rg__redis_tls_pool_free(pool);
     free_opts(&pool->opts);
@@ -167,7 +148,7 @@ static void forget_fork(rg__redis_pool *pool) {
 }
 
 void rg__redis_pool_abandon(rg__redis_pool *pool) {
-    if (pool->pid != rg__redis_pid()) forget_fork(pool);
+    if (pool->pid != rg__pid()) forget_fork(pool);
 }
 
 /* ---- shutdown ---- */
@@ -416,7 +397,7 @@ static void suspect(rg__redis_pool *pool) {
 void rg__redis_release(rg__redis *c) {
     if (!c) return;
     rg__redis_pool *pool = c->pool;
-    if (c->dedicated || c->pid != rg__redis_pid()) {
+    if (c->dedicated || c->pid != rg__pid()) {
         rg__redis_close(c);
         return;
     }

@@ -241,15 +241,6 @@ static void free_queue(rg__store *s, uint32_t i) {
     rg__queue_deinit(&s->queues[i]);
 }
 
-static void name_producers(rg__store *s) {
-    uint8_t bytes[12];
-    rg__random(bytes, sizeof bytes);
-    char name[25];
-    for (size_t i = 0; i < sizeof bytes; i++) snprintf(name + 2 * i, 3, "%02x", bytes[i]);
-    for (int i = 0; i < RG__PRODUCERS; i++)
-        snprintf(s->producers[i].name, sizeof s->producers[i].name, "%s.%d", name, i);
-}
-
 /* The process cache that engines with the same meaning share. */
 static int join_home(rg_engine *e, const rg_config *c, rg_err *err) {
     rg__store *s = &e->store;
@@ -308,8 +299,7 @@ static int make_store(rg_engine *e, rg_config *c, rg_err *err) {
     if (!s->flights || !s->shared || !s->coherence || !s->queues || !s->parts || !e->keepers ||
         !s->gauges || !s->ids)
         return rg__fail_memory(err);
-    for (uint32_t i = 0; i < s->schema.n; i++) pthread_mutex_init(&s->ids[i].lock, NULL);
-    name_producers(s);
+    rg__store_open(s);
     int rc = join_home(e, c, err);
     if (rc >= 0) rc = make_shared(e, c, err);
     if (rc >= 0) rc = rg__outages_new(s, err);
@@ -335,7 +325,7 @@ static void destroy(rg_engine *e) {
     rg__home_unref(e->home);
     rg__flights_free(s->flights);
     rg__outages_free(s);
-    for (uint32_t i = 0; s->ids && i < s->schema.n; i++) pthread_mutex_destroy(&s->ids[i].lock);
+    rg__store_close(s);
     rg__schema_deinit(&s->schema);
     rg__free(s->shared);
     rg__free(s->coherence);
@@ -381,11 +371,23 @@ void rg_engine_unref(rg_engine *e) {
     if (!e || atomic_fetch_sub(&e->refs, 1) != 1) return;
     delist(e);
     rg_engine_close(e);
-    destroy(e);
+    if (!rg_engine_orphan(e)) destroy(e);
+}
+
+/* ---- forks ---- */
+
+int rg_engine_orphan(const rg_engine *e) {
+    int pid = atomic_load_explicit(&e->loop_pid, memory_order_relaxed);
+    return pid && pid != rg__pid();
+}
+
+int rg__engine_fail_orphan(rg_err *err) {
+    return rg__fail(err, RG_EMISUSE, "this process was forked off from one whose event loop uses the orm: open another "
+                                     "one here (with host = \"blocking\", unless a loop of its own runs here)");
 }
 
 void rg_engine_close(rg_engine *e) {
-    if (atomic_exchange(&e->closed, true)) return;
+    if (atomic_exchange(&e->closed, true) || rg_engine_orphan(e)) return;
     for (uint32_t i = 0; i < e->n_redis; i++) rg__keeper_stop(e->keepers[i]); /* gives locks back */
     for (uint32_t i = 0; i < e->store.n_mysql; i++) rg__mysql_pool_shutdown(e->store.mysql[i]);
     for (uint32_t i = 0; i < e->store.n_redis; i++) {

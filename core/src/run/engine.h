@@ -35,11 +35,14 @@ struct rg_engine {
     struct rg__pool_relay *relays; /* by MySQL pool; op_events.c */
     uint32_t timeout_ms;
     bool has_replicas;      /* some MySQL pool has */
+    atomic_int loop_pid;    /* the process whose event loop uses it; 0: none yet */
     atomic_int log_mask, log_values;
     rg_engine *next;        /* all open engines, for the exit handler; under its lock */
 };
 
 void rg__caches_free(rg__values **caches, uint32_t n);
+/* Of an orphan (see rg_engine_orphan) nothing is touched: locks may be held by threads that are not here. */
+int rg__engine_fail_orphan(rg_err *err);
 /* A context for work on the caller's thread. trace may be NULL. */
 rg__ctx rg__engine_ctx(rg_engine *e, rg__trace *trace, uint32_t timeout_ms);
 /* Number of the MySQL pool of that name (NULL: "default"), or EINVALID naming the known ones. */

@@ -80,6 +80,12 @@ static void remove_path(rg_notifier *n) {
 }
 
 rg_notifier *rg_notifier_new(rg_engine *engine, int listen_socket, rg_err *err) {
+    int nobody = 0;
+    atomic_compare_exchange_strong(&engine->loop_pid, &nobody, rg__pid());
+    if (rg_engine_orphan(engine)) {
+        rg__engine_fail_orphan(err);
+        return NULL;
+    }
     rg_notifier *n = rg__calloc(1, sizeof *n);
     if (!n) {
         rg__fail_memory(err);
@@ -112,6 +118,7 @@ static bool connected(rg_notifier *n) {
 }
 
 void rg_notifier_close(rg_notifier *n) {
+    if (rg_engine_orphan(n->engine)) return;
     pthread_mutex_lock(&n->lock);
     n->closed = true;
     while (!rg__list_empty(&n->done)) rg__list_remove(n->done.next);
@@ -124,7 +131,7 @@ void rg_notifier_close(rg_notifier *n) {
 }
 
 void rg_notifier_free(rg_notifier *n) {
-    if (!n) return;
+    if (!n || rg_engine_orphan(n->engine)) return;
     rg_notifier_close(n);
     unref(n);
 }
@@ -134,6 +141,7 @@ int rg_notifier_fd(const rg_notifier *n) { return n->read_fd; }
 
 uint32_t rg_notifier_in_flight(const rg_notifier *cn) {
     rg_notifier *n = (rg_notifier *)(uintptr_t)cn;
+    if (rg_engine_orphan(n->engine)) return 0;
     pthread_mutex_lock(&n->lock);
     uint32_t v = n->in_flight;
     pthread_mutex_unlock(&n->lock);
@@ -244,8 +252,10 @@ static void swallow(rg_notifier *n) {
 
 int rg_notifier_drain(rg_notifier *n, uint32_t *tags, uint32_t cap) {
     uint32_t got = 0;
+    if (rg_engine_orphan(n->engine)) return 0; /* the bytes are its parent's */
     pthread_mutex_lock(&n->lock);
     swallow(n);
+    if (n->read_fd < 0 && !n->closed) connected(n); /* at once: who is killed then leaves no folder behind */
     while (got < cap && !rg__list_empty(&n->done)) {
         rg__ready *ready = rg__container(n->done.next, rg__ready, node);
         rg__list_remove(&ready->node);

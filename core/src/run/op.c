@@ -59,7 +59,7 @@ static void drop(rg_op *op) {
 }
 
 void rg_op_free(rg_op *op) {
-    if (!op) return;
+    if (!op || rg_engine_orphan(op->engine)) return;
     rg__tenant_leave(&op->tenant);
     rg__notifier_forget(op);
     if (atomic_load(&op->parked)) op->unpark(op);
@@ -128,6 +128,7 @@ void rg__op_resume(rg_op *op) {
 int rg_op_run(rg_op *op, uint32_t timeout_ms) {
     if (atomic_load(&op->phase) != RG_OP_NEW)
         return rg__fail(&op->err, RG_EMISUSE, "the operation has run already");
+    if (rg_engine_orphan(op->engine)) return rg__engine_fail_orphan(&op->err);
     op->inline_run = true;
     op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
     int rc = rg__op_execute(op, timeout_ms);
@@ -169,6 +170,7 @@ bool rg__job_is_op(const rg__job *job) { return job->run == run_job; }
 int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err) {
     if (atomic_load(&op->phase) != RG_OP_NEW)
         return rg__fail(err, RG_EMISUSE, "the operation has run already");
+    if (rg_engine_orphan(op->engine)) return rg__engine_fail_orphan(err);
     op->done.tag = tag;
     op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
     op->job = (rg__job){.run = run_job, .holds = holds(op)};

@@ -12,7 +12,6 @@ enum { LOOK_MS = 100 };
 struct rg__pool_relay {
     atomic_bool busy;
     rg__relay *relay; /* only who has set busy touches what follows */
-    char owner[40];   /* who this is to others that queue what is due */
     int64_t look_ms;  /* when to look again what is due */
 };
 
@@ -31,8 +30,8 @@ static int queue_due(rg_engine *e, uint32_t pool, struct rg__pool_relay *r, cons
     uint64_t due = 0;
     if (rg__now_ms() < r->look_ms) return RG_OK;
     r->look_ms = rg__now_ms() + LOOK_MS;
-    if (!r->owner[0]) snprintf(r->owner, sizeof r->owner, "%s", e->store.producers[0].name);
-    return rg__later_step(&e->store, pool, r->owner, ctx, &due, err);
+    rg__store_own(&e->store); /* its name is who this is to others that queue what is due */
+    return rg__later_step(&e->store, pool, e->store.producers[0].name, ctx, &due, err);
 }
 
 int rg__engine_relay(rg_engine *e, uint32_t pool, const rg__ctx *ctx, uint64_t *moved, rg_err *err) {

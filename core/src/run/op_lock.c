@@ -219,6 +219,7 @@ int rg_lock_tell(rg_lock *l, rg_notifier *n, uint32_t tag) {
 }
 
 void rg_lock_free(rg_lock *l) {
+    if (l && rg_engine_orphan(l->engine)) return;
     if (l) rg__tenant_leave(&l->tenant);
     lock_unref(l);
 }

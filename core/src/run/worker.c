@@ -32,7 +32,7 @@ struct rg__workers {
     gang regular, further, devoted;
     bool called;       /* a regular thread is on its way: it sees whatever comes until then */
     uint32_t watching; /* further threads that know until when */
-    pid_t pid;        /* whose threads these are */
+    int pid;          /* whose threads these are */
     bool stopping;
     uint32_t n_threads;
     pthread_t threads[MAX_THREADS];
@@ -55,7 +55,7 @@ rg__workers *rg__workers_new(uint32_t threads, uint32_t most, uint32_t max_queue
     rg__list_init(&w->jobs);
     rg__list_init(&w->holding);
     w->max_queued = max_queued;
-    w->pid = getpid();
+    w->pid = rg__pid();
     return w;
 }
 
@@ -192,8 +192,8 @@ static void *work_devoted(void *arg) {
 
 /* A forked child has none of the parent's threads, and its jobs are the parent's. */
 static void check_process(rg__workers *w) {
-    if (w->pid == getpid()) return;
-    w->pid = getpid();
+    if (w->pid == rg__pid()) return;
+    w->pid = rg__pid();
     w->n_threads = w->queued = w->n_holding = w->watching = 0;
     w->called = false;
     gang_init(&w->regular, w->regular.most);

@@ -248,6 +248,7 @@ static int take_producer(batch *b, const char *name, rg_err *err) {
         b->producer = &b->own;
         return RG_OK;
     }
+    rg__store_own(b->store);
     do {
         for (int i = 0; i < RG__PRODUCERS; i++) {
             rg__producer *p = &b->store->producers[i];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Ids: from blocks of a durable MySQL row, or snowflakes; no round trip per entity. */
+#include "base/thread.h"
 #include "unit/load.h"
 
 #include <stdlib.h>
@@ -48,8 +49,13 @@ static int snowflake(rg__id_block *b, uint32_t node, uint64_t *id) {
 }
 
 int rg__ids_next(rg__store *s, const rg_type *t, uint64_t *id, rg_err *err) {
+    rg__store_own(s);
     rg__id_block *b = &s->ids[t->number];
     if (t->ids == RG_IDS_BLOCK) return from_block(b, id);
+    if (t->ids == RG_IDS_SNOWFLAKE && s->opener != rg__pid())
+        return rg__fail(err, RG_EMISUSE, "%s: snowflake ids of processes differ by the option 'node' of regolith.open, "
+                                         "and this process was forked off after that, with its parent's: open the orm "
+                                         "in the process itself (nginx: in init_worker_by_lua)", t->name);
     if (t->ids == RG_IDS_SNOWFLAKE) return snowflake(b, s->node, id);
     return rg__fail_field(err, "id", "%s: ids come from the %s; none is allotted before the flush",
                           t->name, t->ids == RG_IDS_DATABASE ? "database" : "application");
@@ -83,6 +89,7 @@ static uint64_t block_size(rg__id_block *b, uint32_t size) {
 
 int rg__ids_reserve(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t n, rg_err *err) {
     if (t->ids != RG_IDS_BLOCK) return RG_OK;
+    rg__store_own(s);
     uint64_t block = block_size(&s->ids[t->number], s->id_block);
     if (n < block) n = block;
     rg__mysql *c = NULL;

@@ -52,6 +52,9 @@ typedef struct rg__store {
     rg__metrics metrics;
     rg__producer producers[RG__PRODUCERS];
     uint32_t id_block, node;
+    int opener;               /* the process that opened the engine */
+    atomic_int owner;         /* the one that producers and ids at hand are of */
+    pthread_mutex_t own_lock; /* of changing that */
 } rg__store;
 
 /* The Redis tier of a type, NULL when it has none. */
@@ -61,6 +64,12 @@ static inline rg__shared *rg__store_shared(const rg__store *s, const rg_type *t)
 static inline rg__mysql_pool *rg__store_mysql(const rg__store *s, const rg_type *t) {
     return s->mysql[t->mysql_pool];
 }
+/* ---- own.c: what each process has for itself, with `ids` allocated ---- */
+void rg__store_open(rg__store *s);
+void rg__store_close(rg__store *s);
+/* Before producers and ids at hand are used: in a forked child they become its own. */
+void rg__store_own(rg__store *s);
+
 /* Starts the coherence channel of a type's Redis pool when its process tier needs it. */
 void rg__store_cohere(rg__store *s, const rg_type *t);
 

@@ -140,6 +140,7 @@ end
 --- Coroutines that wait still go on with CLOSED.
 function Cqueues:close()
   self.closed = true
+  if C.rg_engine_orphan(self.engine) == 1 then return end -- the controller's descriptors are the parent's
   for controller, pump in pairs(self.pumps) do
     self.pumps[controller] = nil
     pump.closed = true

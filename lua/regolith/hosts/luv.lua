@@ -154,8 +154,14 @@ function Luv:watch(tell, fn)
   return entry
 end
 
+local inherited = {}
+
 --- Coroutines that wait still are resumed with CLOSED.
 function Luv:close()
+  if C.rg_engine_orphan(self.engine) == 1 then -- the loop's descriptors are the parent's, who waits with them
+    self.closed, inherited[#inherited + 1] = true, self.poll
+    return
+  end
   local notifier, poll, waiting = self.notifier, self.poll, self.waiting
   self.notifier, self.poll, self.waiting, self.closed = nil, nil, {}, true
   if not notifier then return end
