@@ -142,7 +142,7 @@ run("a process cache that all workers share", function()
   end)
 
   it("shows what one of them writes to all of them, at once", function()
-    for _ = 1, LONG and 500 or 8 do
+    for _ = 1, LONG and 150 or 8 do
       await_hit()
       local n = tonumber((web:get(string.format("write?id=%.0f", id))))
       for _ = 1, 4 do assert.equal(n, must(read()).n) end
@@ -151,7 +151,7 @@ run("a process cache that all workers share", function()
   end)
 
   it("shows what is written elsewhere within the ping interval and its time-out", function()
-    for _ = 1, LONG and 200 or 4 do
+    for _ = 1, LONG and 40 or 4 do
       await_hit()
       local n = write_outside()
       faults.await("the new value", function() return must(read()).n == n end, STALE_S)
@@ -189,7 +189,7 @@ run("a process cache that all workers share", function()
   it("never answers with what was replaced, while workers are killed at random", function()
     math.randomseed(11)
     local n, hits, kills = must(read()).n, 0, 0
-    for i = 1, LONG and 3000 or 60 do
+    for i = 1, LONG and 1500 or 60 do
       if i % 6 == 0 then
         local pids = web:workers()
         support.shell("kill -9 " .. pids[math.random(#pids)])

@@ -242,7 +242,7 @@ function M.open(given, overrides)
   local self = setmetatable({
     _engine = engine, _replicas = C.rg_engine_has_replicas(engine) == 1,
     _types = {}, _by_name = {}, _on_error = settings.on_error,
-    _spare_at = {}, _spare_places = {}, _spare_new = {},
+    _spare_at = {}, _spare_types = {}, _spare_new = {},
     _on_dead_letter = settings.on_dead_letter,
     _log = settings.log and settings.log.handler, _callbacks = settings.callbacks or {}, _callback_tables = {},
     _has_redis = #settings.redis > 0, _inverses = {}, _n_inverses = 0, _pools = {},

@@ -32,7 +32,7 @@ local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 ---@field decode fun(row: ffi.cdata*): table
 ---@field refresh fun(e: table, row: ffi.cdata*)
 ---@field make fun(values: table): table, boolean
----@field mt table metatable of its entities
+---@field mt table|false metatable of its entities; false: of no session now (T.spare)
 ---@field places table<number, integer>
 ---@field id_at integer offset of the id in a row
 ---@field cached boolean
@@ -49,7 +49,7 @@ local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 ---@field _fresh table<table, integer> new entities and their number; like _new spare.NONE at first
 ---@field _n_fresh integer
 ---@field _waiting table<table, { number: integer, why: regolith.Err }>? new entities that the flush allots ids
----@field _doomed table<table, integer> entities to be deleted, in order
+---@field _doomed table<table, integer> entities to be deleted, in order; spare.NONE at first
 ---@field _n_doomed integer
 ---@field _timeout_ms integer?
 ---@field _busy boolean an operation is under way
@@ -75,10 +75,19 @@ function Session:_type(entity, level)
     if not entities.is(entity) then error("an entity is expected, as regolith.entity makes it", level + 1) end
     error(string.format("the entity '%s' is not among those of this orm", entity.name), level + 1)
   end
+  local stack = T.spare
+  local n = #stack
+  S = stack[n]
+  if S then
+    stack[n] = nil
+    S.mt, S.after_load = record.metatable(self, T), T.hooks.after_load
+    self._types[entity] = S
+    return S
+  end
   S = {
     T = T, number = T.number, shards = T.shards, decode = T.decode, refresh = T.refresh, make = T.make,
     mt = record.metatable(self, T),
-    places = spare.take(self._orm._spare_places),
+    places = {},
     id_at = T.info(0).offset, cached = T.cached, after_load = T.hooks.after_load,
   }
   self._types[entity] = S
@@ -330,7 +339,20 @@ function Session:clear()
   if few then clear(self._at) else self._at = {} end
   self._top, self._waiting = 0, nil
   self:_forget_new()
-  if self._n_doomed > 0 then self._doomed, self._n_doomed = {}, 0 end
+  if self._n_doomed > 0 then self._doomed, self._n_doomed = spare.NONE, 0 end
+end
+
+--- Keeps what the session knows of its types for the next one.
+local function give_types(orm, types)
+  for _, S in pairs(types) do
+    local stack = S.T.spare
+    if #stack < spare.MOST_TABLES then
+      clear(S.places)
+      S.mt = false -- its entities may live on
+      stack[#stack + 1] = S
+    end
+  end
+  spare.give(orm._spare_types, types)
 end
 
 --- Ends the session; its methods raise from now on. Pending changes are lost.
@@ -339,7 +361,7 @@ function Session:close()
   local c = self._c
   if self._top <= spare.MOST_ENTRIES then
     spare.give(self._orm._spare_at, self._at)
-    for _, S in pairs(self._types) do spare.give(self._orm._spare_places, S.places) end
+    give_types(self._orm, self._types)
   end
   if self._new ~= spare.NONE and self._n_fresh <= spare.MOST_ENTRIES then
     spare.give(self._orm._spare_new, self._new)
@@ -388,8 +410,8 @@ function M.new(orm, opts)
   if c == nil then return errors.fail(err) end
   local self = setmetatable({
     _orm = orm, _c = ffi.gc(c, C.rg_session_free), _view = new_view(),
-    _types = {}, _at = spare.take(orm._spare_at), _top = 0,
-    _fresh = spare.NONE, _new = spare.NONE, _n_fresh = 0, _doomed = {}, _n_doomed = 0,
+    _types = spare.take(orm._spare_types), _at = spare.take(orm._spare_at), _top = 0,
+    _fresh = spare.NONE, _new = spare.NONE, _n_fresh = 0, _doomed = spare.NONE, _n_doomed = 0,
     _timeout_ms = opts and opts.timeout_ms, _busy = false,
   }, Session)
   if opts and opts.primary then C.rg_session_primary(c) end

@@ -9,9 +9,11 @@ local M = {
   NONE = {},
   --- A larger session's tables are not worth keeping.
   MOST_ENTRIES = 1024,
+  --- Of one kind that are kept.
+  MOST_TABLES = 64,
 }
 
-local MOST_TABLES = 64
+local MOST_TABLES = M.MOST_TABLES
 
 --- An empty table.
 ---@param stack table[]

@@ -182,6 +182,7 @@ function M.new(entity, c, number)
     entity = entity, name = entity.name, number = number, c = c,
     hooks = entity.hooks, columns = {}, target = {},
     cached = entity.cache.process == true,
+    spare = {}, -- what closed sessions knew of it, see Session:_type
     info = info_reader(c),
   }
   T.columns[0] = { number = 0, path = "id", column = entity.id_column or "id", kind = fields.KINDS.uint64, args = {},

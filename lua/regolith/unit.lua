@@ -113,6 +113,7 @@ function M.install(Session)
     if place < 0 then
       flush.forget(self, S, e, place)
     elseif not self._doomed[e] then
+      if self._doomed == spare.NONE then self._doomed = {} end
       self._n_doomed = self._n_doomed + 1
       self._doomed[e] = self._n_doomed
     end
@@ -193,7 +194,7 @@ function M.install(Session)
       if known then flush.discard(self, self._types[record.type_of(known).entity], known, place) end
     end
     self:_forget_new()
-    self._doomed, self._n_doomed = {}, 0
+    self._doomed, self._n_doomed = spare.NONE, 0
   end
 
   --- What a flush would change in the entity, or in a hook what is being changed: the old and the new values

@@ -107,8 +107,13 @@ function M.new(given)
     return cjson.encode { id = tonumber(user.id), email = user.email, visits = tonumber(user.visits) }
   end
 
-  --- What nginx, its Lua and wrk cost by themselves.
+  --- What HTTP, nginx' Lua and the JSON cost by themselves.
   function pages.nothing(id) return cjson.encode { id = id, email = "user@example.org", visits = 1 } end
+  function pages.nothing_20(first)
+    local users = {}
+    for i = 1, M.GETS do users[i] = { id = (first + i * 37) % ROWS + 1, email = "user@example.org", visits = i } end
+    return cjson.encode(users)
+  end
 
   local function serve(name)
     local answer = pages[name]
