@@ -127,7 +127,8 @@ describe("the console", function()
           local answer, value = send(method, "/api/" .. path,
             { headers = { ["X-Regolith-Token"] = false }, remote = remote })
           assert.equal(401, answer.status, path)
-          assert.same({ error = { code = "TOKEN", message = "the token is missing or wrong" } }, value)
+          assert.same({ error = { code = "TOKEN",
+            message = "the token (header X-Regolith-Token) is missing or wrong" } }, value)
           answer = send(method, "/api/" .. path, { headers = { ["X-Regolith-Token"] = TOKEN .. "x" }, remote = remote })
           assert.equal(401, answer.status, path)
         end

@@ -8,7 +8,9 @@ local web = require "regolith.nginx"
 local M = { orm = assert(regolith.open { entities = model.ENTITIES }) }
 local Package, Section = model.Package, model.Section
 
-local STATUS = { INVALID = 400, CONFLICT = 409, DUPLICATE_KEY = 409, LIMIT = 503, UNAVAILABLE = 503, TIMEOUT = 504 }
+local STATUS = {
+  INVALID = 400, CONFLICT = 409, DUPLICATE_KEY = 409, PENDING = 503, LIMIT = 503, UNAVAILABLE = 503, TIMEOUT = 504,
+}
 
 local function answer(status, value)
   ngx.status = status
@@ -18,7 +20,9 @@ end
 
 local function fail(err)
   ngx.log(ngx.WARN, tostring(err))
-  answer(STATUS[err.code] or 500, { error = err.code, field = err.field })
+  local status = STATUS[err.code] or 500
+  if status == 503 then ngx.header["Retry-After"] = 1 end
+  answer(status, { error = err.code, field = err.field, message = status < 500 and err.message or nil })
 end
 
 local function show(package)
@@ -71,6 +75,12 @@ M.console = require("regolith.console").new(M.orm, {
   end,
   on_error = function(fault) ngx.log(ngx.ERR, "console: ", tostring(fault)) end,
 })
+
+function M.no_such_page()
+  answer(404, { error = "no such page", pages = {
+    "/packages?section=libs&page=1", "/packages/NAME/ARCH", "/ready", "/metrics", "/console/",
+  } })
+end
 
 function M.serve()
   local db = web.session(M.orm, { timeout_ms = 5000 })

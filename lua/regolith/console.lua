@@ -157,7 +157,7 @@ end
 local function json(status, v, more) return answer(status, "application/json", plain.encode(v), more) end
 
 local WORDS = {
-  TOKEN = "the token is missing or wrong", WAIT = "too many wrong tokens: wait a minute",
+  TOKEN = "the token (header X-Regolith-Token) is missing or wrong", WAIT = "too many wrong tokens: wait a minute",
   FOREIGN = "another site sent this (behind a proxy: it has to hand the Host header down)",
   JSON = "Content-Type: application/json is wanted",
   READ_ONLY = "this console only shows",
