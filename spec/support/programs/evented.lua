@@ -14,7 +14,6 @@ if which == "luv" then
     uv.timer_start(timer, ms, ms, function() if fn() == false then uv.close(timer) end end)
   end
   function loop.run() uv.run() end
-  function loop.now() uv.update_time() return uv.hrtime() / 1e9 end
 else
   local cqueues = require "cqueues"
   local controller = cqueues.new()
@@ -25,7 +24,6 @@ else
     end)
   end
   function loop.run() assert(controller:loop()) end
-  loop.now = cqueues.monotime
 end
 
 local regolith = require "regolith"
@@ -57,15 +55,18 @@ loop.tick(10, function()
   return open > 0
 end)
 
-local started = loop.now()
-for i = 1, 4 do
+-- All have begun before the first one ends, and the clock ticks meanwhile, however busy the machine.
+local begun, over = 0, 0
+for _ = 1, 4 do
   go("slow", function()
     local db = orm:session()
+    begun = begun + 1
     assert(db:query("SELECT SLEEP(0.5) AS s")[1].s == 0)
     db:close()
-    if i == 4 then
-      say("overlap %s", tostring(loop.now() - started < 1.6))
-      say("ticking %s", tostring(ticks > 10))
+    over = over + 1
+    if over == 1 then
+      say("overlap %s", tostring(begun == 4))
+      say("ticking %s", tostring(ticks > 2))
     end
   end)
 end
