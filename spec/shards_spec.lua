@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Entities spread over three databases: where rows go, who is asked, and what is made of the answers.
 
+local faults = require "support.faults"
 local regolith = require "regolith"
 local support = require "support.init"
 
@@ -271,7 +272,6 @@ describe("shards", function()
 
     it("asks the shards side by side", function()
       fill()
-      local faults = require "support.faults"
       local started = faults.now()
       assert.equal(3, must(db:search(Team, "SLEEP(0.4) = 0"):count()))
       assert.is_true(faults.now() - started < 1.1) -- one after the other: 1.2
@@ -461,6 +461,42 @@ describe("shards", function()
     assert.equal(3, must(db:reload(made)).visits)
   end)
 
+  it("are not told of by errors and dead letters, which name entities", function()
+    local teams = fill()
+    must(db:execute({ "INSERT INTO `user` (id, email, team_id, visits, credit, state, score) "
+      .. "VALUES (?, 'taken@example.org', ?, 1, 0, 'new', 0)", pool = "s1" }, SHARD + 77, teams[1].id))
+    local user = must(db:new(User, { email = "taken@example.org", team = teams[1].id, nick = ("x"):rep(41) }))
+    local _, fault = db:flush_async()
+    assert.same({ "user", "nick" }, { fault.entity, fault.field })
+    assert.is_nil(tostring(fault):find("@", 1, true), tostring(fault))
+    user.nick = "early"
+    must(db:flush_async())
+    local redis, told = faults.redis(), nil
+    support.drain(orm, { queue = "s1", on_dead_letter = function(letter) told = letter end })
+    local letters = must(orm:dead_letters "s1")
+    local letter = must(orm:dead_letter(letters[1].number, "s1"))
+    assert.same({ "user", "user", "user" }, { told.entity, letters[1].entity, letter.entity })
+    local entry
+    faults.await("its announcement", function()
+      must(orm:relay "s1")
+      entry = must(redis:call("XREVRANGE", orm:stream_key(orm:dead_letter_stream "s1"), "+", "-"))[1]
+      return entry
+    end)
+    local body = regolith.json_decode(entry[2][4])
+    assert.same({ "user", user.id }, { body.entity, body.entity_id })
+    for _, text in ipairs { told.error, letters[1].error, letter.error, body.error } do
+      assert.is_nil(text:find("user@", 1, true), text)
+    end
+
+    _, fault = orm:edit(letter.number, { values = { visits = -1 } }, "s1")
+    assert.same({ "INVALID", "visits" }, { fault.code, fault.field })
+    must(orm:edit(letter.number, { values = { email = "free@example.org" } }, "s1"))
+    assert.equal(0, must(orm:retry("all", "s1")))
+    assert.equal("free@example.org", must(db:reload(user)).email)
+    assert.equal(2, count("s1", "user"))
+    redis:close()
+  end)
+
   it("keep caches apart, and queue to the queue of each shard", function()
     local teams = fill()
     local users = {}
@@ -535,30 +571,31 @@ describe("shards", function()
   end)
 
   it("are checked when they are defined", function()
-    local function faults(args)
+    local function faults_of(args)
       local Bad = regolith.entity("bad", args)
       local _, fault = regolith.open { mysql = pools(), entities = { Bad, Region, Team } }
       return tostring(fault)
     end
     local name = field.string "name"
-    assert.matches("shards: names no pools", faults { name, shards = {} })
-    assert.matches("pool 's0' is there twice", faults { name, shards = { "s0", "s0" } })
-    assert.matches('there is no MySQL pool "s9"', faults { name, shards = { "s9" } })
-    assert.matches("there is no field 'nam' %(did you mean 'name'%?%)", faults { name, shards = { "s0", by = "nam" } })
-    assert.matches("unknown option 'bi'", faults { name, shards = { "s0", bi = "name" } })
-    assert.matches("a json tells no shard", faults { field.json "j", shards = { "s0", by = "j" } })
+    assert.matches("shards: names no pools", faults_of { name, shards = {} })
+    assert.matches("pool 's0' is there twice", faults_of { name, shards = { "s0", "s0" } })
+    assert.matches('there is no MySQL pool "s9"', faults_of { name, shards = { "s9" } })
+    assert.matches("there is no field 'nam' %(did you mean 'name'%?%)",
+      faults_of { name, shards = { "s0", by = "nam" } })
+    assert.matches("unknown option 'bi'", faults_of { name, shards = { "s0", bi = "name" } })
+    assert.matches("a json tells no shard", faults_of { field.json "j", shards = { "s0", by = "j" } })
     assert.matches("equal values of different bytes",
-      faults { field.string "c" { collation = "utf8mb4_general_ci" }, shards = { "s0", by = "c" } })
-    assert.matches("unique within a shard only", faults { field.string "u" { unique = true }, shards = { "s0" } })
-    assert.matches("do not tell the shard", faults { name, ids = "database", shards = { "s0" } })
-    assert.matches('by = "id" is for ids', faults { name, shards = { "s0", by = "id" } })
-    assert.matches("'name' is no reference", faults { name, shards = { "s0", inverse = { "name" } } })
-    assert.matches("names its pools there", faults { name, mysql = "s0", shards = { "s0" } })
+      faults_of { field.string "c" { collation = "utf8mb4_general_ci" }, shards = { "s0", by = "c" } })
+    assert.matches("unique within a shard only", faults_of { field.string "u" { unique = true }, shards = { "s0" } })
+    assert.matches("do not tell the shard", faults_of { name, ids = "database", shards = { "s0" } })
+    assert.matches('by = "id" is for ids', faults_of { name, shards = { "s0", by = "id" } })
+    assert.matches("'name' is no reference", faults_of { name, shards = { "s0", inverse = { "name" } } })
+    assert.matches("names its pools there", faults_of { name, mysql = "s0", shards = { "s0" } })
     local same = pools()
     same.s1 = same.s0
     local _, fault = regolith.open { mysql = same, entities = { Mail } }
     assert.matches("mail: shards: the pools 's0' and 's1' are one database", tostring(fault))
     assert.matches("cannot reach from pool",
-      faults { field.ref "team" { Team, foreign_key = true }, mysql = "s1" })
+      faults_of { field.ref "team" { Team, foreign_key = true }, mysql = "s1" })
   end)
 end)

@@ -78,6 +78,12 @@ local WRITES = { insert = C.RG_INSERT, update = C.RG_UPDATE, delete = C.RG_DELET
 local EDIT = { values = options.table, operation = options.one_of("insert", "update", "delete"),
   force = options.boolean }
 
+--- Letters name entities, not their shards.
+local function plain_letter(letter)
+  letter.entity, letter.error = errors.entity_name(letter.entity), errors.plain(letter.error)
+  return letter
+end
+
 --- Fills the builder of a letter's entity with new values; raises for fields that it does not have.
 local function fill(self, letter, values)
   local entity = self._by_name[letter.entity]
@@ -289,7 +295,10 @@ function M.install(Orm)
   ---@return regolith.Err? err
   function Orm:dead_letters(queue, limit)
     if limit ~= nil and options.integer(1)(limit) then error("a limit is a whole number from 1 on", 2) end
-    return rows_of(self, C.rg_op_dead_list(self._engine, queue or "default", limit or 0, err))
+    local letters, fault, errno, sqlstate = rows_of(self, C.rg_op_dead_list(self._engine, queue or "default",
+      limit or 0, err))
+    for _, letter in ipairs(letters or {}) do plain_letter(letter) end
+    return letters, fault, errno, sqlstate
   end
 
   --- One dead letter with its values (member `values`: column -> value; `columns`: their names, those of NULLs
@@ -305,6 +314,7 @@ function M.install(Orm)
     if not op then return errors.results(fault) end
     local letter = sql.rows(op, 0)[1]
     if not letter then return nil end
+    plain_letter(letter)
     letter.values, letter.columns = {}, {}
     for i, row in ipairs(C.rg_op_sets(op) > 1 and sql.rows(op, 1) or {}) do
       letter.values[row.column], letter.columns[i] = row.value, row.column

@@ -20,7 +20,8 @@ local function flushes_of(rows)
       flush = { id = row.id, due = row.due_ms / 1000, operations = {} }
       list[#list + 1] = flush
     end
-    flush.operations[row.index + 1] = { operation = row.operation, entity = row.entity, entity_id = row.entity_id }
+    flush.operations[row.index + 1] = { operation = row.operation, entity = errors.entity_name(row.entity),
+      entity_id = row.entity_id }
   end
   return list
 end

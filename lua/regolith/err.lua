@@ -15,6 +15,7 @@ local fstr = ffi.string
 ---@field field string? the field named by INVALID
 ---@field index string? the index named by DUPLICATE_KEY
 ---@field entity string? name of the entity type concerned
+---@field shard integer? of an entity with shards: which one
 ---@field row table? the entity concerned (flush)
 ---@field hook string? the hook named by HOOK
 local Err = { __name = "regolith.Err" }
@@ -51,22 +52,51 @@ local function text(chars)
   return s ~= "" and s or nil
 end
 
---- The engine's name of a shard's type ends in its number; the message keeps it.
-local function entity_name(name) return name and name:gsub("@%d+$", "") or nil end
+--- Names of the engine's types that are shards -> their entities'.
+local of_shards = {}
+
+--- The name of the engine's type that is shard k of an entity.
+---@param name string
+---@param k integer
+---@return string
+function M.shard_name(name, k)
+  local full = string.format("%s@%d", name, k)
+  of_shards[full] = name
+  return full
+end
+
+--- The entity's name of the name of an engine's type.
+---@param name string?
+---@return string?
+function M.entity_name(name) return name and (name:gsub("@%d+$", "")) end
+
+--- A text of the engine that speaks of entities, not of their shards.
+---@param message string?
+---@return string?
+function M.plain(message)
+  if not message then return nil end
+  return (message:gsub("[%w_]+@%d+", of_shards))
+end
+
+--- Which shard the name of a type tells; nil: none.
+local function shard_of(name) return name and tonumber(name:match "@(%d+)$") end
+
 
 --- A Lua error object of what the engine reported.
 ---@param c ffi.cdata* rg_err, or pointer to one
 ---@return regolith.Err
 function M.from_c(c)
+  local name = text(c.entity)
   return setmetatable({
     code = fstr(C.rg_code_name(c.code)),
-    message = fstr(c.message),
+    message = M.plain(fstr(c.message)),
     errno = c.sql_errno ~= 0 and c.sql_errno or nil,
     sqlstate = text(c.sqlstate),
     retriable = c.retriable ~= 0,
     field = text(c.field),
     index = text(c.index),
-    entity = entity_name(text(c.entity)),
+    entity = M.entity_name(name),
+    shard = shard_of(name),
   }, Err)
 end
 

@@ -136,7 +136,7 @@ function M.define(entity, given, complain)
 end
 
 --- Name of the engine's type that is shard k.
-function M.type_name(entity, k) return string.format("%s@%d", entity.name, k) end
+function M.type_name(entity, k) return errors.shard_name(entity.name, k) end
 
 -- ---- placing ------------------------------------------------------------------------------------
 

@@ -39,6 +39,13 @@ static int find(edit *e, rg_err *err) {
     return e->letter->n_rows ? RG_OK : rg__letter_missing(e->number, err);
 }
 
+/* Shards of an entity are types of their own, of the same columns; "name@shard" are their names. */
+static bool same_entity(const rg_type *a, const rg_type *b) {
+    size_t len = strcspn(a->name, "@");
+    return a == b || (len == strcspn(b->name, "@") && memcmp(a->name, b->name, len) == 0 &&
+                      a->n_columns == b->n_columns);
+}
+
 static int read(edit *e, rg_err *err) {
     int rc = rg__payload_decode(e->q->schema, e->letter->cells[0], &e->payload, err);
     if (rc < 0) return rc;
@@ -51,7 +58,7 @@ static int read(edit *e, rg_err *err) {
     if (!e->op || !e->op->type)
         return rg__fail(err, RG_EINVALID, "dead letter %llu cannot be edited: it is no operation that "
                         "can be read here", (unsigned long long)e->number);
-    if (e->wish->type && e->wish->type != e->op->type)
+    if (e->wish->type && !same_entity(e->wish->type, e->op->type))
         return rg__fail(err, RG_EINVALID, "dead letter %llu is about %s, not %s",
                         (unsigned long long)e->number, e->op->type->name, e->wish->type->name);
     return RG_OK;

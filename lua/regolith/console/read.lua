@@ -142,7 +142,7 @@ function M.letter(console, query, open)
   letter, fault = console._orm:dead_letter(number, queue)
   fault = fault or errors.new("INVALID", "there is no such dead letter", { field = "number" })
   if not letter then return nil, fault end
-  letter.type = console._orm._by_name[letter.entity:gsub("@%d+$", "")]
+  letter.type = console._orm._by_name[letter.entity]
   letter.id_column = letter.type and (letter.type.id_column or "id")
   letter.given = {}
   for _, name in ipairs(letter.columns) do letter.given[name] = true end
