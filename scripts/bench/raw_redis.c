@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Raw sides on Redis with hiredis: raw_redis get|get_many|mget SECONDS ROWS TABLE, on the very keys
- * that the engine has filled, and raw_redis xadd SECONDS BYTES, BYTES an operation. What
+ * that the engine has filled, and raw_redis xadd|scripts|script SECONDS BYTES, BYTES an operation. What
  * the harness needs besides: raw_redis settings, empty, entry STREAM. */
 #include "raw.h"
 
@@ -91,6 +91,49 @@ static void xadd(bench b, size_t bytes) {
     redisFree(c);
 }
 
+/* The least that queues once and only once: a producer's number that was there before is not queued
+ * again, and the stream has a bound. */
+static const char enqueue_text[] =
+    "local last = redis.call('HGET', KEYS[2], ARGV[1])\n"
+    "if last and tonumber(last) >= tonumber(ARGV[2]) then return redis.status_reply('DUP') end\n"
+    "if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[3]) then return redis.status_reply('FULL') end\n"
+    "local id = redis.call('XADD', KEYS[1], '*', 'd', ARGV[4], 'p', ARGV[1], 's', ARGV[2])\n"
+    "redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])\n"
+    "return id\n";
+
+/* Pipelines of `pipe` such scripts, of `many` operations each. */
+static void scripts(bench b, size_t bytes, int pipe, int many) {
+    redisContext *c = redis_open();
+    unsigned long long number = 0;
+    char *payload = malloc(bytes * (size_t)many + 1), seq[24];
+    if (!payload) die("out of memory");
+    for (size_t i = 0; i < bytes * (size_t)many; i++)
+        payload[i] = (char)(i * 131);
+    freeReplyObject(redisCommand(c, "DEL {rg}:q:raw {rg}:producers:raw"));
+    redisReply *sha = redisCommand(c, "SCRIPT LOAD %s", enqueue_text);
+    if (!sha || sha->type != REDIS_REPLY_STRING) die("redis: no script");
+    const char *argv[] = {"EVALSHA", sha->str, "2", "{rg}:q:raw", "{rg}:producers:raw",
+                          "0123456789abcdef", seq, "10000000", payload};
+    size_t lens[9];
+    for (int i = 0; i < 8; i++)
+        lens[i] = strlen(argv[i]);
+    lens[8] = bytes * (size_t)many;
+    b = bench_start(b.seconds);
+    do {
+        for (int i = 0; i < pipe; i++) {
+            lens[6] = (size_t)snprintf(seq, sizeof seq, "%llu", ++number);
+            redisAppendCommandArgv(c, 9, argv, lens);
+        }
+        for (int i = 0; i < pipe; i++)
+            freeReplyObject(redis_reply(c, REDIS_REPLY_STRING));
+    } while (bench_more(&b, (uint64_t)pipe * (uint64_t)many));
+    bench_print(&b);
+    freeReplyObject(redisCommand(c, "DEL %s %s", argv[3], argv[4]));
+    freeReplyObject(sha);
+    free(payload);
+    redisFree(c);
+}
+
 /* For scripts/bench/main.lua: how the server is set up; a clean slate; bytes of a stream's first
  * entry. */
 static void settings(void) {
@@ -132,7 +175,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "settings")) return settings(), 0;
     if (!strcmp(what, "empty")) return empty(), 0;
     if (!strcmp(what, "entry") && argc == 3) return entry(argv[2]), 0;
-    if (argc < 4) die("usage: raw_redis get|get_many|mget SECONDS ROWS TABLE | xadd SECONDS BYTES");
+    if (argc < 4) die("usage: raw_redis get|get_many|mget SECONDS ROWS TABLE | xadd|scripts|script SECONDS BYTES");
     bench b = bench_start(number_arg(argc, argv, 2, 1));
     double n = number_arg(argc, argv, 3, 0);
     const char *table = argc > 4 ? argv[4] : "";
@@ -144,6 +187,10 @@ int main(int argc, char **argv) {
         mget(b, (uint32_t)n, table);
     else if (!strcmp(what, "xadd"))
         xadd(b, (size_t)n);
+    else if (!strcmp(what, "scripts"))
+        scripts(b, (size_t)n, RAW_MANY, 1);
+    else if (!strcmp(what, "script"))
+        scripts(b, (size_t)n, 1, RAW_MANY);
     else
         die("raw_redis: what is %s?", what);
     return 0;
