@@ -10,6 +10,7 @@ local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
 local shards = require "regolith.shards"
+local new_table = require "table.new"
 
 local C, ffi, err = native.C, native.ffi, native.err
 local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
@@ -209,7 +210,10 @@ end
 ---@field e table[]
 ---@field write integer[]
 ---@field place integer[]
-local function new_items() return { n = 0, S = {}, e = {}, write = {}, place = {} } end
+---@param n integer how many there will be, at least
+local function new_items(n)
+  return { n = 0, S = new_table(n, 0), e = new_table(n, 0), write = new_table(n, 0), place = new_table(n, 0) }
+end
 
 local function add_item(items, S, e, write, place)
   local n = items.n + 1
@@ -267,7 +271,7 @@ end
 local function build(self, async)
   local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, async and 1 or 0, err))
   if not op then return nil, fault end
-  local items = new_items()
+  local items = new_items(self._n_fresh)
   local ok
   ok, fault = add_inserts(self, op, items)
   if ok then ok, fault = add_updates(self, op, items) end
@@ -443,7 +447,7 @@ function M.insert(self, S, e)
   if not to then to, fault = shards.of_entity(S, e, e) end
   if not to then return nil, fault end
   if C.rg_op_flush_add(op, INSERT, to, builder, -1, err) < 0 then return nil, entity_error(S, e) end
-  local items, number = new_items(), self._fresh[e]
+  local items, number = new_items(1), self._fresh[e]
   add_item(items, S, e, INSERT, -number)
   local ok
   ok, fault = inverse.note(self, items, DELETE)
@@ -465,7 +469,7 @@ function M.update(self, S, e, place, shadow)
   if not item then return nil, fault end
   if item == UNCHANGED then return false end
   local columns = item_columns(op, item, S.T)
-  local items = new_items()
+  local items = new_items(1)
   add_item(items, S, e, UPDATE, place)
   items.values = { shadow }
   local ok

@@ -133,12 +133,18 @@ static bool ascii8(const unsigned char *p) {
     return (word & 0x8080808080808080u) == 0;
 }
 
+/* ASCII bytes from s[at], which is one: 8 or 1, or all that is left, looked at with what is before it. */
+static size_t ascii_run(const unsigned char *s, size_t at, size_t len) {
+    if (len - at >= 8) return ascii8(s + at) ? 8 : 1;
+    return len >= 8 && ascii8(s + len - 8) ? len - at : 1;
+}
+
 bool rg__utf8_valid(const char *p, size_t len, size_t *n_chars) {
     const unsigned char *s = (const unsigned char *)p;
     size_t at = 0, chars = 0;
     while (at < len) {
         if (s[at] < 0x80) {
-            size_t step = len - at >= 8 && ascii8(s + at) ? 8 : 1;
+            size_t step = ascii_run(s, at, len);
             at += step;
             chars += step;
             continue;

@@ -9,12 +9,19 @@
 
 enum { VARINT_MAX = 10, VALUE_MAX = 8 + VARINT_MAX, NO_TABLE = -1 };
 
+/* A column that is used. */
+typedef struct used_column {
+    const rg__column *column;
+    uint32_t number;
+    int width; /* rg__payload_width */
+} used_column;
+
 /* One table of the dictionary. */
 typedef struct table {
     const rg_type *type;
     uint8_t *used;      /* by column number */
     uint8_t *before;    /* scratch: columns whose former values travel */
-    uint32_t *columns;  /* numbers of the used ones, ascending */
+    used_column *columns; /* by number, ascending */
     uint32_t n_columns;
     size_t text_max;    /* longest text of all its ENUM and SET values together */
     bool all;           /* every column is used */
@@ -151,8 +158,10 @@ static int number_columns(table *e) {
     if (!e->columns) return RG_ENO_MEMORY;
     for (uint32_t i = 1; i < t->n_columns; i++) {
         if (!e->all && !e->used[i]) continue;
-        e->columns[e->n_columns++] = i;
-        if (rg__payload_width(t->columns[i].kind) == 0) e->text_max += text_max(&t->columns[i]);
+        const rg__column *c = &t->columns[i];
+        int width = rg__payload_width(c->kind);
+        e->columns[e->n_columns++] = (used_column){.column = c, .number = i, .width = width};
+        if (width == 0) e->text_max += text_max(c);
     }
     return RG_OK;
 }
@@ -181,7 +190,7 @@ static void write_dictionary(const dictionary *d, size_t n, rg__buf *out) {
         write_name(out, e->type->table);
         rg__buf_le16(out, (uint16_t)e->n_columns);
         for (uint32_t k = 0; k < e->n_columns; k++) {
-            const rg__column *c = &e->type->columns[e->columns[k]];
+            const rg__column *c = e->columns[k].column;
             rg__buf_char(out, (char)c->kind);
             write_name(out, c->column);
         }
@@ -190,7 +199,7 @@ static void write_dictionary(const dictionary *d, size_t n, rg__buf *out) {
 
 /* ---- operations, written into room that was reserved for the longest they can become ---- */
 
-static uint8_t *put(uint8_t *p, const void *from, size_t n) {
+static inline uint8_t *put(uint8_t *p, const void *from, size_t n) {
     memcpy(p, from, n);
     return p + n;
 }
@@ -233,10 +242,17 @@ static uint8_t *put_set(uint8_t *p, const rg__column *c, const uint8_t *at) {
     return p;
 }
 
-static uint8_t *put_value(uint8_t *p, const rg__column *c, const uint8_t *row) {
+/* Lengths that are known make no calls. */
+static uint8_t *put_value(uint8_t *p, const used_column *u, const uint8_t *row) {
+    const rg__column *c = u->column;
     const uint8_t *at = row + c->offset;
-    int width = rg__payload_width(c->kind);
-    if (width > 0) return put(p, at, (size_t)width);
+    switch (u->width) {
+    case 1: return put(p, at, 1);
+    case 4: return put(p, at, 4);
+    case 8: return put(p, at, 8);
+    case 0: break;
+    default: return put(p, at, (size_t)u->width);
+    }
     if (c->kind == RG_ENUM) return put_enum(p, c, at);
     if (c->kind == RG_SET) return put_set(p, c, at);
     uint32_t var[2];
@@ -256,12 +272,12 @@ static uint8_t *put_values(uint8_t *p, const table *e, const uint8_t *mask, cons
     memset(p, 0, 2 * bytes);
     p += 2 * bytes;
     for (uint32_t k = 0; k < e->n_columns; k++) {
-        uint32_t col = e->columns[k];
-        if (mask && !mask[col]) continue;
-        const rg__column *c = &e->type->columns[col];
-        present[k / 8] |= (uint8_t)(1 << k % 8);
-        if (is_null(c, row)) null[k / 8] |= (uint8_t)(1 << k % 8);
-        else p = put_value(p, c, row);
+        const used_column *u = &e->columns[k];
+        uint8_t bit = (uint8_t)(1 << k % 8);
+        if (mask && !mask[u->number]) continue;
+        present[k / 8] |= bit;
+        if (is_null(u->column, row)) null[k / 8] |= bit;
+        else p = put_value(p, u, row);
     }
     return p;
 }

@@ -5,6 +5,9 @@
 local native = require "regolith.native"
 local record = require "regolith.record"
 
+local has_nkeys, nkeys = pcall(require, "table.nkeys") -- OpenResty's LuaJIT has it
+if not has_nkeys then nkeys = nil end
+
 local C, ffi, null = native.C, native.ffi, native.null
 local cast, fstr, format, tonumber = ffi.cast, ffi.string, string.format, tonumber
 local band = bit.band
@@ -274,21 +277,28 @@ end
 ---@return fun(values: table): table, boolean
 function M.maker(entity)
   local members = { "id = rawget(values, 'id')" }
+  local counts = { "if rawget(e, 'id') ~= nil then n = n + 1 end" }
   for _, node in ipairs(entity.nodes) do
     members[#members + 1] = format("[%q] = rawget(values, %q)", node.key, node.key)
+    counts[#counts + 1] = format("if rawget(e, %q) ~= nil then n = n + 1 end", node.key)
   end
+  -- Under the JIT the count of what was taken is known beforehand: what it was compiled for has those types.
   local text = format([[
-    local keys, rawget, pairs = ...
+    local keys, rawget, pairs, nkeys = ...
     return function(values)
-      local e = { %s }
+      local e, n = { %s }, 0
+      if nkeys then
+        %s
+        if n == nkeys(values) then return e, true end
+      end
       for name in pairs(values) do
         if not keys[name] then return e, false end
       end
       return e, true
-    end]], table.concat(members, ", "))
+    end]], table.concat(members, ", "), table.concat(counts, "\n        "))
   local keys = { id = true }
   for name in pairs(entity.keys) do keys[name] = true end
-  return assert(loadstring(text, "=maker of " .. entity.name))(keys, rawget, pairs)
+  return assert(loadstring(text, "=maker of " .. entity.name))(keys, rawget, pairs, nkeys)
 end
 
 --- For tests and the curious: the source alone.

@@ -38,7 +38,29 @@ if recorded ~= n_parts then
 end
 if call('XLEN', KEYS[3]) >= tonumber(ARGV[4]) then return { 1 } end
 
+-- The caller's id when it is the newest and not ahead of the clock, else the server's own.
+local function add(id)
+  local ms = tonumber(string.match(id, '^(%d+)-')) or now + 3
+  if ms <= now + 2 then
+    local r = redis.pcall('XADD', KEYS[3], id, 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
+    if type(r) == 'string' then return r end
+  end
+  return call('XADD', KEYS[3], '*', 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
+end
+
+local values_at = 14 + forget
+
+-- The entry, and that it is there.
+local function queue()
+  local id = add(ARGV[8])
+  call('HSET', KEYS[2], ARGV[1], id)
+  if recorded ~= n_parts then call('HSET', KEYS[2], ARGV[12], n_parts) end
+  if forget > 0 then call('HDEL', KEYS[2], unpack(ARGV, 15, values_at)) end
+  return id
+end
+
 local n, states, entries = #kinds, {}, {}
+if n == 0 then return { 0, queue(), time[1] * 1000000 + time[2], epoch } end
 
 -- Of large rows only what decides is read: state, flag and checksum.
 local function glance(i)
@@ -108,7 +130,6 @@ local function is_taken(e, s, changes)
   return false
 end
 
-local values_at = 14 + forget
 local reasons, currents, bad = {}, {}, false
 for i = 1, n do
   local kind, e, why = byte(kinds, i), entries[i], 0
@@ -145,20 +166,7 @@ for i = 1, n do
 end
 if bad then return { 2, table.concat(reasons), unpack(currents) } end
 
--- The caller's id when it is the newest and not ahead of the clock, else the server's own.
-local function add(id)
-  local ms = tonumber(string.match(id, '^(%d+)-')) or now + 3
-  if ms <= now + 2 then
-    local r = redis.pcall('XADD', KEYS[3], id, 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
-    if type(r) == 'string' then return r end
-  end
-  return call('XADD', KEYS[3], '*', 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
-end
-
-local id = add(ARGV[8])
-call('HSET', KEYS[2], ARGV[1], id)
-if recorded ~= n_parts then call('HSET', KEYS[2], ARGV[12], n_parts) end
-if forget > 0 then call('HDEL', KEYS[2], unpack(ARGV, 15, values_at)) end
+local id = queue()
 
 local dash = string.find(id, '-', 1, true)
 local hex = string.format('%016x%s%012x', sub(id, 1, dash - 1), part, sub(id, dash + 1))
