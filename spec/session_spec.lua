@@ -59,6 +59,10 @@ describe("session", function()
       assert.matches("user has no field 'emial' %(did you mean 'email'%?%)", message)
       assert.matches("session_spec.lua:%d+: user has no field",
         select(2, pcall(function() people.db:new(User, { x = 1 }) end)))
+      for _ = 1, 200 do -- under the JIT too
+        assert.is_false(pcall(people.db.new, people.db, User, { email = "a@example.org", visits = 1, vists = 2 }))
+        assert.is_false(pcall(people.db.new, people.db, User, { email = "a@example.org", "x" }))
+      end
     end)
 
     it("raises for what is no entity of this orm", function()

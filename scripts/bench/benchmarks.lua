@@ -152,11 +152,14 @@ local benchmarks = {
     prepare = prepare_changed "queue.enqueue_changed",
     ours = ours "queue.consume_update", raw = consume("update", "bench_raw"), before = { ours = empty_redis } },
 
-  -- Four partitions, applied by four threads of one consumer: against four processes of the C loop, and
-  -- against one thread that takes them in turn.
+  -- Four partitions, applied by four threads of one consumer: against four processes of the C loop; and by
+  -- two and four threads against one that takes them in turn.
   { name = "consume_parallel_4", unit = "ops/s", bar = 0.8, or_rate = 15000,
     prepare = measure_entry "queue.enqueue",
     ours = ours "queue.consume_parallel_4", raw = consume("insert", "bench_raw", 4), before = { ours = empty_new } },
+  { name = "consume_parallel_2_to_1", unit = "ops/s",
+    ours = ours "queue.consume_parallel_2", raw = ours "queue.consume_parallel_1",
+    before = { ours = empty_new, raw = empty_new } },
   { name = "consume_parallel_4_to_1", unit = "ops/s",
     ours = ours "queue.consume_parallel_4", raw = ours "queue.consume_parallel_1",
     before = { ours = empty_new, raw = empty_new } },

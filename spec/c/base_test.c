@@ -237,6 +237,25 @@ TEST(utf8_accepts_the_well_formed_only) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) CHECK(!utf8(bad[i], NULL));
 }
 
+/* Several bytes are looked at together: whatever the length, and wherever the odd one is. */
+TEST(utf8_finds_what_is_odd_anywhere) {
+    char text[40];
+    for (size_t len = 1; len < sizeof text; len++) {
+        size_t n;
+        memset(text, 'a', sizeof text);
+        CHECK(rg__utf8_valid(text, len, &n) && n == len);
+        for (size_t at = 0; at < len; at++) {
+            memset(text, 'a', sizeof text);
+            text[at] = '\xFF';
+            CHECK(!rg__utf8_valid(text, len, NULL));
+            if (at + 1 == len) continue;
+            memcpy(text + at, "\xC3\xA9", 2);
+            CHECK(rg__utf8_valid(text, len, &n) && n == len - 1);
+            CHECK(!rg__utf8_valid(text, at + 1, NULL));
+        }
+    }
+}
+
 /* ---- clock ---- */
 
 TEST(clock_counts_down) {

@@ -197,6 +197,7 @@ local function consumes_partitions(parallel)
 end
 
 M.consume_parallel_4 = consumes_partitions(4)
+M.consume_parallel_2 = consumes_partitions(2)
 M.consume_parallel_1 = consumes_partitions(1)
 
 --- Queues a number of operations for the side that watches a consumer's memory.
