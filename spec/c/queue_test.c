@@ -1252,6 +1252,8 @@ TEST(consumer_resolves_commits_whose_answer_is_lost) {
     CHECK_EQ_INT(rg__consumer_totals_get(c).dead, 0);
     CHECK_EQ_INT(all, 2 * rounds + 1);
     CHECK_EQ_INT(pending(&w), 0);
+    printf("# %llu COMMITs cut, a third each way; %llu operations applied, %llu expected\n",
+           (unsigned long long)rounds, (unsigned long long)all, (unsigned long long)(2 * rounds + 1));
     rg__consumer_free(c);
     close_world(&through);
     stop_proxy(&x);
