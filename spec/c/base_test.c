@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/recycle.h"
+#include "base/slab.h"
 #include "base/thread.h"
 #include "unit.h"
 
@@ -163,7 +164,48 @@ TEST(recycled_memory_runs_out_where_told) {
     rg__recycle_free(p, 64);
 }
 
+/* ---- slab ---- */
+
+TEST(slab_gives_pieces_that_do_not_touch) {
+    enum { PIECES = 200 };
+    rg__slab s = {0};
+    unsigned char *p[PIECES];
+    size_t size[PIECES];
+    for (int i = 0; i < PIECES; i++) {
+        size[i] = (size_t)(i * 37 % 500) + (i == 50 ? 100000 : 0);
+        p[i] = rg__slab_take(&s, size[i]);
+        REQUIRE(p[i] && (uintptr_t)p[i] % 16 == 0);
+        memset(p[i], i, size[i]);
+    }
+    for (int i = 0; i < PIECES; i++)
+        for (size_t k = 0; k < size[i]; k++)
+            if (p[i][k] != (unsigned char)i) CHECK(false);
+    CHECK(rg__slab_take(&s, SIZE_MAX) == NULL);
+    CHECK(rg__slab_take(&s, SIZE_MAX - 64) == NULL);
+    rg__slab_deinit(&s);
+    rg__alloc_fail_at(1, 0);
+    CHECK(rg__slab_take(&s, 8) == NULL);
+    CHECK(rg__slab_take(&s, 8) != NULL);
+    rg__slab_deinit(&s);
+    rg__slab_deinit(&s);
+}
+
 /* ---- slice ---- */
+
+TEST(buf_writes_numbers_of_any_length) {
+    uint64_t bound = 1;
+    for (unsigned digits = 1; digits <= 20; digits++, bound *= 10) {
+        const uint64_t near[] = {bound, bound - 1, bound + 1, bound * 5 + 37, bound | 0x55};
+        for (size_t i = 0; i < sizeof near / sizeof *near; i++) {
+            char want[32];
+            rg__buf b = {0};
+            snprintf(want, sizeof want, "%llu", (unsigned long long)near[i]);
+            rg__buf_u64(&b, near[i]);
+            CHECK_STR(rg__buf_cstr(&b), want);
+            rg__buf_deinit(&b);
+        }
+    }
+}
 
 TEST(buf_appends_everything) {
     rg__buf b = {0};

@@ -57,12 +57,27 @@ void rg__buf_fmt(rg__buf *b, const char *fmt, ...) {
     b->len += (size_t)n;
 }
 
+static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940"
+                            "414243444546474849505152535455565758596061626364656667686970717273747576777879"
+                            "8081828384858687888990919293949596979899";
+
+enum { MOST_DIGITS = 20 };
+
+static size_t count_digits(uint64_t v) {
+    size_t n = 1;
+    for (uint64_t bound = 10; n < MOST_DIGITS && v >= bound; bound *= 10) n++;
+    return n;
+}
+
 void rg__buf_u64(rg__buf *b, uint64_t v) {
-    char digits[20];
-    size_t at = sizeof digits;
-    do digits[--at] = (char)('0' + v % 10);
-    while (v /= 10);
-    rg__buf_add(b, digits + at, sizeof digits - at);
+    char *to = rg__buf_reserve(b, MOST_DIGITS);
+    if (!to) return;
+    size_t n = count_digits(v);
+    char *at = to + n;
+    for (; v >= 100; v /= 100) memcpy(at -= 2, &pairs[v % 100 * 2], 2);
+    if (v >= 10) memcpy(to, &pairs[v * 2], 2);
+    else *to = (char)('0' + v);
+    b->len += n;
 }
 
 void rg__buf_i64(rg__buf *b, int64_t v) {

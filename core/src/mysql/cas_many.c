@@ -90,19 +90,24 @@ static void add_expected(rg__buf *json, const rg__column *col, const rg__value *
     rg__buf_add(json, text, (size_t)len);
 }
 
+/* The next column from i on that is in the set. */
+static uint32_t next_column(const uint8_t *set, uint32_t i, uint32_t n) {
+    const uint8_t *at = set && i < n ? memchr(set + i, 1, n - i) : NULL;
+    return at ? (uint32_t)(at - set) : n;
+}
+
 static void add_row(rg__buf *json, const rg__cas *cas, uint64_t id, const void *row,
                     const void *expected) {
     const rg_type *t = cas->t;
+    uint32_t n = t->n_columns;
     rg__buf_char(json, '[');
     rg__buf_u64(json, id);
-    for (uint32_t i = 0; cas->mask && i < t->n_columns; i++) {
-        if (!cas->mask[i]) continue;
+    for (uint32_t i = next_column(cas->mask, 0, n); i < n; i = next_column(cas->mask, i + 1, n)) {
         rg__value v = rg__row_value(t, row, i);
         rg__buf_char(json, ',');
         rg__json_element(json, &t->columns[i], &v);
     }
-    for (uint32_t i = 0; cas->expect && i < t->n_columns; i++) {
-        if (!cas->expect[i]) continue;
+    for (uint32_t i = next_column(cas->expect, 0, n); i < n; i = next_column(cas->expect, i + 1, n)) {
         rg__value v = rg__row_value(t, expected, i);
         rg__buf_char(json, ',');
         add_expected(json, &t->columns[i], &v);

@@ -75,6 +75,7 @@ int rg__builder_var(rg_builder *b, uint32_t col, const void *p, size_t len, rg__
                     rg_err *err) {
     const rg__column *c = column_of(b, col);
     size_t before = b->bytes.len;
+    b->vars_loaded = false;
     drop_last(b, c);
     char *to = room(b, len);
     if (!to) {
@@ -95,15 +96,18 @@ int rg__builder_var_add(rg_builder *b, uint32_t col, const void *p, size_t len, 
     size_t move = last ? 0 : had;
     char *to = room(b, move + len);
     if (!to) return refuse_room(b, c, err);
+    b->vars_loaded = false;
     if (move) memcpy(to, b->bytes.p + at, move);
     memcpy(to + move, p, len);
     rg__var_put(c, b->image, last ? at : (uint32_t)b->bytes.len, had + (uint32_t)len);
     b->bytes.len += move + len;
+    b->state[col] = RG__SET;
     return RG_OK;
 }
 
 static void put_null(rg_builder *b, uint32_t col, rg__state state) {
     const rg__column *c = column_of(b, col);
+    if (c->store == RG_STORE_VAR) b->vars_loaded = false;
     if (c->flags & RG_COL_NULLABLE) rg__cell_put_null(c, b->image);
     else rg__cell_put(c, b->image, rg__cell_bits(c, b->defaults));
     b->state[col] = (uint8_t)state;
@@ -218,6 +222,20 @@ void rg_builder_reset(rg_builder *b) {
     memset(b->state, RG__ABSENT, b->type->n_columns);
     b->bytes.len = b->default_bytes;
     b->bytes.failed = false;
+    b->loaded = 0;
+    b->vars_loaded = false;
+}
+
+/* Adds to the position of each VAR value; how many bytes they have. */
+static uint64_t move_vars(const rg_builder *b, uint8_t *image, uint32_t by) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < b->n_vars; i++) {
+        const rg__column *c = column_of(b, b->vars[i]);
+        if (rg__cell_null(c, image)) continue;
+        rg__store32(image + c->offset, rg__var_at(c, image) + by);
+        bytes += rg__var_len(c, image);
+    }
+    return bytes;
 }
 
 int rg_builder_load(rg_builder *b, const uint8_t *row, uint32_t len, rg_err *err) {
@@ -229,14 +247,11 @@ int rg_builder_load(rg_builder *b, const uint8_t *row, uint32_t len, rg_err *err
     if (!to) return rg__fail(err, RG_ECORRUPT, "%s: row too large", t->name);
     memcpy(to, row + t->fixed_end, len - t->fixed_end);
     memcpy(b->image, row, t->fixed_end);
-    for (uint32_t i = 0; i < b->n_vars; i++) {
-        const rg__column *c = column_of(b, b->vars[i]);
-        if (rg__cell_null(c, row)) continue;
-        uint32_t at = rg__var_at(c, row) - t->fixed_end + (uint32_t)b->default_bytes;
-        rg__var_put(c, b->image, at, rg__var_len(c, row));
-    }
+    uint64_t bytes = move_vars(b, b->image, (uint32_t)b->default_bytes - t->fixed_end);
+    b->vars_loaded = bytes == len - t->fixed_end;
     b->bytes.len += len - t->fixed_end;
-    memset(b->state, RG__TRUSTED, t->n_columns);
+    memset(b->state, RG__LOADED, t->n_columns);
+    b->loaded = rg__row_sum(row);
     return RG_OK;
 }
 
@@ -297,7 +312,7 @@ static int check_required(const rg_builder *b, uint32_t col, bool insert, int64_
                           rg_err *err) {
     const rg__column *c = column_of(b, col);
     int state = b->state[col];
-    if (state == RG__TRUSTED || (state == RG__ABSENT && c->def)) return RG_OK;
+    if (state >= RG__TRUSTED || (state == RG__ABSENT && c->def)) return RG_OK;
     if (state != RG__SET && will_stamp(c, insert, now_us)) return RG_OK;
     if (state == RG__SET && !empty(c, b->image)) return RG_OK;
     bool text = state == RG__SET && (c->kind == RG_STRING || c->kind == RG_TEXT);
@@ -319,12 +334,18 @@ void rg__builder_keep_empty(rg_builder *b, const void *before) {
 
 static uint64_t row_length(const rg_builder *b) {
     uint64_t len = b->type->fixed_end;
+    if (b->vars_loaded) return len + b->bytes.len - b->default_bytes;
     for (uint32_t i = 0; i < b->n_vars; i++) len += rg__var_len(column_of(b, b->vars[i]), b->image);
     return len;
 }
 
-static void copy_vars(const rg_builder *b, uint8_t *row) {
+static void copy_vars(const rg_builder *b, uint8_t *row, uint64_t len) {
     uint32_t at = b->type->fixed_end;
+    if (b->vars_loaded) {
+        if (len > at) memcpy(row + at, b->bytes.p + b->default_bytes, len - at);
+        move_vars(b, row, at - (uint32_t)b->default_bytes);
+        return;
+    }
     for (uint32_t i = 0; i < b->n_vars; i++) {
         const rg__column *c = column_of(b, b->vars[i]);
         if (rg__cell_null(c, row)) continue;
@@ -341,19 +362,22 @@ static void stamp(const rg_builder *b, uint8_t *row, bool insert, int64_t now_us
     for (uint32_t i = 0; i < b->n_stamps; i++) {
         const rg__column *c = column_of(b, b->stamps[i]);
         int state = b->state[b->stamps[i]];
-        bool given = state == RG__SET || state == RG__TRUSTED ||
+        bool given = state >= RG__SET ||
                      (state == RG__NULLED && (c->flags & RG_COL_NULLABLE));
         if (!will_stamp(c, insert, now_us) || (insert && given)) continue;
         rg__cell_put(c, row, (uint64_t)(c->kind == RG_DATE ? days : now_us));
     }
 }
 
+static bool fits(const rg_builder *b, uint64_t len, rg_err *err) {
+    if (len > RG__ROW_MAX)
+        rg__type_fail(b->type, NULL, err, "row too large, max %d bytes allowed", RG__ROW_MAX);
+    return len <= RG__ROW_MAX;
+}
+
 static rg_block *make_row(const rg_builder *b, bool insert, int64_t now_us, rg_err *err) {
     uint64_t len = row_length(b);
-    if (len > RG__ROW_MAX) {
-        rg__type_fail(b->type, NULL, err, "row too large, max %d bytes allowed", RG__ROW_MAX);
-        return NULL;
-    }
+    if (!fits(b, len, err)) return NULL;
     rg_block *row = b->bytes.failed ? NULL : rg__block_new((uint32_t)len);
     if (!row) {
         rg__fail_memory(err);
@@ -361,7 +385,7 @@ static rg_block *make_row(const rg_builder *b, bool insert, int64_t now_us, rg_e
     }
     memcpy(row->data, b->image, b->type->fixed_end);
     if (now_us) stamp(b, row->data, insert, now_us);
-    copy_vars(b, row->data);
+    copy_vars(b, row->data, len);
     rg__row_seal(row->data, (uint32_t)len);
     return row;
 }
@@ -381,6 +405,36 @@ int rg__builder_check_given(const rg_builder *b, rg_err *err) {
 }
 
 rg_block *rg__builder_partial(rg_builder *b) { return make_row(b, false, 0, NULL); }
+
+size_t rg__builder_size(const rg_builder *b) {
+    uint64_t len = (uint64_t)b->type->fixed_end + b->bytes.len;
+    return b->bytes.failed || !fits(b, len, NULL) ? 0 : (size_t)len;
+}
+
+void rg__builder_values(const rg_builder *b, size_t len, uint8_t *row) {
+    uint32_t fixed = b->type->fixed_end;
+    memcpy(row, b->image, fixed);
+    if (len > fixed) memcpy(row + fixed, b->bytes.p, len - fixed);
+    move_vars(b, row, fixed);
+    rg__store32(row + 4, (uint32_t)len);
+}
+
+void rg__builder_given(const rg_builder *b, uint8_t *mask) {
+    const uint8_t *state = b->state;
+    for (uint32_t i = 0, n = b->type->n_columns; i < n; i++) mask[i] |= state[i] != RG__ABSENT;
+}
+
+uint32_t rg__builder_diff(const rg_builder *b, const void *before, const void *after, uint8_t *mask) {
+    const rg_type *t = b->type;
+    uint32_t found = 0;
+    if (!b->loaded || b->loaded != rg__row_sum(before)) return rg__row_diff(t, before, after, mask);
+    const uint8_t *state = b->state;
+    for (uint32_t i = 0, n = t->n_columns; i < n; i++) {
+        mask[i] = state[i] != RG__LOADED && !rg__row_column_eq(t, before, after, i);
+        found += mask[i];
+    }
+    return found;
+}
 
 rg_block *rg_builder_row(rg_builder *b, rg_err *err) {
     return rg__builder_finish(b, true, rg__wall_us(), err);

@@ -11,7 +11,8 @@ typedef enum rg__state {
     RG__ABSENT = 0, /* the image holds the default */
     RG__NULLED,     /* NULL was given: the image holds it, or the default when not nullable */
     RG__SET,        /* checked by a setter, except for REQUIRED */
-    RG__TRUSTED     /* put or loaded */
+    RG__TRUSTED,    /* put */
+    RG__LOADED      /* as in the row that was loaded; trusted, too */
 } rg__state;
 
 struct rg_builder {
@@ -25,6 +26,8 @@ struct rg_builder {
     uint32_t n_vars, n_required, n_stamps;
     rg__buf bytes;       /* VAR values; `failed` is kept until reset */
     size_t default_bytes; /* how many of them belong to defaults, at the start */
+    uint64_t loaded;      /* checksum of the row that was loaded; 0: none since reset */
+    bool vars_loaded;     /* VAR values lie one behind the other, as in that row */
 };
 
 /* EINVALID with entity, field and text. */

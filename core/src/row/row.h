@@ -48,6 +48,15 @@ rg_block *rg__builder_finish(rg_builder *b, bool insert, int64_t now_us, rg_err 
 /* The values set so far as a row, absent columns by default, nothing required: for keys. NULL when
  * out of memory. */
 rg_block *rg__builder_partial(rg_builder *b);
+/* The same as a row to be read here only (no checksum, and gaps): how many bytes it has (0: there is no such
+ * row), and into room for them. */
+size_t rg__builder_size(const rg_builder *b);
+void rg__builder_values(const rg_builder *b, size_t len, uint8_t *row);
+/* Sets mask[col] for each column that has a value. */
+void rg__builder_given(const rg_builder *b, uint8_t *mask);
+/* rg__row_diff of a row and what the builder has made of it (nothing stamped): only what was set is looked at
+ * when it is that row which was loaded. */
+uint32_t rg__builder_diff(const rg_builder *b, const void *before, const void *after, uint8_t *mask);
 /* EINVALID when a value that was given is empty where that is refused. */
 int rg__builder_check_given(const rg_builder *b, rg_err *err);
 bool rg__builder_has(const rg_builder *b, uint32_t col);

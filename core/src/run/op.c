@@ -44,6 +44,7 @@ static void destroy(rg_op *op) {
     rg__items_deinit(&op->items);
     rg__free(op->slots);
     rg__terms_free(op->terms);
+    rg__slab_deinit(&op->slab);
     rg__free(op->assigned);
     rg__trace_deinit(&op->trace);
     rg__timeline_unref(op->timeline);

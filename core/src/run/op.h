@@ -8,6 +8,7 @@
 
 #include <regolith/op.h>
 #include <regolith/lock.h>
+#include "base/slab.h"
 #include "run/engine.h"
 #include "run/tx.h"
 #include "run/request.h"
@@ -83,6 +84,7 @@ struct rg_op {
     size_t slots_cap;
     int flush_mode;      /* rg_flush_mode */
     rg__terms *terms;    /* flush: of the item that is added next; owned, NULL: none */
+    rg__slab slab;       /* RG_FLUSH_EACH: terms, what they expect, masks of updates */
     uint8_t *assigned;   /* flush: columns that the item that is added next writes in any case; owned */
     bool expects_changes; /* RG_EXPECT_CHANGES was among their flags */
     rg__async_how how;   /* flush_async */
@@ -132,6 +134,8 @@ void rg__op_place_params(rg_op *op);
 int rg__op_take_terms(rg_op *op, rg__item *it, const uint8_t *changed, rg_err *err);
 /* Adds the columns that are written in any case; how many the mask then has. */
 uint32_t rg__op_take_assigned(rg_op *op, const rg_type *t, uint8_t *mask);
+/* n_columns zero bytes for the mask of the update that is added next; NULL when out of memory. */
+uint8_t *rg__op_take_mask(rg_op *op, const rg_type *t, rg_err *err);
 /* Is there anything to do for an update that changes no column itself? */
 bool rg__op_has_terms(const rg_op *op, const rg_type *t);
 

@@ -6,11 +6,41 @@
 
 /* ---- given, before the item is added ---- */
 
+/* What stands apart has terms for each item: they are taken out of few allocations, masks with them. */
 static rg__terms *terms_of(rg_op *op, const rg_type *t, rg_err *err) {
     if (op->terms) return op->terms;
-    op->terms = rg__calloc(1, sizeof *op->terms + t->n_columns);
-    if (!op->terms) rg__fail_memory(err);
+    bool lent = op->flush_mode == RG_FLUSH_EACH;
+    size_t size = sizeof *op->terms + (lent ? 2 : 1) * (size_t)t->n_columns;
+    op->terms = lent ? rg__slab_take(&op->slab, size) : rg__malloc(size);
+    if (!op->terms) {
+        rg__fail_memory(err);
+        return NULL;
+    }
+    memset(op->terms, 0, size);
+    op->terms->lent = lent;
     return op->terms;
+}
+
+uint8_t *rg__op_take_mask(rg_op *op, const rg_type *t, rg_err *err) {
+    if (op->flush_mode == RG_FLUSH_EACH) {
+        rg__terms *terms = terms_of(op, t, err);
+        return terms ? terms->columns + t->n_columns : NULL;
+    }
+    uint8_t *mask = rg__calloc(t->n_columns + 1, 1);
+    if (!mask) rg__fail_memory(err);
+    return mask;
+}
+
+/* A reference is never given back: the block is not freed by itself. */
+static rg_block *lend_values(rg_op *op, const rg_builder *b) {
+    size_t len = rg__builder_size(b);
+    rg_block *row = len ? rg__slab_take(&op->slab, sizeof *row + len) : NULL;
+    if (!row) return NULL;
+    memset(row, 0, sizeof *row);
+    atomic_init(&row->refs, 2);
+    row->len = (uint32_t)len;
+    rg__builder_values(b, len, row->data);
+    return row;
 }
 
 int rg_op_flush_expect(rg_op *op, uint32_t type, rg_builder *expected, const uint32_t *cols,
@@ -25,9 +55,9 @@ int rg_op_flush_expect(rg_op *op, uint32_t type, rg_builder *expected, const uin
         terms->expect[cols[i]] = 1;
     }
     if (!expected) return RG_OK;
-    terms->expected = rg__builder_partial(expected);
+    terms->expected = terms->lent ? lend_values(op, expected) : rg__builder_partial(expected);
     if (!terms->expected) return rg__fail_memory(err);
-    for (uint32_t i = 0; i < t->n_columns; i++) terms->expect[i] |= rg__builder_has(expected, i);
+    rg__builder_given(expected, terms->expect);
     return RG_OK;
 }
 

@@ -92,9 +92,10 @@ static int finish_update(rg_op *op, rg__item *it, rg_builder *b, rg_err *err) {
     rg__builder_keep_empty(b, rg_block_data(it->before));
     it->after = rg__builder_finish(b, false, 0, err);
     if (!it->after) return err && err->code ? err->code : RG_ENO_MEMORY;
-    it->mask = rg__calloc(t->n_columns + 1, 1);
-    if (!it->mask) return rg__fail_memory(err);
-    uint32_t n = rg__row_diff(t, rg_block_data(it->before), rg_block_data(it->after), it->mask);
+    it->mask = rg__op_take_mask(op, t, err);
+    it->mask_lent = op->flush_mode == RG_FLUSH_EACH;
+    if (!it->mask) return RG_ENO_MEMORY;
+    uint32_t n = rg__builder_diff(b, rg_block_data(it->before), rg_block_data(it->after), it->mask);
     if (op->assigned) n = rg__op_take_assigned(op, t, it->mask);
     if (n == 0 && !rg__op_has_terms(op, t)) return UNCHANGED;
     it->id = rg__row_id(t, rg_block_data(it->before));
@@ -169,10 +170,10 @@ int rg_op_flush_row(rg_op *op, uint32_t item, rg_session *s, rg_view *out) {
 int rg_op_flush_changed(const rg_op *op, uint32_t item, uint32_t *cols, uint32_t cap) {
     if (item >= op->items.n) return RG_EMISUSE;
     const rg__item *it = &op->items.items[item];
+    const uint8_t *mask = it->mask, *end = mask ? mask + it->type->n_columns : NULL;
     int n = 0;
-    for (uint32_t c = 0; it->mask && c < it->type->n_columns; c++) {
-        if (!it->mask[c]) continue;
-        if ((uint32_t)n < cap) cols[n] = c;
+    for (const uint8_t *at = mask; at && at < end && (at = memchr(at, 1, (size_t)(end - at))); at++) {
+        if ((uint32_t)n < cap) cols[n] = (uint32_t)(at - mask);
         n++;
     }
     return n;

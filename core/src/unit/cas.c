@@ -33,6 +33,7 @@ static int compare_places(const rg__place *x, const rg__place *y, const rg__item
     const rg__item *a = &items[x->item];
     const rg__item *b = &items[y->item];
     int d = sign(x->wave, y->wave);
+    if (d == 0 && a->type == b->type) return compare_shapes(a, b);
     if (d == 0) d = sign(a->type->mysql_pool, b->type->mysql_pool);
     if (d == 0) d = sign(a->type->rank, b->type->rank);
     if (d == 0) d = sign(a->type->number, b->type->number);
@@ -78,10 +79,20 @@ static int number_waves(rg__each_run *e) {
     return rc;
 }
 
-static bool is_sorted(const rg__each_run *e) {
-    for (size_t i = 1; i < e->items->n; i++)
-        if (compare(&e->places[i - 1], &e->places[i], e->items->items) > 0) return false;
-    return true;
+/* Sorts them, and marks where a statement ends. Most lists are sorted, and all of one shape. */
+static void sort(rg__each_run *e) {
+    rg__item *items = e->items->items;
+    size_t n = e->items->n;
+    bool sorted = true;
+    for (size_t i = 1; sorted && i < n; i++) {
+        int d = compare_places(&e->places[i - 1], &e->places[i], items);
+        e->places[i].joins = d == 0;
+        sorted = d < 0 || (d == 0 && items[e->places[i - 1].item].id <= items[e->places[i].item].id);
+    }
+    if (sorted) return;
+    qsort_r(e->places, n, sizeof *e->places, compare, items);
+    for (size_t i = 1; i < n; i++)
+        e->places[i].joins = compare_places(&e->places[i - 1], &e->places[i], items) == 0;
 }
 
 /* ---- a row that an earlier item of the same call has written ---- */
@@ -234,7 +245,7 @@ static int run_waves(rg__each_run *e, uint32_t *scratch, rg_err *err) {
     size_t n = e->items->n;
     for (size_t i = 0, k, from = 0; i < n; i = k) {
         e->defer = true;
-        for (k = i + 1; k < n && compare_places(&e->places[i], &e->places[k], items) == 0;) k++;
+        for (k = i + 1; k < n && e->places[k].joins;) k++;
         if (items[e->places[i].item].terms->n_exprs) k = i + 1;
         for (size_t j = i; j < k; j++)
             if (rebase(e, &e->places[j], err) < 0) return RG_ENO_MEMORY;
@@ -255,8 +266,7 @@ int rg__each(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     e.earlier = rg__reallocarray(NULL, items->n + 1, sizeof *e.earlier);
     uint32_t *scratch = rg__reallocarray(NULL, items->n + 1, sizeof *scratch);
     int rc = e.places && e.earlier && scratch ? number_waves(&e) : RG_ENO_MEMORY;
-    if (rc >= 0 && !is_sorted(&e))
-        qsort_r(e.places, items->n, sizeof *e.places, compare, items->items);
+    if (rc >= 0) sort(&e);
     if (rc >= 0) rc = run_waves(&e, scratch, err);
     rg__each_let_go(&e);
     rg__free(e.places);

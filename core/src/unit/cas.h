@@ -13,6 +13,7 @@
 typedef struct rg__place {
     uint32_t item;
     uint32_t wave; /* how many items before it write the same row */
+    bool joins;    /* it may go in the same statement as the one before it */
 } rg__place;
 
 /* A call under way. */

@@ -12,7 +12,8 @@
 
 /* Under which conditions a row is written, and what became of that. */
 typedef struct rg__terms {
-    rg_block *expected;  /* the row with the values that are expected (owned reference) */
+    rg_block *expected;  /* the row with the values that are expected (owned reference; when `lent` it may lie
+                          * in the slab: never to be kept) */
     uint8_t *expect;     /* which of its columns are compared: NULL, or columns[] */
     rg__expr *exprs;     /* columns that the server computes (owned; they point into `bytes`) */
     size_t n_exprs;
@@ -22,6 +23,7 @@ typedef struct rg__terms {
     bool bump;           /* the server counts the version up */
     bool rebased;        /* what it found was another row of the same call's making */
     bool check;          /* nothing is written: the row is only compared */
+    bool lent;           /* it lies in its operation's slab, as `expected` does */
     /* answers */
     int outcome;         /* rg_outcome */
     rg_block *current;   /* CONFLICT: the row as it is (owned reference) */
@@ -40,9 +42,10 @@ typedef struct rg__item {
     uint64_t id;
     rg_block *before;    /* update, delete: the row as it was read (owned reference) */
     rg_block *after;     /* insert, update: the row as it will be (owned reference) */
-    uint8_t *mask;       /* update: columns that change (owned, n_columns bytes) */
+    uint8_t *mask;       /* update: columns that change (n_columns bytes; owned, unless it is lent) */
     uint32_t level;      /* plan: waits for items that free a unique value it takes */
     bool early;          /* plan: frees a unique value that an insert takes */
+    bool mask_lent;      /* the mask lies in the operation's slab */
     rg__terms *terms;    /* owned; NULL: none, but that of a version */
 } rg__item;
 

@@ -26,7 +26,7 @@ void rg__terms_free(rg__terms *t) {
     rg__free(t->differs);
     rg__free(t->fault);
     rg__buf_deinit(&t->bytes);
-    rg__free(t);
+    if (!t->lent) rg__free(t);
 }
 
 void rg__terms_blame(rg__terms *t, const rg_err *fault, const char *entity) {
@@ -39,7 +39,7 @@ void rg__terms_blame(rg__terms *t, const rg_err *fault, const char *entity) {
 void rg__item_deinit(rg__item *it) {
     rg_block_unref(it->before);
     rg_block_unref(it->after);
-    rg__free(it->mask);
+    if (!it->mask_lent) rg__free(it->mask);
     rg__terms_free(it->terms);
     *it = (rg__item){0};
 }
