@@ -3,6 +3,7 @@
 -- one that does not touch the others.
 
 local regolith = require "regolith"
+local faults = require "support.faults"
 local support = require "support.init"
 
 local field, must = regolith.field, support.must
@@ -47,6 +48,13 @@ describe("cas: many at once", function()
     local list = {}
     for i, answer in ipairs(answers) do list[i] = answer.outcome end
     return list
+  end
+
+  --- Is there a statement that waits for a lock?
+  local function find_waiting()
+    return must(world.sql:connection(function(c)
+      return c:query "SELECT trx_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    end))[1]
   end
 
   local function as_stored(e, entity) return must(orm:session():get(entity or Part, e.id)) end
@@ -216,7 +224,12 @@ describe("cas: many at once", function()
     for i = 1, 20 do list[i] = { mine[i], { a = 1 }, cas = { a = 0 } } end
     local answers = must(other:transaction(function()
       must(other:execute("UPDATE part SET b = b + 1 WHERE id = ?", parts[7].id))
-      return impatient:update_all(list)
+      local all = must(impatient:update_all(list))
+      -- what nobody waits for any more is stopped; until then the lock stays, or it would be made after all
+      faults.await("the end of the statement", function()
+        return not find_waiting()
+      end)
+      return all
     end))
     for i = 1, 20 do
       if i == 7 then
@@ -235,6 +248,32 @@ describe("cas: many at once", function()
     if not maria then
       must(world.sql:connection(function(c) return c:execute "SET GLOBAL innodb_lock_wait_timeout = 50" end))
     end
+  end)
+
+  it("know a row that was written before in the same call, and in no other", function()
+    local parts, list = stored(600), {}
+    for i, part in ipairs(parts) do list[i] = { part, { a = 1 }, cas = { a = 0 } } end
+    for _, answer in ipairs(must(db:update_all(list))) do assert.is_true(answer.applied) end
+    for _, part in ipairs { parts[600], parts[1], parts[300] } do
+      local again = must(db:update_all { { part, { a = 1 } } })
+      assert.equal("unchanged", again[1].outcome)
+      must(db:update_all { { part, { a = 2 } }, { part, { a = 1 } } })
+      assert.equal(1, as_stored(part).a)
+      assert.equal(1, part.a)
+    end
+  end)
+
+  it("expect a value by what it is, be it the one that was read or another", function()
+    local part = stored(1)[1]
+    must(other:execute("UPDATE part SET a = 7, name = 'other' WHERE id = ?", part.id))
+    local function ask(cas) return must(db:update_all { { part, { b = part.b + 1 }, cas = cas } })[1].outcome end
+    assert.equal("conflict", ask { a = 0 })
+    assert.equal("conflict", ask { name = part.name })
+    assert.equal("conflict", ask { a = 7, name = part.name })
+    assert.equal("conflict", ask { a = 0, name = "other" })
+    assert.equal("applied", ask { a = 7, name = "other" })
+    assert.equal("conflict", ask { a = 7, b = 0 })
+    assert.equal("applied", ask { name = "other", b = 1 })
   end)
 
   it("do not deadlock, however they are given", function()

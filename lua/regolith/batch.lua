@@ -7,7 +7,9 @@ local inverse = require "regolith.inverse"
 local jobs = require "regolith.job"
 local native = require "regolith.native"
 
-local C, err = native.C, native.err
+local C, ffi, err = native.C, native.ffi, native.err
+local turns = ffi.typeof "double[?]"
+local NO_PLACES = turns(1)
 local EACH = tonumber(C.RG_FLUSH_EACH)
 local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
 local NAMES = { [INSERT] = "insert", [UPDATE] = "update", [DELETE] = "delete" }
@@ -17,7 +19,9 @@ local MOST_KEPT = 4096
 
 ---@class regolith.Batch jobs, by position
 ---@field n integer
----@field seen table<integer, true> places that are written already
+---@field turn integer how many batches it has been
+---@field written ffi.cdata* by place: the turn in which it was written last
+---@field places integer how many it has room for
 ---@field hooked boolean some of the types have hooks
 ---@field spread boolean some of the types have shards
 
@@ -143,18 +147,32 @@ end
 --- An empty batch; the session has but one to lend.
 ---@return regolith.Batch
 function M.take(self)
-  local b = self._batch or { n = 0, seen = {}, hooked = false, spread = false }
+  local b = self._batch or { n = 0, turn = 0, written = NO_PLACES, places = 0, hooked = false, spread = false }
   self._batch = false
+  b.turn = b.turn + 1
   return b
+end
+
+--- Room for more places than there are.
+local function make_room(b, place)
+  local places = math.max(256, 2 * b.places, place + 1)
+  local written = turns(places)
+  ffi.copy(written, b.written, b.places * ffi.sizeof "double")
+  b.written, b.places = written, places
+end
+
+--- Notes that a row is written; was it before, in this batch?
+local function note_written(b, place)
+  if place >= b.places then make_room(b, place) end
+  local before = b.written[place] == b.turn
+  b.written[place] = b.turn
+  return before
 end
 
 --- The session has it back, holding on to nothing.
 function M.give(self, b)
-  local seen = b.seen
   for i = 1, b.n do
-    local job = b[i]
-    seen[job.place] = nil
-    if i <= MOST_KEPT then jobs.clear(job) else b[i] = nil end
+    if i <= MOST_KEPT then jobs.clear(b[i]) else b[i] = nil end
   end
   b.n, b.hooked, b.spread = 0, false, false
   self._batch = b
@@ -184,15 +202,14 @@ end
 function M.add_update(self, b, S, e, place, changes, cas, level)
   local job = next_job(b, S)
   jobs.update(self, job, S, e, place, changes, cas, level + 1)
-  if b.seen[place] then note_repeat(job) end
-  b.seen[place] = true
+  if note_written(b, place) then note_repeat(job) end
   if S.hooked then b.hooked = true end
 end
 
 function M.add_delete(b, S, e, place, cas, level)
   local job = next_job(b, S)
   jobs.delete(job, S, e, place, cas, level + 1)
-  b.seen[place] = true
+  note_written(b, place)
   if S.hooked then b.hooked = true end
 end
 

@@ -156,9 +156,31 @@ local function put_value(T, direct, name, v, row)
   return put_other(T, name, v, row)
 end
 
+--- Is a value what the row holds? (A document's text may differ from that of its value.)
+local function is_held(T, column, v, row)
+  return column and PLAIN[type(v)] and column.kind.group ~= "json" and T.readers[column](row) == v
+end
+
+--- The columns of what is expected, when that is what was read: how many, else nil. The row tells their values.
+local function fill_held(T, direct, map, row)
+  local name, v = next(map)
+  if not is_held(T, direct[name], v, row) then return nil end
+  numbers[0] = direct[name].number
+  local n = 1
+  name, v = next(map, name)
+  while name ~= nil do
+    if not is_held(T, direct[name], v, row) then return nil end
+    numbers[n] = direct[name].number
+    n = n + 1
+    name, v = next(map, name)
+  end
+  return n
+end
+
 local function stage_values(op, S, number, map, row)
   local T, direct = S.T, assign.direct(S.T)
-  local builder = T.builder
+  local builder, n = T.builder, fill_held(T, direct, map, row)
+  if n then return C.rg_op_flush_expect(op, number, nil, numbers, n, 0, err) end
   C.rg_builder_reset(builder)
   local name, v = next(map)
   local rc = put_value(T, direct, name, v, row)
