@@ -12,7 +12,7 @@ local options = require "regolith.options"
 local record = require "regolith.record"
 
 local new_table = require "table.new"
-local getmetatable, pairs, type = getmetatable, pairs, type
+local getmetatable, next, pairs, type = getmetatable, next, pairs, type
 
 local M = {}
 
@@ -58,13 +58,24 @@ local function check_names(given, i, level)
   end, true)
 end
 
+local function is_usual_name(name) return name == 1 or name == 2 or name == "cas" end
+
+--- Has an entry no names but the usual ones? (Without a loop, so that the one over the list can be compiled.)
+local function is_usual(given)
+  local first = next(given)
+  if not is_usual_name(first) then return first == nil end
+  local second = next(given, first)
+  if not is_usual_name(second) then return second == nil end
+  local third = next(given, second)
+  if not is_usual_name(third) then return third == nil end
+  return next(given, third) == nil
+end
+
 local function add_entry(self, b, given, i, level)
   if type(given) ~= "table" or (getmetatable(given) and record.type_of(given)) then
     error(string.format("update_all: entry %d is a table as in { user, { visits = 1 } }", i), level + 1)
   end
-  local odd = false
-  for name in pairs(given) do odd = odd or (name ~= 1 and name ~= 2 and name ~= "cas") end
-  if odd then check_names(given, i, level + 1) end
+  if not is_usual(given) then check_names(given, i, level + 1) end
   local S, place = self:_need(given[1], level + 1)
   if place < 0 then error(string.format("update_all: entry %d: a new entity is flushed first", i), level + 1) end
   if given.delete then
