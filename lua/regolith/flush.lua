@@ -189,9 +189,7 @@ end
 
 --- Asks all hooks, those of entities that hooks have made or changed too.
 local function ask_hooks(self)
-  local needed = false
-  for _, S in pairs(self._types) do needed = needed or next(S.T.hooks) ~= nil end
-  if not needed then return true end
+  if not self._hooked then return true end
   local asked = {}
   for _ = 1, MAX_ROUNDS do
     local n, fault = ask_round(self, asked)
@@ -212,7 +210,9 @@ end
 ---@field place integer[]
 ---@param n integer how many there will be, at least
 local function new_items(n)
-  return { n = 0, S = new_table(n, 0), e = new_table(n, 0), write = new_table(n, 0), place = new_table(n, 0) }
+  return {
+    n = 0, S = new_table(n, 0), e = new_table(n, 0), write = new_table(n, 0), place = new_table(n, 0), values = nil,
+  }
 end
 
 local function add_item(items, S, e, write, place)
@@ -271,7 +271,7 @@ end
 local function build(self, async)
   local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, async and 1 or 0, err))
   if not op then return nil, fault end
-  local items = new_items(self._n_fresh)
+  local items = new_items(self._n_fresh + self._n_doomed)
   local ok
   ok, fault = add_inserts(self, op, items)
   if ok then ok, fault = add_updates(self, op, items) end
@@ -317,7 +317,7 @@ local function tell_hooks(self, items)
   for i = 1, items.n do
     local T = items.S[i].T
     local ok, fault = true, nil
-    if next(T.hooks) and items.write[i] ~= COMPARE then
+    if self._hooked and next(T.hooks) and items.write[i] ~= COMPARE then
       ok, fault = hooks.run(T, "after_" .. NAMES[items.write[i]], items.e[i], self)
     end
     if not ok then

@@ -12,6 +12,8 @@ local native = require "regolith.native"
 local overlay = require "regolith.cache.overlay"
 local snapshot = require "regolith.snapshot"
 
+local new_table = require "table.new"
+
 local C, ffi, err = native.C, native.ffi, native.err
 local CREATE, JOIN, SAVEPOINT = tonumber(C.RG_TX_CREATE), tonumber(C.RG_TX_JOIN), tonumber(C.RG_TX_SAVEPOINT)
 local SUSPEND_AND_CREATE, SUSPEND = tonumber(C.RG_TX_SUSPEND_AND_CREATE), tonumber(C.RG_TX_SUSPEND)
@@ -73,7 +75,7 @@ local NOTHING = {}
 local function new_frame(scope, saved)
   return {
     commits = NOTHING, compensates = NOTHING, after_commit = NOTHING, after_rollback = NOTHING,
-    saved = saved, owner = scope, marked = false,
+    saved = saved, owner = scope, marked = false, cause = nil,
   }
 end
 
@@ -178,7 +180,7 @@ local function physical(session, opts, number, outer)
   tx_opts.read_only, tx_opts.timeout_ms = opts.read_only and 1 or 0, opts.timeout_ms or 0
   local c = C.rg_tx_new(session._orm._engine, tx_opts, outer and outer.c or nil, err)
   if c == nil then return nil, errors.from_c(err) end
-  return { c = ffi.gc(c, C.rg_tx_free), pool = number, options = opts, frames = {}, outer = outer }
+  return { c = ffi.gc(c, C.rg_tx_free), pool = number, options = opts, frames = new_table(1, 0), outer = outer }
 end
 
 --- Opens a frame with a snapshot to go back to.
@@ -277,9 +279,10 @@ function M.enter(session, opts, number)
   if action == REFUSE then
     error(refusal(string.format(current and "%s: there is a transaction" or "%s: there is no transaction", mode)), 0)
   end
-  local scope = setmetatable({
+  local scope = setmetatable({ -- with all of its fields, or it would grow when they are set
     _session = session, _number = number, _action = action, _parent = parent, _children = 0, _state = "active",
     _pool = opts.pool, _manual = false, _keep = opts.mark_on_failure == false, _resolve = opts.resolve,
+    _tx = nil, _frame = nil, _home = nil, _context = nil, _suspended = nil,
   }, Scope)
   local ok, fault = STEPS[action](scope, opts, number, current)
   if not ok then return nil, fault end

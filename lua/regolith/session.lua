@@ -53,6 +53,7 @@ local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 ---@field _n_doomed integer
 ---@field _timeout_ms integer?
 ---@field _busy boolean an operation is under way
+---@field _hooked boolean an entity that it has met has hooks
 local Session = { __name = "regolith.Session" }
 Session.__index = Session
 
@@ -82,6 +83,7 @@ function Session:_type(entity, level)
     stack[n] = nil
     S.mt, S.after_load = record.metatable(self, T), T.hooks.after_load
     self._types[entity] = S
+    if next(T.hooks) then self._hooked = true end
     return S
   end
   S = {
@@ -91,6 +93,7 @@ function Session:_type(entity, level)
     id_at = T.info(0).offset, cached = T.cached, after_load = T.hooks.after_load,
   }
   self._types[entity] = S
+  if next(T.hooks) then self._hooked = true end
   return S
 end
 
@@ -328,13 +331,23 @@ function Session:cache(which) return (caches.of(self._orm, self, which, 2)) end
 
 -- ---- life ---------------------------------------------------------------------------------------
 
+local function forget_places(S, few)
+  if few then clear(S.places) else S.places = {} end
+end
+
+local function forget_all_places(types, few)
+  for _, S in pairs(types) do forget_places(S, few) end
+end
+
 --- Forgets everything: entities, changes, new ones. Entities at hand become plain data.
 function Session:clear()
   if self._busy then error("the session is in use by another coroutine", 2) end
   C.rg_session_clear(self._c)
   local few = self._top <= spare.MOST_ENTRIES
-  for _, S in pairs(self._types) do
-    if few then clear(S.places) else S.places = {} end
+  local entity, S = next(self._types) -- of one type, mostly: without a loop it is compiled with what calls it
+  if S then
+    forget_places(S, few)
+    if next(self._types, entity) then forget_all_places(self._types, few) end
   end
   if few then clear(self._at) else self._at = {} end
   self._top, self._waiting = 0, nil
@@ -412,7 +425,7 @@ function M.new(orm, opts)
     _orm = orm, _c = ffi.gc(c, C.rg_session_free), _view = new_view(),
     _types = spare.take(orm._spare_types), _at = spare.take(orm._spare_at), _top = 0,
     _fresh = spare.NONE, _new = spare.NONE, _n_fresh = 0, _doomed = spare.NONE, _n_doomed = 0,
-    _timeout_ms = opts and opts.timeout_ms, _busy = false,
+    _timeout_ms = opts and opts.timeout_ms, _busy = false, _hooked = false,
   }, Session)
   if opts and opts.primary then C.rg_session_primary(c) end
   if opts and opts.token then self:follow(opts.token) end

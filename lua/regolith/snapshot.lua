@@ -56,8 +56,11 @@ function M.save(session)
   local empty = session._top == 0 and session._n_fresh == 0
   local saved = {
     at = empty and NOTHING or {}, new = empty and NOTHING or {}, values = empty and NOTHING or {},
-    number = number, n_fresh = session._n_fresh,
+    number = number, n_fresh = session._n_fresh, expected = nil, doomed = NOTHING, cleared = nil,
   }
+  if session._expected then saved.expected = copy_list(session._expected) end
+  if session._n_doomed > 0 then saved.doomed = copy_list(session._doomed) end
+  if empty then return saved end
   for place = 1, session._top do
     local e = session._at[place]
     if e then saved.at[place], saved.values[e] = e, copy_values(e) end
@@ -67,8 +70,6 @@ function M.save(session)
     saved.new[k] = e
     if e then saved.values[e] = copy_values(e) end
   end
-  saved.expected = session._expected and copy_list(session._expected)
-  saved.doomed = session._n_doomed > 0 and copy_list(session._doomed) or NOTHING
   return saved
 end
 

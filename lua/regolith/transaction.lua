@@ -309,19 +309,33 @@ local function pause(session, tries)
   if op then session:_run(op, 3) end
 end
 
---- Runs fn(...) in a scope, again where that is asked for and sensible; its answer, packed as pcall's.
-local function run_body(session, opts, fn, pass_scope, ...)
-  local tries = 0
-  while true do
-    local scope, fault = session:_enter_scope(opts)
-    if not scope then return pack(true, errors.results(fault)) end
-    local answer = pass_scope and pack(pcall(fn, scope, ...)) or pack(pcall(fn, ...))
-    local fresh = scopes.is_root(scope)
-    local ok, cause = finish(scope, answer)
-    tries = tries + 1
-    if ok or not fresh or tries > (opts.retry or 0) or not is_retried(cause) then return answer end
+--- Runs fn(...) in a scope; its answer, packed as pcall's. Also, whether it worked, why not, and whether the
+--- transaction was the scope's own.
+local function run_once(session, opts, fn, pass_scope, ...)
+  local scope, fault = session:_enter_scope(opts)
+  if not scope then return pack(true, errors.results(fault)), true end
+  local answer = pass_scope and pack(pcall(fn, scope, ...)) or pack(pcall(fn, ...))
+  local ok, cause = finish(scope, answer)
+  return answer, ok, cause, scopes.is_root(scope)
+end
+
+--- The same, again where that is asked for and sensible. The loop is apart from the first time: what has no
+--- loop in it is compiled as a whole.
+local function run_again(session, opts, cause, ...)
+  local answer, ok, fresh
+  for tries = 1, opts.retry do
+    if not is_retried(cause) then break end
     pause(session, tries)
+    answer, ok, cause, fresh = run_once(session, opts, ...)
+    if ok or not fresh then break end
   end
+  return answer
+end
+
+local function run_body(session, opts, fn, pass_scope, ...)
+  local answer, ok, cause, fresh = run_once(session, opts, fn, pass_scope, ...)
+  if ok or not fresh or not opts.retry then return answer end
+  return run_again(session, opts, cause, fn, pass_scope, ...) or answer
 end
 
 --- Returns or raises what a body did.
@@ -385,7 +399,9 @@ function M.install(Session)
     if getmetatable(self) == Inside then
       check_owner(self, 4)
     else
-      self._scopes, self._pools, self._n_suspended, self._owner = {}, {}, 0, running() or MAIN
+      self._scopes, self._pools = self._spare_scopes or {}, self._spare_pools or {}
+      self._spare_scopes, self._spare_pools = nil, nil
+      self._n_suspended, self._owner = 0, running() or MAIN
       setmetatable(self, Inside)
     end
     local called, scope, fault = pcall(scopes.enter, self, opts, number)
@@ -397,6 +413,7 @@ function M.install(Session)
   --- Outside of everything it is a plain session again.
   function Session:_leave_scopes()
     if not self._scopes or #self._scopes > 0 then return end
+    self._spare_scopes, self._spare_pools = self._scopes, self._pools
     self._scopes, self._pools, self._owner, self._scope = nil, nil, nil, nil
     setmetatable(self, Session)
   end

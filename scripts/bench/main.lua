@@ -111,11 +111,12 @@ local function side(b, which)
   return rate(b[which](context))
 end
 
---- One value of each side; who begins changes from round to round.
+--- One value of each side, and their ratio where both have run as one; who begins changes from round to round.
 local function round(b, number)
   if b.both then
+    if b.before and b.before.both then b.before.both(context) end
     local answer = context.run(b.both(context))
-    return answer.ours, answer.raw
+    return answer.ours, answer.raw, answer.ratio
   end
   if number % 2 == 1 then
     local ours = side(b, "ours")
@@ -137,8 +138,8 @@ local function measure(b)
   if b.prepare then b.prepare(context) end
   local ours, raw, ratio = {}, {}, {}
   for i = 1, b.rounds or opts.rounds do
-    ours[i], raw[i] = round(b, i)
-    ratio[i] = b.less and raw[i] / ours[i] or ours[i] / raw[i]
+    ours[i], raw[i], ratio[i] = round(b, i)
+    ratio[i] = ratio[i] or (b.less and raw[i] / ours[i] or ours[i] / raw[i])
   end
   return {
     name = b.name, unit = b.unit, ours = median(ours), raw = median(raw), bar = b.bar, or_rate = b.or_rate,

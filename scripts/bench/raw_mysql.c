@@ -3,7 +3,6 @@
  *   raw_mysql get|get_many SECONDS ROWS TABLE
  *   raw_mysql fill 0 ROWS TABLE                TABLE is emptied first
  *   raw_mysql insert SECONDS 0 TABLE            TABLE is emptied first
- *   raw_mysql transaction SECONDS 0 TABLE       the same, a row a transaction
  *   raw_mysql update SECONDS ROWS TABLE BATCH   BATCH rows a statement, RAW_FLUSH a transaction */
 #include "raw.h"
 
@@ -96,8 +95,8 @@ static void get_many(bench b, uint32_t rows, const char *table) {
     mysql_close(my);
 }
 
-/* One INSERT of so many rows in one transaction at a time. */
-static void insert(bench b, const char *table, uint32_t rows) {
+/* One INSERT of RAW_FLUSH rows in one transaction at a time. */
+static void insert(bench b, const char *table) {
     MYSQL *my = mysql_open();
     uint64_t id = 1;
     text sql = {0};
@@ -106,11 +105,11 @@ static void insert(bench b, const char *table, uint32_t rows) {
     b = bench_start(b.seconds);
     do {
         run_text(my, "START TRANSACTION");
-        text_insert(&sql, my, table, id, rows);
+        text_insert(&sql, my, table, id, RAW_FLUSH);
         run_sql(my, sql.p, sql.len);
         run_text(my, "COMMIT");
-        id += rows;
-    } while (bench_more(&b, rows));
+        id += RAW_FLUSH;
+    } while (bench_more(&b, RAW_FLUSH));
     bench_print(&b);
     free(sql.p);
     mysql_close(my);
@@ -173,7 +172,7 @@ static void settings(void) {
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "settings")) return settings(), 0;
     if (argc < 5)
-        die("usage: raw_mysql get|get_many|fill|insert|transaction|update SECONDS ROWS TABLE [BATCH]");
+        die("usage: raw_mysql get|get_many|fill|insert|update SECONDS ROWS TABLE [BATCH]");
     bench b = bench_start(number_arg(argc, argv, 2, 1));
     uint32_t rows = (uint32_t)number_arg(argc, argv, 3, 0);
     if (!strcmp(argv[1], "get"))
@@ -181,9 +180,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(argv[1], "get_many"))
         get_many(b, rows, argv[4]);
     else if (!strcmp(argv[1], "insert"))
-        insert(b, argv[4], RAW_FLUSH);
-    else if (!strcmp(argv[1], "transaction"))
-        insert(b, argv[4], 1);
+        insert(b, argv[4]);
     else if (!strcmp(argv[1], "fill"))
         fill(rows, argv[4]);
     else if (!strcmp(argv[1], "update"))

@@ -42,7 +42,7 @@ int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err) {
 }
 
 /* Literals are in what users write, and in statements of many rows. */
-static void trace(rg__mysql *c, const rg__call *call, int code, const char *text, size_t len,
+static void trace(const rg__mysql *c, const rg__call *call, int code, const char *text, size_t len,
                   int64_t took_us, const rg_err *err) {
     const char *failed = code ? (err ? err->message : rg_code_name(code)) : NULL;
     rg__buf shown = {0};
@@ -83,20 +83,23 @@ static void note_failure(const rg__mysql *c, const rg__call *call) {
     atomic_fetch_add_explicit(&c->pool->errors, 1, memory_order_relaxed);
 }
 
-int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len,
-                 rg_err *err) {
-    if (rg__wait_end(c)) c->broken = true;
+void rg__call_tell(const rg__mysql *c, const rg__call *call, int code, const char *text, size_t len,
+                   const rg_err *err) {
     int64_t took_us = rg__now_us() - call->started_us;
     rg__count(call->ctx->metrics, RG__C_MYSQL_QUERIES, 1);
     rg__observe(call->ctx->metrics, RG__H_MYSQL_SECONDS, took_us);
-    if (code == 0 && call->rollback) c->tx = RG__TXS_NONE;
-    if (code == 0)
-        note_state(c);
-    else
-        note_failure(c, call);
-    rg__track_end(c, call, code);
+    if (code) note_failure(c, call);
     if (rg__is_slow(call->ctx->metrics, took_us)) remember(c, call, code, text, len, took_us);
     if (rg__traced(call->ctx, RG__SOURCE_MYSQL)) trace(c, call, code, text, len, took_us, err);
+}
+
+int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len,
+                 rg_err *err) {
+    if (rg__wait_end(c)) c->broken = true;
+    if (code == 0 && call->rollback) c->tx = RG__TXS_NONE;
+    if (code == 0) note_state(c);
+    rg__track_end(c, call, code);
+    rg__call_tell(c, call, code, text, len, err);
     return code;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* One connection: options, TLS, the session state that everything else relies on, its end. */
+#include "mysql/due.h"
 #include "mysql/pool.h"
 
 #include <fcntl.h>
@@ -148,6 +149,7 @@ static int pin_session(rg__mysql *c, rg_err *err) {
 }
 
 int rg__conn_reset(rg__mysql *c, const rg__ctx *ctx, rg_err *err) {
+    rg__due_forget(c);
     rg__wait_begin(c, ctx->deadline_ms);
     int code = mysql_reset_connection(c->my) ? rg__mysql_error(c, err, "resetting the session") : 0;
     rg__stmt_clear(c);
@@ -205,7 +207,7 @@ rg__mysql *rg__conn_open(rg__mysql_pool *pool, const rg__ctx *ctx, rg_err *err) 
     c->pool = pool;
     c->fd = c->watch_fd = -1;
     c->tls = o->tls != RG_TLS_OFF;
-    c->pid = getpid();
+    c->pid = rg__pid();
     c->flavour = RG__MARIADB;
     rg__list_init(&c->node);
     rg__list_init(&c->stmt_lru);
@@ -253,7 +255,7 @@ void rg__conn_abandon(rg__mysql *c) {
 }
 
 void rg__conn_close(rg__mysql *c) {
-    if (c->fd >= 0 && c->pid != getpid()) rg__conn_abandon(c);
+    if (c->fd >= 0 && c->pid != rg__pid()) rg__conn_abandon(c);
     rg__conn_forget_closed(c);
     if (c->broken) rg__conn_cut(c);
     rg__wait_begin(c, rg__now_ms() + 100);
@@ -306,7 +308,7 @@ size_t rg__mysql_max_packet(const rg__mysql *c) {
     return c->max_packet;
 }
 bool rg__mysql_alive(const rg__mysql *c) {
-    return !c->broken && c->pid == getpid() && rg__conn_quiet(c);
+    return !c->broken && c->pid == rg__pid() && rg__conn_quiet(c);
 }
 bool rg__mysql_broken(const rg__mysql *c) {
     return c->broken;

@@ -34,10 +34,10 @@ typedef bool rg__flag;
 /* Numbers of the client library that are acted on by name. */
 enum { RG__CR_GONE = 2006, RG__CR_LOST = 2013, RG__CR_TOO_LARGE = 2020 };
 
-/* What the connection knows of its transaction; changed by rg__call_end alone. */
+/* What the connection knows of its transaction; changed by rg__call_end, and where one is due (due.h). */
 typedef enum rg__tx_state {
     RG__TXS_NONE = 0,      /* autocommit */
-    RG__TXS_OPEN,          /* BEGIN was answered */
+    RG__TXS_OPEN,          /* BEGIN was answered, or is due */
     RG__TXS_MUST_ROLLBACK, /* the server undid a statement only; ROLLBACK before any retry */
     RG__TXS_DOOMED         /* the server rolled all back and would autocommit what follows */
 } rg__tx_state;
@@ -63,7 +63,10 @@ struct rg__mysql {
     size_t max_packet; /* @@max_allowed_packet */
     uint64_t id_step;  /* @@auto_increment_increment */
     bool json_table;   /* the server knows JSON_TABLE */
+    bool pipelines;    /* what opens a transaction may travel with the first statement in it */
     rg__tx_state tx;
+    const char *due[2]; /* what has to be sent before that statement */
+    unsigned n_due;
     bool broken;       /* nothing more may be sent */
     bool tainted;      /* session state unknown */
     bool poisoned;     /* to be closed on release */
@@ -111,6 +114,9 @@ int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err);
  * work between returned, with *err filled by rg__call_fail; text is the statement as it may be
  * shown. */
 int rg__call_end(rg__mysql *c, rg__call *call, int code, const char *text, size_t len, rg_err *err);
+/* Counts and logs an exchange that has ended; part of rg__call_end. */
+void rg__call_tell(const rg__mysql *c, const rg__call *call, int code, const char *text, size_t len,
+                   const rg_err *err);
 /* Turns the last error of the connection (st NULL) or of a statement into *err. Between begin and
  * end. Returns the code. */
 int rg__call_fail(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, rg_err *err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* DELETE: one row by parameters, many by their ids (and versions) in the text. */
+#include "mysql/due.h"
 #include "mysql/write.h"
 
 #include <stdlib.h>
@@ -83,7 +84,7 @@ static int delete_many(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const
     int code = sql->failed ? rg__fail_memory(err) : rg__call_fits(c, sql->len, call.what, err);
     if (code == 0) code = rg__call_begin(c, &call, err);
     if (code) return code;
-    if (mysql_real_query(c->my, sql->p, sql->len)) code = rg__call_fail(c, &call, NULL, err);
+    code = rg__due_query(c, &call, sql->p, sql->len, err);
     if (code == 0) call.rows = (int64_t)mysql_affected_rows(c->my);
     if (code == 0) *matched += (uint64_t)call.rows;
     return rg__write_end(c, &call, code, t, (rg__slice){sql->p, sql->len}, err);

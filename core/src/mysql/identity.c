@@ -4,6 +4,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "mysql/due.h"
 #include "mysql/pool.h"
 
 /* Nodes of one Galera cluster are one server in this: none lacks what another has committed. */
@@ -15,12 +16,15 @@ static const char maria_alone[] =
 /* A copy of a data directory has the uuid of its original. */
 static const char oracle[] = "SELECT CONCAT_WS(':',@@server_uuid,@@hostname,@@port,@@datadir)";
 
+static const char galera[] = "galera:";
+
 static bool ask(rg__mysql *c, const char *sql) {
     if (mysql_real_query(c->my, sql, strlen(sql)) != 0) return false;
     MYSQL_RES *res = mysql_store_result(c->my);
     if (!res) return false;
     MYSQL_ROW row = mysql_fetch_row(res);
     bool known = row && row[0];
+    c->pipelines = known && sql != oracle && strncmp(row[0], galera, strlen(galera)) != 0 && rg__due_possible(c);
     if (known) atomic_store(&c->pool->identity, XXH3_64bits(row[0], strlen(row[0])) | 1);
     mysql_free_result(res);
     return known;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* INSERT: one row by parameters, many rows as literals of one statement. */
+#include "mysql/due.h"
 #include "mysql/write.h"
 
 /* ---- ids ---- */
@@ -101,7 +102,7 @@ static int insert_many(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const
     int code = rg__call_fits(c, sql->len, call.what, err);
     if (code == 0) code = rg__call_begin(c, &call, err);
     if (code) return code;
-    if (mysql_real_query(c->my, sql->p, sql->len)) code = rg__call_fail(c, &call, NULL, err);
+    code = rg__due_query(c, &call, sql->p, sql->len, err);
     if (code == 0) call.rows = (int64_t)mysql_affected_rows(c->my);
     if (code == 0) *first_id = mysql_insert_id(c->my);
     code = rg__write_end(c, &call, code, t, (rg__slice){sql->p, shown}, err);

@@ -263,7 +263,7 @@ static bool reusable(const rg__mysql *c) {
 void rg__mysql_release(rg__mysql *c) {
     rg__mysql_pool *pool = c->pool;
     rg__mysql *expired = NULL;
-    if (c->pid != (pid_t)getpid()) { /* lent before a fork; no longer counted */
+    if (c->pid != rg__pid()) { /* lent before a fork; no longer counted */
         rg__list_remove(&c->node);
         rg__conn_close(c);
         return;

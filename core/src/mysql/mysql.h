@@ -101,8 +101,9 @@ typedef enum rg__isolation {
     RG__SERIALIZABLE,
     RG__SNAPSHOT /* repeatable read as of now, in which a write of what others changed fails */
 } rg__isolation;
-/* The same with an isolation for this transaction only. EINVALID when the server lacks SNAPSHOT. When
- * it fails after something was set, the connection is tainted. */
+/* The same with an isolation for this transaction only; where the server allows, nothing is sent before the
+ * first statement, and that in one round trip with it. EINVALID when the server lacks SNAPSHOT. When it
+ * fails after something was set, the connection is tainted. */
 int rg__mysql_start(rg__mysql *c, const rg__ctx *ctx, rg__isolation level, bool read_only,
                     rg_err *err);
 /* name: a word of the caller's own; a savepoint of the same name is replaced. */

@@ -71,7 +71,7 @@ rg__mysql_pool *rg__mysql_pool_new(const rg_pool_opts *opts, rg_err *err) {
         return NULL;
     }
     init_lists(pool);
-    atomic_init(&pool->pid, (int)getpid());
+    atomic_init(&pool->pid, (int)rg__pid());
     return pool;
 }
 
@@ -100,7 +100,7 @@ static void abandon_list(rg__node *list) {
 /* The lock may have been held by a thread that does not exist here: it is made anew. What was lent
  * is closed by whoever has it; what was idle is closed now. */
 void rg__mysql_pool_abandon(rg__mysql_pool *pool) {
-    if (atomic_load(&pool->pid) == (int)getpid()) return;
+    if (atomic_load(&pool->pid) == (int)rg__pid()) return;
     abandon_list(&pool->busy);
     abandon_list(&pool->idle);
     while (!rg__list_empty(&pool->busy))
@@ -112,12 +112,12 @@ void rg__mysql_pool_abandon(rg__mysql_pool *pool) {
     }
     init_lists(pool);
     pool->backoff_ms = 0;
-    atomic_store(&pool->pid, (int)getpid());
+    atomic_store(&pool->pid, (int)rg__pid());
 }
 
 /* The first thread of a forked child makes the pool its own, others wait for it. */
 void rg__pool_take_over(rg__mysql_pool *pool) {
-    int mine = (int)getpid(), owner = atomic_load(&pool->pid);
+    int mine = (int)rg__pid(), owner = atomic_load(&pool->pid);
     while (owner != mine) {
         if (owner != -1 && atomic_compare_exchange_strong(&pool->pid, &owner, -1))
             rg__mysql_pool_abandon(pool);

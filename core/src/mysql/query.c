@@ -2,6 +2,7 @@
 /* Statements of any kind: text without parameters, prepared with them, results of either. */
 #include "mysql/cells.h"
 #include "mysql/columns.h"
+#include "mysql/due.h"
 #include "mysql/sql.h"
 
 #include <stdio.h>
@@ -90,9 +91,10 @@ static int read_text_result(query *q, rg_err *err) {
 
 static int run_text(query *q, const char *sql, size_t len, rg_err *err) {
     MYSQL *my = q->c->my;
-    if (mysql_real_query(my, sql, len)) return fail_last(q, err);
+    int code = rg__due_query(q->c, q->call, sql, len, err);
+    if (code) return code;
     for (;;) {
-        int code = read_text_result(q, err);
+        code = read_text_result(q, err);
         if (code) return q->c->broken ? code : give_up(q, code);
         int more = mysql_next_result(my);
         if (more < 0) return 0;

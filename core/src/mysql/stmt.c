@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Prepared statements, kept per connection by key, the one used longest ago dropped first. */
 #include "mysql/conn.h"
+#include "mysql/due.h"
 
 #include "base/alloc.h"
 
@@ -67,6 +68,8 @@ static bool too_many_statements(MYSQL_STMT *st) {
 
 /* The server's bound is over all connections: ours are given up before the caller is told. */
 static int prepare(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err) {
+    int code = rg__due_settle(c, call, err);
+    if (code) return code;
     for (int tries = 0;; tries++) {
         s->st = mysql_stmt_init(c->my);
         if (!s->st) return rg__fail_memory(err);
@@ -76,7 +79,7 @@ static int prepare(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err)
         s->st = NULL;
         rg__stmt_clear(c);
     }
-    int code = rg__call_fail(c, call, s->st, err);
+    code = rg__call_fail(c, call, s->st, err);
     mysql_stmt_close(s->st);
     s->st = NULL;
     return code;
@@ -169,9 +172,10 @@ static int prepare_again(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err
 }
 
 int rg__stmt_run(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err) {
+    int failed = 0;
     int code = s->st ? bind(c, call, s, err) : prepare_again(c, call, s, err);
-    if (code) return code;
-    if (mysql_stmt_execute(s->st) == 0) return 0;
+    if (code == 0) code = rg__due_execute(c, call, s->st, &failed, err);
+    if (code || !failed) return code;
     if (!forgotten(s->st)) return rg__call_fail(c, call, s->st, err);
     code = prepare_again(c, call, s, err);
     if (code) return code;

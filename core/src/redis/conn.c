@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* One connection: made, introduced to the server, looked at, closed. */
+#include "base/thread.h"
 #include "redis/conn.h"
 
 #include <errno.h>

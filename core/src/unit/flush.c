@@ -135,7 +135,8 @@ static int run_part(flush *f, int pool, rg_err *err) {
     rc = rg__mysql_acquire(f->store->mysql[pool], f->ctx, &p->conn, err);
     if (rc < 0) return rc;
     if (needs_transaction(f, pool, p->conn, &p->plan)) {
-        if ((rc = rg__mysql_begin(p->conn, f->ctx, err)) < 0) return rc;
+        rc = rg__mysql_start(p->conn, f->ctx, RG__ISOLATION_DEFAULT, false, err);
+        if (rc < 0) return rc;
         p->begun = true;
     }
     for (size_t i = 0; rc >= 0 && i < p->plan.n; i++)

@@ -33,24 +33,6 @@ end
 M.insert = inserts(false)
 M.insert_cached = inserts { redis = true, process = true }
 
---- One new row a transaction, with nothing else around it.
-function M.transaction(seconds)
-  local User = model.entity("bench_new", false)
-  local orm = model.open { User }
-  local db, i = orm:session(), 0
-  clock.measure(seconds, function()
-    i = i + 1
-    local apart = clock.now()
-    local row = model.row(i)
-    apart = clock.now() - apart
-    assert(db:transaction(function() return db:new(User, row) end))
-    db:clear()
-    return 1, apart
-  end)
-  db:close()
-  orm:close()
-end
-
 --- Windows of FLUSH rows; loading them is not timed, changing two columns and flushing is.
 local function updates(cache)
   return function(seconds)

@@ -5,7 +5,10 @@
 -- waits until the answer is there, says "held", and hands that back when the word is another one.
 -- "hold execute" does so with executions of prepared statements; "reject NUMBER" answers with that error
 -- without handing it on. "cut N before" and "cut N after" close both ends at the Nth thing that clients send
--- from then on, before it is handed on or after its answer has come. Anything else: it hands everything on.
+-- from then on, before it is handed on or after its answer has come. "together": what opens a transaction is
+-- handed on, and no answer before the client has sent more; says "together", or "apart" when no more comes.
+-- "refuse NUMBER" answers such an opening with that error, without handing it on. Anything else: it hands
+-- everything on.
 --   proxy.lua LISTEN TARGET FILE
 -- With "redis" as fourth argument the server is a Redis that is to look like 7.2: WAITAOF is answered here, that
 -- so many disks have it as the file says.
@@ -19,7 +22,8 @@ local listen_at, target, file, kind = arg[1], arg[2], arg[3], arg[4]
 
 local function word() return forwarder.text(file, "*l") end
 
-local EXECUTE = 0x17
+local QUERY, EXECUTE = 0x03, 0x17
+local APART_MS = 3000
 local cutting, sent = nil, 0
 
 --- Is it time to cut? "before" or "after".
@@ -40,6 +44,7 @@ end
 local function verdict(n)
   local how = word() or ""
   if how:match "^cut" then return cut(how) end
+  if how == "together" or how:match "^refuse" then return how end
   return concerns(how, n) and how
 end
 
@@ -58,12 +63,65 @@ local function reject(fd, number)
   C.write(fd, ffi.cast("const char *", packet), #packet)
 end
 
+--- The packets in the buffer, in order: where each begins, its bytes, and its text if it opens a transaction.
+local function packets(n)
+  local list, at = {}, 0
+  while at + 5 <= n do
+    local p = forwarder.buffer + at
+    local bytes = 4 + p[0] % 256 + p[1] % 256 * 256 + p[2] % 256 * 65536
+    local text = p[4] == QUERY and at + bytes <= n and ffi.string(p + 5, bytes - 5) or ""
+    local opens = text == "BEGIN" or text:find "^START TRANSACTION" or text:find "^SET TRANSACTION"
+    list[#list + 1] = { at = at, bytes = math.min(bytes, n - at), opens = opens and text }
+    at = at + bytes
+  end
+  return list
+end
+
+--- Does the client send more before an opening is answered?
+local function await_more(fd, list)
+  local begins = false
+  for _, packet in ipairs(list) do begins = begins or packet.opens and not packet.opens:find "^SET" end
+  local more = not list[#list].opens or forwarder.poll({ fd }, APART_MS)[0].revents ~= 0
+  if not begins then return end
+  print(more and "together" or "apart")
+  io.stdout:flush()
+end
+
+--- Answers what opens a transaction with an error and hands the rest on.
+local function refuse(fd, list, number)
+  local rest = {}
+  for i, packet in ipairs(list) do rest[i] = ffi.string(forwarder.buffer + packet.at, packet.bytes) end
+  for i, packet in ipairs(list) do
+    if packet.opens then
+      reject(fd, number)
+    else
+      ffi.copy(forwarder.buffer, rest[i], #rest[i])
+      forwarder.hand_on(fd, #rest[i])
+    end
+  end
+end
+
+--- True when it was dealt with.
+local function take_opening(fd, n, how)
+  local list = packets(n)
+  local opens = false
+  for _, packet in ipairs(list) do opens = opens or packet.opens end
+  if not opens then return false end
+  if how ~= "together" then
+    refuse(fd, list, tonumber(how:match "^refuse (%d+)$"))
+    return true
+  end
+  await_more(fd, list)
+  return false
+end
+
 --- What is done instead of handing bytes on: true when something was.
 local RULES = {}
 
 function RULES.mysql(fd, pair, n)
   local how = pair.client and verdict(n)
   if not how then return false end
+  if how == "together" or how:match "^refuse" then return take_opening(fd, n, how) end
   local number = tonumber(how:match "^reject (%d+)$")
   if how == "before" then
     forwarder.drop(fd)
