@@ -253,8 +253,8 @@ local function print_head(longest)
       line "/proc/loadavg":match "^%S+ %S+ %S+"),
     string.format("a row in Redis: ours %s bytes, by hand at most %d", entry, longest),
     pinned and "nginx' worker on the first core, wrk on the last one, servers on any" or "nothing is pinned",
-    string.format("bars at %d connections and more: redis and mysql 1.0 of the same by hand, process_20 5.0 of Redis "
-      .. "by hand; most: the ratio of a page that asks nobody", FROM),
+    string.format("bars at %d connections and more: redis and mysql 1.0 of the same by hand, process_20 5.0 of "
+      .. "Redis by hand; most: the ratio of a page that asks nobody", FROM),
   }
   if opts.json then return print(cjson.encode { settings = text }) end
   for _, l in ipairs(text) do print(l) end

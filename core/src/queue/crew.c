@@ -235,24 +235,44 @@ int rg__crew_leave(rg__crew *c, const rg__ctx *ctx, rg_err *err) {
 
 /* The connection is somebody's, who may need it for something else by now: it is ended only when the
  * ledger is in fact locked. */
-static int end_former(post *p, const rg__ctx *ctx, rg_err *err) {
+static int end_former(const post *p, unsigned long before, const rg__ctx *ctx, rg_err *err) {
     rg__mysql *m = NULL;
     bool locked = false;
-    if (!p->before) return RG_OK;
+    if (!before) return RG_OK;
     int rc = rg__mysql_acquire(p->part.mysql, ctx, &m, err);
     if (rc < 0) return rc;
     rc = rg__ledger_is_locked(&p->part, m, ctx, &locked, err);
     rg__mysql_release(m);
     if (rc < 0) return rc;
-    if (locked) rg__mysql_kill(p->part.mysql, ctx, p->before, NULL);
-    p->before = 0;
+    if (locked) rg__mysql_kill(p->part.mysql, ctx, before, NULL);
     return RG_OK;
 }
 
+/* Whether it has to be fenced, and whose connection goes first; who asks does so. A lease that is got anew
+ * meanwhile asks for another fence. */
+static bool take_order(post *p, unsigned long *before) {
+    pthread_mutex_lock(&p->crew->lock);
+    bool due = p->unfenced;
+    *before = p->before;
+    p->unfenced = false;
+    p->before = 0;
+    pthread_mutex_unlock(&p->crew->lock);
+    return due;
+}
+
+static void order_fence(post *p, unsigned long before) {
+    pthread_mutex_lock(&p->crew->lock);
+    p->unfenced = true;
+    if (!p->before) p->before = before;
+    pthread_mutex_unlock(&p->crew->lock);
+}
+
 static int fence(post *p, const rg__ctx *ctx, rg_err *err) {
-    int rc = end_former(p, ctx, err);
+    unsigned long before;
+    if (!take_order(p, &before)) return RG_OK;
+    int rc = end_former(p, before, ctx, err);
     if (rc >= 0) rc = rg__consumer_fence(p->consumer, ctx, err);
-    if (rc >= 0) p->unfenced = false;
+    if (rc < 0) order_fence(p, before);
     return rc;
 }
 
@@ -264,13 +284,13 @@ static void pause_post(post *p) {
 
 static int work_on(post *p, const rg__ctx *ctx, int64_t until_ms, uint64_t *done, rg_err *err) {
     uint64_t n = 0;
-    int rc = p->unfenced ? fence(p, ctx, err) : RG_OK;
+    int rc = fence(p, ctx, err);
     do {
         n = 0;
         if (rc >= 0) rc = rg__consumer_step(p->consumer, ctx, 0, &n, err);
         *done += n;
     } while (rc >= 0 && n && rg__now_ms() < until_ms);
-    if (rc >= 0 && p->crew->leased && rg__consumer_lost(p->consumer)) p->unfenced = true;
+    if (rc >= 0 && p->crew->leased && rg__consumer_lost(p->consumer)) order_fence(p, 0);
     if (rc < 0) pause_post(p);
     else p->failures = 0;
     return rc;
