@@ -36,18 +36,22 @@ for _, which in ipairs { "luv", "cqueues" } do
       end
     end)
 
-    it("tells a forked child that the orm is its parent's, who goes on undisturbed", function()
-      local process = faults.spawn("forked_loop", {
-        REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=8"), REGOLITH_REDIS_URL = world.redis_url(),
-        REGOLITH_PREFIX = world.name,
-      }, which)
-      local ok, text = process:wait(60)
-      assert.is_true(ok, text)
-      local function times(said) return select(2, text:gsub(said, "")) end
-      assert.equal(10, times "child: MISUSE: this process was forked off .- open another one here", text)
-      assert.equal(5, times "child has 7\n", text)
-      assert.matches("left over: 0\n$", text)
-    end)
+    -- Not under AddressSanitizer, whose allocator has locks that a child inherits as they are: forked while other
+    -- threads allocate, as here, it may wait for ever in its own malloc.
+    if not support.is_under_asan() then
+      it("tells a forked child that the orm is its parent's, who goes on undisturbed", function()
+        local process = faults.spawn("forked_loop", {
+          REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=8"), REGOLITH_REDIS_URL = world.redis_url(),
+          REGOLITH_PREFIX = world.name,
+        }, which)
+        local ok, text = process:wait(60)
+        assert.is_true(ok, text)
+        local function times(said) return select(2, text:gsub(said, "")) end
+        assert.equal(10, times "child: MISUSE: this process was forked off .- open another one here", text)
+        assert.equal(5, times "child has 7\n", text)
+        assert.matches("left over: 0\n$", text)
+      end)
+    end
 
     -- Closed, collected, or ended with its Lua state: nothing goes on without it, and nothing crashes.
     for _, how in ipairs { "close", "collect", "exit" } do

@@ -26,6 +26,9 @@ local function need(name)
   return (must(os.getenv(name), name .. " is not set: run the specs with scripts/test specs"))
 end
 
+--- Do the specs run under AddressSanitizer?
+function M.is_under_asan() return (os.getenv "LD_PRELOAD" or ""):find("asan", 1, true) ~= nil end
+
 --- Runs a shell command; its output. What loads this module itself (`own`) keeps the sanitizer that is
 --- preloaded, other programs are spared it.
 function M.shell(command, own)
