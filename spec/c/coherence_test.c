@@ -63,14 +63,14 @@ SPEC(changes_drop_rows_and_lookups) {
     for (int i = 0; i < 5; i++) {
         CHECK(keep(all[i]));
         raw_set(&f, all[i], "T", 1);
-        CHECK(goes(all[i], 200));
+        CHECK(goes(all[i], BUSY_MS));
     }
     CHECK(keep(&row) && keep(&other));
     raw_set(&f, &other, "T", 1);
-    CHECK(goes(&other, 200));
+    CHECK(goes(&other, BUSY_MS));
     CHECK(kept(&row));
     raw_del(&f, &row);
-    CHECK(goes(&row, 200));
+    CHECK(goes(&row, BUSY_MS));
     for (int i = 0; i < 5; i++) rg__key_deinit(all[i]);
 }
 
@@ -96,10 +96,10 @@ SPEC(marks_and_commits_are_announced) {
     mine.shared = other;
     CHECK(keep(&k));
     mark_changes(&mine, tx, &c, 1, NULL);
-    CHECK(goes(&k, 200));
+    CHECK(goes(&k, BUSY_MS));
     CHECK(keep(&k));
     publish_changes(&mine, tx, &c, 1);
-    CHECK(goes(&k, 200));
+    CHECK(goes(&k, BUSY_MS));
     rg__shared_free(other);
     rg_block_unref(row);
     rg__key_deinit(&k);
@@ -133,7 +133,7 @@ SPEC(a_new_epoch_clears) {
     CHECK(keep(&k));
     rg__ctx ctx = ctx_ms(1000);
     rg__shared_renew(other, &ctx, NULL);
-    CHECK(goes(&k, 200));
+    CHECK(goes(&k, BUSY_MS));
     CHECK_EQ_INT(found_of(&f, f.both, &k, NULL), RG__MISS); /* without waiting for a second */
     rg__shared_free(other);
     rg_block_unref(row);
@@ -169,13 +169,13 @@ static void kill_client(long long id) {
 }
 
 static void check_recovers(const rg__key *k) {
-    CHECK(becomes(false, 300));
+    CHECK(becomes(false, BUSY_MS));
     CHECK(!kept(k));
     CHECK(!keep(k));
     CHECK(becomes(true, 3000));
     CHECK(keep(k));
     raw_set(&f, k, "T", 1);
-    CHECK(goes(k, 200));
+    CHECK(goes(k, BUSY_MS));
 }
 
 TEST(either_connection_is_killed) {
@@ -202,7 +202,7 @@ TEST(everything_is_flushed) {
     rg__key k = row_key(&f, f.both, 7);
     CHECK(keep(&k));
     ASK(f.pool, "FLUSHALL");
-    CHECK(goes(&k, 200));
+    CHECK(goes(&k, BUSY_MS));
     CHECK(rg__coherence_ok(channel));
     rg__key_deinit(&k);
     close_all();
@@ -216,13 +216,13 @@ TEST(the_server_restarts) {
     rg__key k = row_key(&f, f.both, 7);
     CHECK(keep(&k));
     server_kill(&s);
-    CHECK(becomes(false, 300));
+    CHECK(becomes(false, BUSY_MS));
     CHECK(!kept(&k) && !keep(&k));
     REQUIRE(server_run(&s));
     CHECK(becomes(true, 3000));
     CHECK(keep(&k));
     raw_set(&f, &k, "T", 1);
-    CHECK(goes(&k, 200));
+    CHECK(goes(&k, BUSY_MS));
     rg__key_deinit(&k);
     close_all();
     server_remove(&s);
@@ -298,7 +298,7 @@ SPEC(a_child_starts_its_own) {
         bool emptied = !kept(&k);
         bool works = becomes(true, 2000) && keep(&k);
         raw_set(&f, &k, "T", 1);
-        bool gone = goes(&k, 500);
+        bool gone = goes(&k, BUSY_MS);
         rg__coherence_free(channel);
         _exit(cold && started && emptied && works && gone ? 0 : 1);
     }
@@ -308,7 +308,7 @@ SPEC(a_child_starts_its_own) {
     CHECK(rg__coherence_ok(channel));
     CHECK(keep(&k));
     raw_set(&f, &k, "T", 1);
-    CHECK(goes(&k, 200));
+    CHECK(goes(&k, BUSY_MS));
     rg__key_deinit(&k);
 }
 #endif
@@ -328,7 +328,7 @@ TEST(two_channels_share_a_tier) {
     CHECK(becomes(true, 2000));
     CHECK(keep(&k));
     server_kill(&s);
-    CHECK(becomes(false, 500));
+    CHECK(becomes(false, BUSY_MS));
     CHECK(!kept(&k) && !keep(&k) && rg__coherence_ok(first));
     REQUIRE(server_run(&s));
     CHECK(becomes(true, 3000));

@@ -273,11 +273,12 @@ static int connect_both(rg__coherence *c) {
     return rc == RG_OK ? track(c, &ctx, id) : rc;
 }
 
-/* While not ok, the cache is held off once. */
+/* By the channel's thread alone. Who sees the change sees the cache follow it: held off once while not ok. */
 static void set_ok(rg__coherence *c, bool ok) {
-    bool before = atomic_exchange(&c->ok, ok);
-    if (before && !ok) rg__count(c->shared->metrics, RG__C_PROCESS_CLEARED, 1);
-    if (before != ok && !c->arena) rg__process_enable(c->process, ok);
+    bool changes = atomic_load(&c->ok) != ok;
+    if (changes && !c->arena) rg__process_enable(c->process, ok);
+    if (changes && !ok) rg__count(c->shared->metrics, RG__C_PROCESS_CLEARED, 1);
+    atomic_store(&c->ok, ok);
 }
 
 /* Both pings were answered: what was told before they were sent is dropped. */
