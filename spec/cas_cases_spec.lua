@@ -344,29 +344,23 @@ local Branch = regolith.entity("branch", {
 })
 
 describe("cas, case", function()
-  local worlds, world, orm, db, proxy, socket, words, region
+  local worlds, world, orm, db, proxy, region
 
-  local function say(word) faults.write_file(words, word .. "\n") end
+  local function say(word) proxy:say(word) end
 
   setup(function()
     worlds = { support.world(), support.world() }
     world = support.world()
-    socket, words = os.tmpname(), os.tmpname()
-    os.remove(socket)
-    say "pass"
-    proxy = faults.spawn("proxy", nil, socket, os.getenv "REGOLITH_MYSQL_SOCKET", words)
-    proxy:await "ready"
+    proxy = faults.proxy()
     orm = world:open({ Region, Branch }, { mysql = { default = world.mysql_url(world.name),
       s0 = world.mysql_url(worlds[1].name),
-      s1 = string.format("mysql+unix://%s?user=root&db=%s", socket, worlds[2].name) } })
+      s1 = proxy:url(worlds[2].name) } })
   end)
   teardown(function()
     say "pass"
     world:close()
-    proxy:kill()
+    proxy:stop()
     for _, w in ipairs(worlds) do w:close() end
-    os.remove(socket)
-    os.remove(words)
   end)
   before_each(function()
     db = orm:session()

@@ -18,11 +18,13 @@ for _, which in ipairs { "luv", "cqueues" } do
       world:close()
     end)
 
+    local function environment(more)
+      return { REGOLITH_MYSQL_URL = world.mysql_url(world.name, more), REGOLITH_REDIS_URL = world.redis_url(),
+        REGOLITH_PREFIX = world.name }
+    end
+
     it("does everything in coroutines that overlap, while a clock ticks", function()
-      local process = faults.spawn("evented", {
-        REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=16"), REGOLITH_REDIS_URL = world.redis_url(),
-        REGOLITH_PREFIX = world.name,
-      }, which)
+      local process = faults.spawn("evented", environment "&pool=16", which)
       local ok, text = process:wait(60)
       assert.is_true(ok, text)
       for line in text:gmatch "[^\n]+" do
@@ -40,10 +42,7 @@ for _, which in ipairs { "luv", "cqueues" } do
     -- threads allocate, as here, it may wait for ever in its own malloc.
     if not support.is_under_asan() then
       it("tells a forked child that the orm is its parent's, who goes on undisturbed", function()
-        local process = faults.spawn("forked_loop", {
-          REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=8"), REGOLITH_REDIS_URL = world.redis_url(),
-          REGOLITH_PREFIX = world.name,
-        }, which)
+        local process = faults.spawn("forked_loop", environment "&pool=8", which)
         local ok, text = process:wait(60)
         assert.is_true(ok, text)
         local function times(said) return select(2, text:gsub(said, "")) end
@@ -57,10 +56,7 @@ for _, which in ipairs { "luv", "cqueues" } do
     for _, how in ipairs { "close", "collect", "exit" } do
       it("may go while operations are under way: " .. how, function()
         local started = faults.now()
-        local process = faults.spawn("leaver", {
-          REGOLITH_MYSQL_URL = world.mysql_url(world.name, "&pool=8"), REGOLITH_REDIS_URL = world.redis_url(),
-          REGOLITH_PREFIX = world.name,
-        }, which, how)
+        local process = faults.spawn("leaver", environment "&pool=8", which, how)
         local ok, text = process:wait(25)
         assert.is_true(ok, text)
         assert.matches("left\n$", text)

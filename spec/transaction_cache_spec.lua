@@ -28,24 +28,19 @@ describe("caches and transactions", function()
     index = { of_note = { "note", cached = true } },
     cache = { process = true, redis = true },
   })
-  local world, orm, db, others, proxy, socket, words
+  local world, orm, db, others, proxy
 
   setup(function()
     world = support.world()
     orm = world:open({ Note, Tag }, { callbacks = { told = function() end } })
-    socket, words = os.tmpname(), os.tmpname()
-    os.remove(socket)
-    proxy = faults.spawn("proxy", nil, socket, os.getenv "REGOLITH_MYSQL_SOCKET", words)
-    proxy:await "ready"
+    proxy = faults.proxy()
   end)
   teardown(function()
-    proxy:kill()
-    os.remove(socket)
-    os.remove(words)
+    proxy:stop()
     world:close()
   end)
   before_each(function()
-    faults.write_file(words, "pass\n")
+    proxy:say "pass"
     db, others = orm:session(), orm:session()
   end)
   after_each(function()
@@ -71,7 +66,7 @@ describe("caches and transactions", function()
     return a
   end
 
-  local function say(word) faults.write_file(words, word .. "\n") end
+  local function say(word) proxy:say(word) end
 
   --- How often the proxy has held something.
   local function held() return select(2, proxy:output():gsub("held", "")) end
@@ -79,7 +74,7 @@ describe("caches and transactions", function()
   --- A process whose words to MySQL go by way of the proxy.
   local function spawn(...)
     return faults.spawn("noter", {
-      REGOLITH_MYSQL_URL = string.format("mysql+unix://%s?user=root&db=%s", socket, world.name),
+      REGOLITH_MYSQL_URL = proxy:url(world.name),
       REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name,
     }, ...)
   end

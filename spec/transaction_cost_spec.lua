@@ -17,26 +17,21 @@ local Cached = regolith.entity("cached", {
 })
 
 describe("the cost of a transaction", function()
-  local world, orm, db, proxy, socket, words, warm_id
+  local world, orm, db, proxy, warm_id
 
   setup(function()
     world = support.world()
-    socket, words = os.tmpname(), os.tmpname()
-    os.remove(socket)
-    proxy = faults.spawn("proxy", nil, socket, os.getenv "REGOLITH_MYSQL_SOCKET", words)
-    proxy:await "ready"
+    proxy = faults.proxy()
     world:open({ Note, Cached })
     orm = world:open({ Note, Cached }, {
-      mysql = string.format("mysql+unix://%s?user=root&db=%s&pool=2", socket, world.name), schema = false,
+      mysql = proxy:url(world.name, "&pool=2"), schema = false,
     })
   end)
   teardown(function()
-    proxy:kill()
-    os.remove(socket)
-    os.remove(words)
+    proxy:stop()
     world:close()
   end)
-  local function say(word) faults.write_file(words, word .. "\n") end
+  local function say(word) proxy:say(word) end
 
   before_each(function()
     say "pass"
@@ -63,11 +58,7 @@ describe("the cost of a transaction", function()
   end
 
   --- What fn has sent: the first words of its statements.
-  local function statements(fn)
-    local list = {}
-    for i, text in ipairs(support.count(orm, fn).texts) do list[i] = text:match "^%a+" end
-    return table.concat(list, " ")
-  end
+  local function statements(fn) return support.statements(orm, fn) end
 
   --- What fn has sent, and whether each opening came with a statement ("together"), or waited for its answer.
   local function travels(fn)

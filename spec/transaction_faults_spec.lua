@@ -16,7 +16,7 @@ local Note = regolith.entity("note", {
 })
 
 describe("a transaction", function()
-  local world, orm, db, proxy, socket, words
+  local world, orm, db, proxy
 
   setup(function()
     world = support.world()
@@ -24,15 +24,10 @@ describe("a transaction", function()
     local session = orm:session()
     session:new(Note)
     session:close()
-    socket, words = os.tmpname(), os.tmpname()
-    os.remove(socket)
-    proxy = faults.spawn("proxy", nil, socket, os.getenv "REGOLITH_MYSQL_SOCKET", words)
-    proxy:await "ready"
+    proxy = faults.proxy()
   end)
   teardown(function()
-    proxy:kill()
-    os.remove(socket)
-    os.remove(words)
+    proxy:stop()
     world:close()
   end)
   before_each(function() db = orm:session() end)
@@ -107,14 +102,14 @@ describe("a transaction", function()
 
   local through, session
 
-  local function say(word) faults.write_file(words, word .. "\n") end
+  local function say(word) proxy:say(word) end
 
   --- Each test has a session whose orm reaches MySQL by way of the proxy; more: further options of its pool.
   local function through_proxy(more)
     before_each(function()
       say "pass"
       through = world:open({ Note }, {
-        mysql = string.format("mysql+unix://%s?user=root&db=%s%s", socket, world.name, more), schema = false,
+        mysql = proxy:url(world.name, more), schema = false,
       })
       session = through:session()
     end)

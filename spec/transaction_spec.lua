@@ -50,11 +50,7 @@ describe("transaction", function()
   end
 
   --- How the statements begin that fn causes.
-  local function statements(fn)
-    local words = {}
-    for i, text in ipairs(support.count(orm, fn).texts) do words[i] = text:match "^%a+" end
-    return table.concat(words, " ")
-  end
+  local function statements(fn) return support.statements(orm, fn) end
 
   describe("REQUIRED", function()
     it("is one BEGIN and one COMMIT, and returns what the body returned (1)", function()

@@ -81,7 +81,6 @@ end
 --- Which shard the name of a type tells; nil: none.
 local function shard_of(name) return name and tonumber(name:match "@(%d+)$") end
 
-
 --- A Lua error object of what the engine reported.
 ---@param c ffi.cdata* rg_err, or pointer to one
 ---@return regolith.Err

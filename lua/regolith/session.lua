@@ -76,22 +76,11 @@ function Session:_type(entity, level)
     if not entities.is(entity) then error("an entity is expected, as regolith.entity makes it", level + 1) end
     error(string.format("the entity '%s' is not among those of this orm", entity.name), level + 1)
   end
-  local stack = T.spare
-  local n = #stack
-  S = stack[n]
-  if S then
-    stack[n] = nil
-    S.mt, S.after_load = record.metatable(self, T), T.hooks.after_load
-    self._types[entity] = S
-    if next(T.hooks) then self._hooked = true end
-    return S
-  end
-  S = {
+  S = spare.pop(T.spare) or {
     T = T, number = T.number, shards = T.shards, decode = T.decode, refresh = T.refresh, make = T.make,
-    mt = record.metatable(self, T),
-    places = {},
-    id_at = T.info(0).offset, cached = T.cached, after_load = T.hooks.after_load,
+    mt = false, places = {}, id_at = T.info(0).offset, cached = T.cached, after_load = nil,
   }
+  S.mt, S.after_load = record.metatable(self, T), T.hooks.after_load
   self._types[entity] = S
   if next(T.hooks) then self._hooked = true end
   return S
@@ -358,12 +347,9 @@ end
 --- Keeps what the session knows of its types for the next one.
 local function give_types(orm, types)
   for _, S in pairs(types) do
-    local stack = S.T.spare
-    if #stack < spare.MOST_TABLES then
-      clear(S.places)
-      S.mt = false -- its entities may live on
-      stack[#stack + 1] = S
-    end
+    clear(S.places)
+    S.mt = false -- its entities may live on
+    spare.push(S.T.spare, S)
   end
   spare.give(orm._spare_types, types)
 end

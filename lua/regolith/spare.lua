@@ -9,31 +9,40 @@ local M = {
   NONE = {},
   --- A larger session's tables are not worth keeping.
   MOST_ENTRIES = 1024,
-  --- Of one kind that are kept.
-  MOST_TABLES = 64,
 }
 
-local MOST_TABLES = M.MOST_TABLES
+local MOST_TABLES = 64 -- of one kind that are kept
 
---- An empty table.
+--- The one that was kept last, or nil.
 ---@param stack table[]
----@return table
-function M.take(stack)
+---@return table?
+function M.pop(stack)
   local n = #stack
-  if n == 0 then return {} end
+  if n == 0 then return nil end
   local t = stack[n]
   stack[n] = nil
   return t
 end
 
---- Takes a table that nobody looks at any more.
+--- Keeps a table that nobody looks at any more, as it is.
+---@param stack table[]
+---@param t table
+function M.push(stack, t)
+  local n = #stack
+  if n < MOST_TABLES then stack[n + 1] = t end
+end
+
+--- An empty table.
+---@param stack table[]
+---@return table
+function M.take(stack) return M.pop(stack) or {} end
+
+--- Takes a table that nobody looks at any more, whatever is in it.
 ---@param stack table[]
 ---@param t table
 function M.give(stack, t)
-  local n = #stack
-  if n >= MOST_TABLES then return end
   clear(t)
-  stack[n + 1] = t
+  M.push(stack, t)
 end
 
 return M

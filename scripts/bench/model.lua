@@ -67,6 +67,19 @@ function M.open(entities, opts)
   return assert(regolith.open(config))
 end
 
+--- Reads all rows, MANY at a time, which puts them into the caches that the entity has.
+---@param orm regolith.Orm
+---@param User regolith.Entity
+function M.read_all(orm, User)
+  for first = 1, M.ROWS, M.MANY do
+    local ids = {}
+    for i = 1, M.MANY do ids[i] = first + i - 1 end
+    local db = orm:session()
+    assert(db:get_many(User, ids))
+    db:close()
+  end
+end
+
 --- A walk over ids: each call fills `ids` with MANY distinct ones, in steps of 37 from a random one.
 ---@param rows integer
 ---@return fun(): number[] the same table each time

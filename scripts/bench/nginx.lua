@@ -75,6 +75,7 @@ local faults = require "support.faults"
 local model = require "model"
 local nginx = require "support.nginx"
 local support = require "support.init"
+local figures_of = require("wrk").figures
 
 local MYSQL, REDIS = os.getenv "REGOLITH_MYSQL_SOCKET", os.getenv "REGOLITH_REDIS_SOCKET"
 local DB = os.getenv "REGOLITH_MYSQL_DB"
@@ -176,20 +177,14 @@ end
 
 -- ---- measuring ----------------------------------------------------------------------------------
 
-local UNITS = { us = 0.001, ms = 1, s = 1000, m = 60000 }
-local function time_of(text)
-  local n, unit = text:match "^([%d.]+)(%a+)$"
-  return tonumber(n) * UNITS[unit]
-end
-
 local function wrk(page, connections, seconds)
   local text = shell("%s wrk --latency -t1 -c%d -d%ds --timeout 10s http://127.0.0.1:%d/%s",
     pinned and "taskset -c " .. cores - 1 or "", connections, seconds, port, page)
-  local rate = tonumber(text:match "Requests/sec:%s+(%S+)")
-  if not rate or text:find "Non%-2xx" or text:find "Socket errors" then
+  local figures = figures_of(text)
+  if not figures or text:find "Non%-2xx" or text:find "Socket errors" then
     error(string.format("/%s with %d connections: %s", page, connections, text), 0)
   end
-  return { rate = rate, p50 = time_of(text:match "\n%s+50%%%s+(%S+)"), p99 = time_of(text:match "\n%s+99%%%s+(%S+)") }
+  return figures
 end
 
 local function median(list, key)

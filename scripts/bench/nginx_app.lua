@@ -123,13 +123,7 @@ function M.new(given)
   --- Fills the process cache, once it may be used.
   local function warm()
     while true do
-      for first = 1, ROWS, model.MANY do
-        local ids = {}
-        for i = 1, model.MANY do ids[i] = first + i - 1 end
-        local db = process:session()
-        assert(db:get_many(ProcessUser, ids))
-        db:close()
-      end
+      model.read_all(process, ProcessUser)
       if process:stats().coherent and M.warmed then break end
       M.warmed = process:stats().coherent -- the next time round all rows stay
       ngx.sleep(0.05)

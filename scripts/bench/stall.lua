@@ -5,6 +5,7 @@ local faults = require "support.faults"
 local nginx = require "support.nginx"
 local stall = require "support.stall"
 local support = require "support.init"
+local wrk = require "wrk"
 
 local rounds = tonumber(arg[1]) or 10
 local port = 20000 + io.open("/proc/self/stat"):read "*n" % 20000
@@ -18,12 +19,6 @@ local web = nginx.start {
   server = "listen 127.0.0.1:" .. port .. ";", main = cores > 1 and "worker_cpu_affinity 1;" or nil,
 }
 
-local UNITS = { us = 0.001, ms = 1, s = 1000, m = 60000 }
-local function time_of(text)
-  local n, unit = text:match "^([%d.]+)(%a+)$"
-  return tonumber(n) * UNITS[unit]
-end
-
 local function command(page, connections, time)
   return string.format("%s wrk --latency -t1 -c%d -d%gs --timeout 30s http://127.0.0.1:%d/%s",
     cores > 1 and "taskset -c " .. cores - 1 or "", connections, time, port, page)
@@ -32,8 +27,7 @@ end
 --- A window of measuring: p50 and p99 in ms, requests/s.
 local function window()
   local text = support.shell(command("ping", 8, WINDOW_S))
-  return { p50 = time_of(text:match "\n%s+50%%%s+(%S+)"), p99 = time_of(text:match "\n%s+99%%%s+(%S+)"),
-    rate = tonumber(text:match "Requests/sec:%s+(%S+)") }
+  return wrk.figures(text) or error(text, 0)
 end
 
 local function load(page, connections, time)

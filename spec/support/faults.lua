@@ -153,6 +153,39 @@ function M.spawn(name, env, ...)
   return launch(table.concat(words, " "))
 end
 
+---@class Proxy in front of MySQL's socket (programs/proxy.lua)
+local Proxy = {}
+Proxy.__index = Proxy
+
+--- What it does from now on.
+---@param word string
+function Proxy:say(word) M.write_file(self._words, word .. "\n") end
+
+--- What it has told so far.
+function Proxy:output() return self._process:output() end
+
+--- A database by way of it.
+---@param db string
+---@param more? string further options, each after "&"
+function Proxy:url(db, more) return string.format("mysql+unix://%s?user=root&db=%s%s", self._socket, db, more or "") end
+
+function Proxy:stop()
+  self._process:kill()
+  os.remove(self._socket)
+  os.remove(self._words)
+end
+
+--- Starts one that hands everything on.
+---@return Proxy
+function M.proxy()
+  local proxy = setmetatable({ _socket = os.tmpname(), _words = os.tmpname() }, Proxy)
+  os.remove(proxy._socket)
+  proxy:say "pass"
+  proxy._process = M.spawn("proxy", nil, proxy._socket, os.getenv "REGOLITH_MYSQL_SOCKET", proxy._words)
+  proxy._process:await "ready"
+  return proxy
+end
+
 -- ---- servers ------------------------------------------------------------------------------------
 
 ---@class Servers a MariaDB and a Redis of a spec's own

@@ -142,6 +142,13 @@ function M.count(orm, fn)
   return counts
 end
 
+--- How the statements begin that fn causes: their first words.
+function M.statements(orm, fn)
+  local words = {}
+  for i, text in ipairs(M.count(orm, fn).texts) do words[i] = text:match "^%a+" end
+  return table.concat(words, " ")
+end
+
 --- Waits until fn gives something true.
 function M.eventually(fn, seconds)
   local ffi = require "ffi"

@@ -5,7 +5,7 @@
 
 /* What has gone wrong, of an entity where the message names one of its shards ("name@shard"). */
 static void add_error(rg__buf *out, const char *message, const char *entity) {
-    size_t full = strlen(entity), len = strcspn(entity, "@");
+    size_t full = strlen(entity), len = rg__entity_len(entity);
     rg__buf plain = {0};
     for (const char *at; full > len && (at = strstr(message, entity)); message = at + full) {
         rg__buf_add(&plain, message, (size_t)(at - message));
@@ -27,7 +27,7 @@ static void letter_text(const rg__task *t, const rg__queue *q, rg__buf *out) {
     rg__buf_fmt(out, ",\"number\":%llu,\"id\":\"%s\",\"operation\":\"%s\",\"state\":\"%s\",\"entity\":",
                 (unsigned long long)t->letter, id, operation,
                 t->fate == RG__FATE_PARKED ? "parked" : "dead");
-    rg__json_text(out, entity, strcspn(entity, "@")); /* of a shard: its entity's */
+    rg__json_text(out, entity, rg__entity_len(entity));
     rg__buf_fmt(out, ",\"entity_id\":%llu,\"errno\":%u,\"sqlstate\":\"%s\",\"error\":",
                 (unsigned long long)(t->op ? t->op->id : 0), t->error->sql_errno, t->error->sqlstate);
     add_error(out, t->error->message, entity);

@@ -39,10 +39,10 @@ static int find(edit *e, rg_err *err) {
     return e->letter->n_rows ? RG_OK : rg__letter_missing(e->number, err);
 }
 
-/* Shards of an entity are types of their own, of the same columns; "name@shard" are their names. */
+/* Shards of an entity have the same columns. */
 static bool same_entity(const rg_type *a, const rg_type *b) {
-    size_t len = strcspn(a->name, "@");
-    return a == b || (len == strcspn(b->name, "@") && memcmp(a->name, b->name, len) == 0 &&
+    return a == b || (rg__slice_eq((rg__slice){a->name, rg__entity_len(a->name)},
+                                   (rg__slice){b->name, rg__entity_len(b->name)}) &&
                       a->n_columns == b->n_columns);
 }
 

@@ -116,7 +116,7 @@ void rg__event_text(const rg_type *t, int write, uint64_t id, const void *row, c
     static const char *const kinds[] = {"", "insert", "update", "delete"};
     const uint8_t *changed = write == RG_UPDATE ? mask : NULL;
     rg__buf_str(out, "{\"entity\":");
-    rg__json_text(out, t->name, strcspn(t->name, "@")); /* of a shard: its entity's */
+    rg__json_text(out, t->name, rg__entity_len(t->name));
     rg__buf_fmt(out, id <= exact ? ",\"id\":%llu,\"kind\":\"%s\"" : ",\"id\":\"%llu\",\"kind\":\"%s\"",
                 (unsigned long long)id, kinds[write]);
     if (changed) add_changed(out, t, changed);

@@ -95,7 +95,7 @@ static inline bool bytes_valid(const rg__column *c, const uint8_t *p, uint32_t l
 }
 
 /* Each VAR begins where the one before ended. */
-static bool var_valid(const rg__column *c, const uint8_t *row, uint32_t *end, uint32_t len) {
+static inline bool var_valid(const rg__column *c, const uint8_t *row, uint32_t *end, uint32_t len) {
     uint32_t n = rg__var_len(c, row);
     if (rg__var_at(c, row) != *end || n > len - *end) return false;
     *end += n;
@@ -114,18 +114,11 @@ bool rg__column_guarded(const rg__column *c) {
 /* Without NULLs only the guarded ones can be wrong. */
 static const rg__column *fault_of_values(const rg_type *t, const uint8_t *row, uint32_t *end,
                                          uint32_t len) {
-    uint32_t at = *end;
     for (const uint32_t *i = t->guarded; i < t->guarded + t->n_guarded; i++) {
         const rg__column *c = &t->columns[*i];
-        if (c->store != RG_STORE_VAR) {
-            if (!value_valid(c, row)) return c;
-            continue;
-        }
-        uint32_t n = rg__var_len(c, row);
-        if (rg__var_at(c, row) != at || n > len - at || !bytes_valid(c, row + at, n)) return c;
-        at += n;
+        bool ok = c->store == RG_STORE_VAR ? var_valid(c, row, end, len) : value_valid(c, row);
+        if (!ok) return c;
     }
-    *end = at;
     return NULL;
 }
 

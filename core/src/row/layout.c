@@ -14,12 +14,19 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows are little-endia
 
 enum { SUM_AT = 16, SMALL = 512 };
 
+uint64_t rg__row_hash_own(uint8_t *row, uint32_t len) {
+    uint64_t sum = rg__load64(row + SUM_AT);
+    rg__store64(row + SUM_AT, 0);
+    uint64_t hash = XXH3_64bits(row, len);
+    rg__store64(row + SUM_AT, sum);
+    return hash;
+}
+
 uint64_t rg__row_hash(const uint8_t *row, uint32_t len) {
     if (len < SMALL) {
         uint8_t copy[SMALL];
         memcpy(copy, row, len);
-        memset(copy + SUM_AT, 0, 8);
-        return XXH3_64bits(copy, len);
+        return rg__row_hash_own(copy, len);
     }
     static const uint8_t zero[8];
     XXH3_state_t state;
@@ -28,14 +35,6 @@ uint64_t rg__row_hash(const uint8_t *row, uint32_t len) {
     XXH3_64bits_update(&state, zero, sizeof zero);
     XXH3_64bits_update(&state, row + RG_ROW_HEADER, len - RG_ROW_HEADER);
     return XXH3_64bits_digest(&state);
-}
-
-uint64_t rg__row_hash_own(uint8_t *row, uint32_t len) {
-    uint64_t sum = rg__load64(row + SUM_AT);
-    rg__store64(row + SUM_AT, 0);
-    uint64_t hash = XXH3_64bits(row, len);
-    rg__store64(row + SUM_AT, sum);
-    return hash;
 }
 
 void rg__row_seal(uint8_t *row, uint32_t len) {

@@ -32,9 +32,8 @@ static bool same_read(const rg_op *a, const rg_op *b) {
            a->index == b->index && a->timeline == b->timeline;
 }
 
-static bool has_bytes(const rg_block *b, const rg_block *of) {
-    return rg_block_len(b) == rg_block_len(of) &&
-           memcmp(rg_block_data(b), rg_block_data(of), rg_block_len(b)) == 0;
+static rg__slice bytes_of(const rg_block *b) {
+    return (rg__slice){(const char *)rg_block_data(b), rg_block_len(b)};
 }
 
 static bool is_unique(const rg_op *op) {
@@ -45,7 +44,7 @@ static bool is_unique(const rg_op *op) {
 static bool join_key(gathering *g, rg_op *op) {
     rg_block *key = rg__builder_partial(op->key);
     size_t at = 0;
-    while (key && at < g->n_keys && !has_bytes(key, g->keys[at])) at++;
+    while (key && at < g->n_keys && !rg__slice_eq(bytes_of(key), bytes_of(g->keys[at]))) at++;
     if (!key || (at == g->n_keys && at > 0 && !is_unique(op))) {
         rg_block_unref(key);
         return false;
@@ -61,9 +60,7 @@ static bool join_key(gathering *g, rg_op *op) {
     return true;
 }
 
-static bool same_text(const rg__buf *a, const rg__buf *b) {
-    return a->len == b->len && (a->len == 0 || memcmp(a->p, b->p, a->len) == 0);
-}
+static rg__slice text_of(const rg__buf *b) { return (rg__slice){b->p, b->len}; }
 
 /* Strings are compared with the buffer that they are places in. */
 static bool same_param(const rg__param *a, const rg__param *b) {
@@ -79,7 +76,8 @@ static bool same_param(const rg__param *a, const rg__param *b) {
 
 static bool same_search(const rg_op *a, const rg_op *b) {
     if (a->offset != b->offset || a->limit != b->limit || a->n_params != b->n_params) return false;
-    if (!same_text(&a->text, &b->text) || !same_text(&a->param_bytes, &b->param_bytes)) return false;
+    if (!rg__slice_eq(text_of(&a->text), text_of(&b->text))) return false;
+    if (!rg__slice_eq(text_of(&a->param_bytes), text_of(&b->param_bytes))) return false;
     for (size_t i = 0; i < a->n_params; i++)
         if (!same_param(&a->params[i], &b->params[i])) return false;
     return true;

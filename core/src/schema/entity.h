@@ -82,6 +82,9 @@ static inline bool rg__type_has_id(const rg_type *t, uint64_t id) {
     return t->id_last == 0 || (id >= t->id_base && id <= t->id_last);
 }
 
+/* Shards of an entity are types of their own, named "entity@number": the length of the entity's name. */
+static inline size_t rg__entity_len(const char *type_name) { return strcspn(type_name, "@"); }
+
 /* All types of an engine. */
 typedef struct rg__schema {
     rg_type **types;

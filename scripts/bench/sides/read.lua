@@ -50,22 +50,11 @@ M.mysql_get_many = gets_many(false)
 M.redis_get = gets { redis = true }
 M.redis_get_many = gets_many { redis = true }
 
---- Puts every row into the caches; get_many asks for MANY at a time.
-local function fill(orm, User)
-  for first = 1, model.ROWS, model.MANY do
-    local ids = {}
-    for i = 1, model.MANY do ids[i] = first + i - 1 end
-    local db = orm:session()
-    assert(db:get_many(User, ids))
-    db:close()
-  end
-end
-
 --- Fills Redis, for the sides that read from there.
 function M.redis_fill()
   local User = model.entity("bench_user", { redis = true })
   local orm = model.open { User }
-  fill(orm, User)
+  model.read_all(orm, User)
   clock.answer(model.ROWS, 1)
   orm:close()
 end
@@ -86,7 +75,7 @@ local function process_hit(seconds, process_cache)
   local orm = model.open({ User }, { process_cache = process_cache })
   local walk = model.walk(model.ROWS)
   await_coherence(orm, User)
-  fill(orm, User)
+  model.read_all(orm, User)
   local misses = orm:counter "regolith_process_cache_misses_total"
   clock.measure(seconds, function() return (read_three(orm, User, walk)) end)
   assert(orm:counter "regolith_process_cache_misses_total" == misses, "the process cache did not answer everything")
