@@ -23,6 +23,8 @@ local new_table = require "table.new"
 local C, ffi, err, done = native.C, native.ffi, native.err, native.done
 local setmetatable, tonumber, type = setmetatable, tonumber, type
 local HIT, ABSENT = tonumber(C.RG_GET_HIT), tonumber(C.RG_GET_ABSENT)
+local ASK_LEAST = 8 -- rows, from where it is worth a call of its own
+local NONE = {}
 local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 
 ---@class regolith.SessionType what a session knows of one type
@@ -30,6 +32,7 @@ local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 ---@field number integer? nil: it has shards
 ---@field shards regolith.Shards?
 ---@field decode fun(row: ffi.cdata*): table
+---@field fill fun(blank: table, row: ffi.cdata*): table
 ---@field refresh fun(e: table, row: ffi.cdata*)
 ---@field make fun(values: table): table, boolean
 ---@field mt table|false metatable of its entities; false: of no session now (T.spare)
@@ -77,7 +80,7 @@ function Session:_type(entity, level)
     error(string.format("the entity '%s' is not among those of this orm", entity.name), level + 1)
   end
   S = spare.pop(T.spare) or {
-    T = T, number = T.number, shards = T.shards, decode = T.decode, refresh = T.refresh, make = T.make,
+    T = T, number = T.number, shards = T.shards, decode = T.decode, fill = T.fill, refresh = T.refresh, make = T.make,
     mt = false, places = {}, id_at = T.info(0).offset, cached = T.cached, after_load = nil,
   }
   S.mt, S.after_load = record.metatable(self, T), T.hooks.after_load
@@ -132,10 +135,10 @@ function Session:_run(op, level)
   return ok, e
 end
 
---- Makes an entity of the row in the view and remembers it.
-function Session:_adopt(S, id, view)
+--- Makes an entity of the row in the view and remembers it; blank: its table, when there is one already.
+function Session:_adopt(S, id, view, blank)
   local place = view.slot + 1
-  local e = setmetatable(S.decode(view.data), S.mt)
+  local e = setmetatable(blank and S.fill(blank, view.data) or S.decode(view.data), S.mt)
   S.places[id] = place
   self._at[place] = e
   if place > self._top then self._top = place end
@@ -152,13 +155,13 @@ local function alive(self, place)
 end
 
 --- Row i of an operation as an entity: the one that is known already, else a new one.
-function Session:_row(S, op, i)
+function Session:_row(S, op, i, blank)
   local view = self._view
   local rc = C.rg_op_row(op, i, self._c, view)
   if rc ~= HIT then return nil end
   local id = tonumber(ffi.cast(u64p, view.data + S.id_at)[0])
   local place = S.places[id]
-  if not place then return self:_adopt(S, id, view) end
+  if not place then return self:_adopt(S, id, view, blank) end
   C.rg_session_repin(self._c, view.slot, nil)
   return alive(self, place)
 end
@@ -239,6 +242,16 @@ function Session:get(entity, id, opts)
   return self:_get_slow(S, id, number)
 end
 
+--- Has the servers begin with what a get of n rows asks for, and makes the tables for its entities
+--- meanwhile. nil: too few for that, or the host has something else to do meanwhile.
+---@return table[]?
+function Session:_ask(S, op, n)
+  if n < ASK_LEAST or not self._orm._host.blocking or C.rg_op_ask(op, self._timeout_ms or 0) == 0 then return nil end
+  local blank, blanks = S.T.blank, new_table(n, 0)
+  for i = 1, n do blanks[i] = blank() end
+  return blanks
+end
+
 --- Fetches those of the ids that the session does not know, in one operation.
 function Session:_fetch(S, ids, n)
   local view, places, missing, m = self._view, S.places, new_table(n, 0), 0
@@ -267,9 +280,10 @@ function Session:_fetch(S, ids, n)
     if rc < 0 then return nil, errors.from_c(err) end
   end
   local ok
+  local blanks = self:_ask(S, op, m) or NONE
   ok, fault = self:_run(op, 3)
   if not ok then return nil, fault end
-  for i = 0, m - 1 do self:_row(S, op, i) end
+  for i = 0, m - 1 do self:_row(S, op, i, blanks[i + 1]) end
   done(op)
   return true
 end

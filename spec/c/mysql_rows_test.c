@@ -5,7 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
-#include "mysql/mysql.h"
+#include "mysql/conn.h"
 #include "schema/type.h"
 
 static rg__mysql_pool *pool;
@@ -709,6 +709,43 @@ TEST(a_callee_may_stop) {
         rg__sql_select_ids(conn, &ctx, t, ids, 9, RG__LOCK_NONE, stop_at_two, &calls, &err),
         RG_ECANCELLED);
     CHECK_EQ_INT(calls, 2);
+    check_table(t, rows, 9);
+    free_rows(rows, 9);
+    end(t);
+}
+
+/* Where the client library can send without reading: MariaDB's, to a MariaDB. */
+TEST(asked_now_and_taken_later) {
+    rg_type *t = begin("rg_asked", RG_IDS_BLOCK, RG_COL_NULLABLE);
+    rg_block *rows[9];
+    const uint64_t ids[] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+    make_rows(rows, 9, 0, 1);
+    insert(t, rows, 9);
+    CHECK(rg__sql_ask_ids(pool, &ctx, t, ids, 9) == NULL); /* no connection is idle */
+    check_table(t, rows, 9);
+    bool can = conn->pipelines;
+    rg__mysql_release(conn);
+    for (int round = 0; can && round < 6; round++) {
+        int calls = 0;
+        rg__asked *a = rg__sql_ask_ids(pool, &ctx, t, ids, 9);
+        REQUIRE(a);
+        if (round % 2) {
+            CHECK_EQ_INT(rg__sql_take_ids(a, &ctx, stop_at_two, &calls), RG_ECANCELLED);
+            continue;
+        }
+        CHECK_EQ_INT(rg__sql_take_ids(a, &ctx, keep, &got), RG_OK);
+        CHECK_EQ_INT(got.n, 9);
+        for (int i = 0; i < 9; i++) check_same(t, row_of(t, ids[i]), rows[i]);
+        forget();
+    }
+    uint32_t busy, idle, before;
+    rg__mysql_pool_stats(pool, &busy, &before);
+    rg__asked *a = can ? rg__sql_ask_ids(pool, &ctx, t, ids, 9) : NULL;
+    if (a) rg__sql_drop_ids(a);
+    rg__mysql_pool_stats(pool, &busy, &idle);
+    CHECK_EQ_INT(busy, 0);
+    CHECK_EQ_INT(idle, before - (a != NULL));
+    ok(rg__mysql_acquire(pool, &ctx, &conn, &err));
     check_table(t, rows, 9);
     free_rows(rows, 9);
     end(t);

@@ -141,6 +141,40 @@ TEST(unread_replies_close_the_connection) {
     rg__redis_pool_free(pool);
 }
 
+/* ---- asking now, taking later ---- */
+
+static void count_told(void *arg, size_t i, const char *p, size_t len) {
+    (void)i;
+    if (p && len) ++*(int *)arg;
+}
+
+TEST(asks_now_and_takes_later) {
+    rg__redis_pool *pool = pool_on(given_socket());
+    rg__ctx ctx = ctx_ms(2000);
+    CHECK(rg__redis_acquire_idle(pool) == NULL);
+    CHECK_EQ_INT(ASK(pool, "MSET", "rg-spec:1", "one", "rg-spec:2", "two"), 2);
+    const char *argv[] = {"MGET", "rg-spec:1", "rg-spec:none", "rg-spec:2"};
+    for (int round = 0; round < 4; round++) {
+        rg__redis *c = rg__redis_acquire_idle(pool);
+        REQUIRE(c);
+        CHECK(rg__redis_acquire_idle(pool) == NULL);
+        CHECK_EQ_INT(rg__redis_ask(c, &ctx, NULL, 4, argv, NULL), RG_OK);
+        int told = 0;
+        const rg__redis_sink sink = {count_told, &told};
+        if (round % 2) { /* nobody wants it any more */
+            CHECK_EQ_INT(rg__redis_leave(c, &ctx, NULL), RG_OK);
+        } else {
+            CHECK_EQ_INT(rg__redis_gather_asked(c, &ctx, &sink, 3, NULL), RG_OK);
+            CHECK_EQ_INT(told, 2);
+        }
+        rg__redis_release(c);
+        CHECK_EQ_INT(idle_of(pool), 1);
+        CHECK_EQ_INT(ASK(pool, "GET", "rg-spec:2"), 3);
+    }
+    CHECK_EQ_INT(ASK(pool, "DEL", "rg-spec:1", "rg-spec:2"), 2);
+    rg__redis_pool_free(pool);
+}
+
 /* ---- errors ---- */
 
 TEST(error_classes) {

@@ -63,6 +63,10 @@ enum {
 /* Rows by id, in order of rg_op_add_id; duplicates are fine. */
 RG_API rg_op *rg_op_get(rg_engine *engine, uint32_t type, int whom, rg_err *err);
 RG_API int rg_op_add_id(rg_op *op, double id, rg_err *err);
+/* Asks the servers now for what a get wants, for a caller that has something else to do until rg_op_run, which
+ * takes the answers and does what is left; with nothing after it but that, or rg_op_free. Never waits. 1, or 0
+ * when nothing was asked: rg_op_run does everything then. */
+RG_API int rg_op_ask(rg_op *op, uint32_t timeout_ms);
 /* Rows by the values of an index: key holds the index's columns (copied). Unique ones give at most
  * one row; ordered by id. Answers from caches where the index is cached. */
 RG_API rg_op *rg_op_lookup(rg_engine *engine, uint32_t type, uint32_t index, rg_builder *key,

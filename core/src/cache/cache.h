@@ -150,6 +150,14 @@ void rg__entry_deinit(rg__entry *e);
  * answer within the bound, everything is BYPASS (and counted). */
 void rg__shared_get(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
                     const rg__key *keys, size_t n, rg__entry *out);
+/* The same in two steps, for who has something to do while Redis answers: asks, when that needs neither
+ * waiting nor a second question (else NULL), and takes the answers later. n up to RG__ASK_MOST; keys
+ * live until then. Who does not want them any more drops them. */
+enum { RG__ASK_MOST = 512 };
+rg__redis *rg__shared_ask(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n);
+void rg__shared_get_asked(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
+                          const rg__key *keys, size_t n, rg__entry *out, rg__redis *asked);
+void rg__shared_leave(rg__redis *asked, const rg__ctx *ctx);
 /* For those that are MISS in out: one script call: answers by now, or grants leases, or says who
  * holds one. With leases held elsewhere and none granted it waits (short sleeps, at most 100 ms and the
  * deadline), asking again, then BYPASS; who got one leads a load anyway and does not wait, so that

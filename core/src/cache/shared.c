@@ -173,6 +173,7 @@ typedef struct reading {
     const rg__key *keys;
     size_t n;
     rg__entry *out;
+    rg__redis *asked; /* owned; NULL: nothing was asked yet */
 } reading;
 
 static void take(const reading *g, size_t i, rg__slice bytes) {
@@ -214,24 +215,29 @@ static void forget(const reading *g) {
     memset(g->out, 0, g->n * sizeof *g->out);
 }
 
-/* An MGET whose elements are taken as they are parsed: the epoch is known. */
-static int gather(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
+static int ask(rg__redis *c, const rg__ctx *ctx, const rg__key *keys, size_t n, rg_err *err) {
     rg__args a;
     rg__args_init(&a);
     rg__args_add(&a, "MGET", 4);
-    for (size_t i = 0; i < g->n; i++) add_key(&a, &g->keys[i]);
+    for (size_t i = 0; i < n; i++) add_key(&a, &keys[i]);
+    int rc = a.failed ? rg__fail_memory(err) : rg__redis_ask(c, ctx, err, a.n, a.argv, a.lens);
+    rg__args_deinit(&a);
+    return rc;
+}
+
+/* An MGET whose elements are taken as they are parsed: the epoch is known. */
+static int gather(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
     reading to = *g;
     const rg__redis_sink sink = {take_element, &to};
-    int rc = a.failed ? rg__fail_memory(err)
-                      : rg__redis_gather(c, ctx, &sink, g->n, err, a.n, a.argv, a.lens);
-    rg__args_deinit(&a);
+    int rc = g->asked ? RG_OK : ask(c, ctx, g->keys, g->n, err);
+    if (rc >= 0) rc = rg__redis_gather_asked(c, ctx, &sink, g->n, err);
     if (rc < 0) forget(g);
     return rc;
 }
 
 /* One exchange. The epoch is known before anything is taken. */
 static int exchange(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *err) {
-    bool due = rg__life_due(g->s, c);
+    bool due = !g->asked && rg__life_due(g->s, c);
     if (!due && g->n > 1) return gather(g, c, ctx, err);
     redisReply *r = NULL;
     int rc = append_read(g, c, err);
@@ -244,19 +250,22 @@ static int exchange(const reading *g, rg__redis *c, const rg__ctx *ctx, rg_err *
     return rc;
 }
 
-static int read_once(const reading *g, const rg__ctx *ctx, rg_err *err) {
-    rg__redis *c = NULL;
-    int rc = rg__redis_acquire(g->s->pool, ctx, &c, err);
+/* Where it was asked already, else on a connection of the pool. */
+static int read_once(reading *g, const rg__ctx *ctx, rg_err *err) {
+    rg__redis *c = g->asked;
+    int rc = c ? RG_OK : rg__redis_acquire(g->s->pool, ctx, &c, err);
     if (rc < 0) return rc;
     rc = exchange(g, c, ctx, err);
     rg__redis_release(c);
+    g->asked = NULL;
     return rc;
 }
 
-static void read_chunk(const reading *g, const rg__ctx *ctx) {
+static void read_chunk(reading *g, const rg__ctx *ctx) {
     rg_err err = {0};
     bool patient = rg__left_ms(ctx->deadline_ms) > RG__READ_BOUND_MS / 2;
-    int rc = rg__breaker_open(g->s) ? RG_EUNAVAILABLE : read_once(g, ctx, &err);
+    bool away = !g->asked && rg__breaker_open(g->s);
+    int rc = away ? RG_EUNAVAILABLE : read_once(g, ctx, &err);
     for (int tries = 0; worth_another(&err, rc, tries, ctx); tries++) rc = read_once(g, ctx, &err);
     if (rc >= 0 || (rc == RG_ETIMEOUT && patient)) rg__breaker_note(g->s, rc < 0);
     for (size_t i = 0; rc < 0 && i < g->n; i++) {
@@ -276,14 +285,35 @@ static void count_found(rg__shared *s, const rg__entry *out, size_t n) {
     if (n > missed + bypassed) rg__count(s->metrics, RG__C_REDIS_HIT, n - missed - bypassed);
 }
 
-void rg__shared_get(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
-                    const rg__key *keys, size_t n, rg__entry *out) {
+void rg__shared_get_asked(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
+                          const rg__key *keys, size_t n, rg__entry *out, rg__redis *asked) {
     rg__ctx within = rg__ctx_within(ctx, RG__READ_BOUND_MS);
     memset(out, 0, n * sizeof *out);
     for (size_t at = 0; at < n; at += RG__READ_CHUNK) {
         size_t some = n - at < RG__READ_CHUNK ? n - at : RG__READ_CHUNK;
-        const reading g = {s, t, is_row, keys + at, some, out + at};
+        reading g = {s, t, is_row, keys + at, some, out + at, at ? NULL : asked};
         read_chunk(&g, &within);
     }
     count_found(s, out, n);
+}
+
+void rg__shared_get(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
+                    const rg__key *keys, size_t n, rg__entry *out) {
+    rg__shared_get_asked(s, ctx, t, is_row, keys, n, out, NULL);
+}
+
+_Static_assert((int)RG__ASK_MOST == (int)RG__READ_CHUNK, "what is asked ahead is one command");
+
+rg__redis *rg__shared_ask(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, size_t n) {
+    if (n < 2 || n > RG__ASK_MOST || rg__breaker_open(s)) return NULL;
+    rg__redis *c = rg__redis_acquire_idle(s->pool);
+    if (!c) return NULL;
+    if (!rg__life_due(s, c) && ask(c, ctx, keys, n, NULL) == RG_OK) return c;
+    rg__redis_release(c);
+    return NULL;
+}
+
+void rg__shared_leave(rg__redis *asked, const rg__ctx *ctx) {
+    (void)rg__redis_leave(asked, ctx, NULL);
+    rg__redis_release(asked);
 }

@@ -244,6 +244,21 @@ int rg__mysql_acquire(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out,
     return 0;
 }
 
+rg__mysql *rg__mysql_acquire_idle(rg__mysql_pool *pool) {
+    rg__mysql *c = NULL;
+    rg__mysql_thread_begin();
+    rg__pool_take_over(pool);
+    pthread_mutex_lock(&pool->lock);
+    bool any = !pool->closed && !rg__list_empty(&pool->idle);
+    if (any && rg__now_ms() - rg__pool_conn(pool->idle.next)->idle_since_ms < PROBE_AFTER_MS)
+        c = rg__pool_take_idle(pool);
+    pthread_mutex_unlock(&pool->lock);
+    if (!c || rg__conn_quiet(c)) return c;
+    c->broken = true;
+    rg__mysql_release(c);
+    return NULL;
+}
+
 /* ---- giving back ---- */
 
 static void tidy(rg__mysql *c) {

@@ -53,6 +53,8 @@ int rg__mysql_read(rg__mysql_pool *pool, const rg__ctx *ctx, const rg_type *type
  * NO_ENGINE_SUBSTITUTION' exactly, time_zone '+00:00', LOCAL INFILE off, CLIENT_FOUND_ROWS, no
  * multi-statements, autocommit on. Idle connections are probed when idle longer than a second. */
 int rg__mysql_acquire(rg__mysql_pool *pool, const rg__ctx *ctx, rg__mysql **out, rg_err *err);
+/* The connection used last, if it is idle and needs no look at the server: never waits. Else NULL. */
+rg__mysql *rg__mysql_acquire_idle(rg__mysql_pool *pool);
 /* Back to the pool: an open transaction is rolled back; a broken or tainted connection is closed. */
 void rg__mysql_release(rg__mysql *c);
 /* Marks session state as unknown (raw SQL ran): reset (mysql_reset_connection + pins) on release. */
@@ -191,6 +193,16 @@ typedef enum rg__lock {
 } rg__lock;
 int rg__sql_select_ids(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids,
                        size_t n, rg__lock lock, rg__row_fn fn, void *arg, rg_err *err);
+/* The same in two steps, for who has something to do while the server answers (ask.c). The first sends, on an
+ * idle connection whose statement is prepared, when that needs no waiting, else NULL; up to RG__ASK_ROWS ids.
+ * The second takes the rows; when it fails the caller asks anew, as nothing of the first was sure. Who does
+ * not want the answer any more drops it. Both end what the first has begun. */
+enum { RG__ASK_ROWS = 1024 };
+typedef struct rg__asked rg__asked;
+rg__asked *rg__sql_ask_ids(rg__mysql_pool *pool, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids,
+                           size_t n);
+int rg__sql_take_ids(rg__asked *asked, const rg__ctx *ctx, rg__row_fn fn, void *arg);
+void rg__sql_drop_ids(rg__asked *asked);
 /* SELECT all columns (or only ids) WHERE the index's columns <=> those of the key row (a row or a
  * partial one built for the index), ordered by id; limit 0: none. Prepared. */
 int rg__sql_select_index(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, const rg__index *x,

@@ -2,7 +2,7 @@
 /* Reading entities by ids and by the values of an index. */
 #include "mysql/select.h"
 
-enum { CHUNK = 1024 };
+enum { CHUNK = RG__ASK_ROWS };
 
 /* ---- by ids ---- */
 
@@ -31,7 +31,11 @@ static int prepare_ids(rg__mysql *c, const rg__call *call, const rg_type *t, uin
     return 0;
 }
 
-static void set_ids(rg__stmt *s, const uint64_t *ids, size_t n) {
+rg__buf *rg__select_ids_key(rg__mysql *c, const rg_type *t, size_t n, rg__lock lock) {
+    return rg__stmt_key(c, t, 'i', padded(n) << 4 | (uint32_t)lock, NULL);
+}
+
+void rg__select_set_ids(rg__stmt *s, const uint64_t *ids, size_t n) {
     rg__selection *x = s->extra;
     for (uint32_t i = 0; i < s->n_params; i++) {
         s->nulls[i] = i >= n;
@@ -44,11 +48,10 @@ static int select_chunk(rg__mysql *c, const rg__ctx *ctx, const rg_type *t, cons
     rg__call call = {.ctx = ctx, .what = "loading", .op = "SELECT"};
     int code = rg__call_begin(c, &call, err);
     if (code) return code;
-    uint32_t params = padded(n);
-    const rg__buf *key = rg__stmt_key(c, t, 'i', params << 4 | (uint32_t)lock, NULL);
+    const rg__buf *key = rg__select_ids_key(c, t, n, lock);
     rg__stmt *s = rg__stmt_find(c, key->p, key->len);
-    if (!s) code = prepare_ids(c, &call, t, params, lock, key, &s, err);
-    if (code == 0) set_ids(s, ids, n);
+    if (!s) code = prepare_ids(c, &call, t, padded(n), lock, key, &s, err);
+    if (code == 0) rg__select_set_ids(s, ids, n);
     if (code == 0) code = rg__select_run(c, &call, s, fn, arg, err);
     return rg__select_end(c, &call, code, code ? NULL : s, t, err);
 }

@@ -39,9 +39,13 @@ int rg__select_prepare(rg__mysql *c, const rg__call *call, const rg_type *t, con
 
 int rg__select_run(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, void *arg,
                    rg_err *err) {
-    rg__selection *x = s->extra;
     int code = rg__stmt_run(c, call, s, err);
-    if (code) return code;
+    return code ? code : rg__select_rows(c, call, s, fn, arg, err);
+}
+
+int rg__select_rows(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, void *arg, rg_err *err) {
+    rg__selection *x = s->extra;
+    int code = 0;
     for (call->rows = 0; code == 0; call->rows++) {
         int rc = mysql_stmt_fetch(s->st);
         if (rc == MYSQL_NO_DATA) break;

@@ -19,9 +19,16 @@ int rg__select_prepare(rg__mysql *c, const rg__call *call, const rg_type *t, con
 /* Executes and hands over each row. A callee's or a row's fault leaves the connection usable. */
 int rg__select_run(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, void *arg,
                    rg_err *err);
+/* The same once it was executed. */
+int rg__select_rows(rg__mysql *c, rg__call *call, rg__stmt *s, rg__row_fn fn, void *arg, rg_err *err);
 /* Ends the call; s may be NULL. */
 int rg__select_end(rg__mysql *c, rg__call *call, int code, const rg__stmt *s, const rg_type *t,
                    rg_err *err);
+
+/* The statement for n ids, rounded up to a power of two, when it is prepared; its key. The ids, and NULLs for
+ * the rest. */
+rg__buf *rg__select_ids_key(rg__mysql *c, const rg_type *t, size_t n, rg__lock lock);
+void rg__select_set_ids(rg__stmt *s, const uint64_t *ids, size_t n);
 
 /* Appends the clause of a lock. */
 void rg__select_lock(const rg__mysql *c, rg__buf *sql, rg__lock lock);

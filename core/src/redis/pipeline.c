@@ -165,32 +165,46 @@ int rg__redis_exchange(rg__redis *c, const rg__ctx *ctx, const rg__redis_args *h
     return rc < 0 ? rc : rg__redis_reply(c, ctx, reply, err);
 }
 
+/* A server error becomes a failure. */
+static int judge(int rc, redisReply **reply, rg_err *err) {
+    if (rc < 0 || (*reply)->type != REDIS_REPLY_ERROR) return rc;
+    rc = rg__redis_error(*reply, err);
+    freeReplyObject(*reply);
+    *reply = NULL;
+    return rc;
+}
+
 int rg__redis_command(rg__redis *c, const rg__ctx *ctx, redisReply **reply, rg_err *err, int argc,
                       const char *const *argv, const size_t *lens) {
     *reply = NULL;
     const rg__redis_args args = {argc, argv, lens};
+    return judge(rg__redis_exchange(c, ctx, &args, NULL, reply, err), reply, err);
+}
+
+int rg__redis_ask(rg__redis *c, const rg__ctx *ctx, rg_err *err, int argc, const char *const *argv,
+                  const size_t *lens) {
+    int rc = rg__redis_append(c, argc, argv, lens, err);
+    return rc < 0 ? rc : rg__redis_send(c, ctx, err);
+}
+
+int rg__redis_gather_asked(rg__redis *c, const rg__ctx *ctx, const rg__redis_sink *sink, size_t n,
+                           rg_err *err) {
     redisReply *r = NULL;
-    int rc = rg__redis_exchange(c, ctx, &args, NULL, &r, err);
-    if (rc == RG_OK && r->type == REDIS_REPLY_ERROR) {
-        rc = rg__redis_error(r, err);
-        freeReplyObject(r);
-        r = NULL;
-    }
-    *reply = r;
+    c->sink = sink;
+    int rc = judge(rg__redis_reply(c, ctx, &r, err), &r, err);
+    c->sink = NULL;
+    bool all = rc < 0 || (r && r->type == REDIS_REPLY_ARRAY && r->elements == n);
+    for (size_t i = 0; rc == RG_OK && r && all && i < n; i++) all = r->element[i] == NULL; /* told */
+    if (!all) rc = rg__fail(err, RG_ECORRUPT, "%s did not answer each key by a string", c->first);
+    freeReplyObject(r);
     return rc;
 }
 
 int rg__redis_gather(rg__redis *c, const rg__ctx *ctx, const rg__redis_sink *sink, size_t n,
                      rg_err *err, int argc, const char *const *argv, const size_t *lens) {
-    redisReply *r = NULL;
-    c->sink = sink;
-    int rc = rg__redis_command(c, ctx, &r, err, argc, argv, lens);
-    c->sink = NULL;
-    bool all = rc < 0 || (r && r->type == REDIS_REPLY_ARRAY && r->elements == n);
-    for (size_t i = 0; rc == RG_OK && r && all && i < n; i++) all = r->element[i] == NULL; /* told */
-    if (!all) rc = rg__fail(err, RG_ECORRUPT, "%s did not answer each key by a string", argv[0]);
-    freeReplyObject(r);
-    return rc;
+    if (c->pending > 0) return rg__fail(err, RG_EINTERNAL, "replies are to come still");
+    int rc = rg__redis_append(c, argc, argv, lens, err);
+    return rc < 0 ? rc : rg__redis_gather_asked(c, ctx, sink, n, err);
 }
 
 int rg__redis_poll(rg__redis *c, int64_t deadline_ms, redisReply **reply, rg_err *err) {

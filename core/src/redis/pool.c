@@ -334,6 +334,19 @@ int rg__redis_acquire(rg__redis_pool *pool, const rg__ctx *ctx, rg__redis **out,
     }
 }
 
+rg__redis *rg__redis_acquire_idle(rg__redis_pool *pool) {
+    rg__redis *c = NULL;
+    rg__redis_pool_abandon(pool);
+    pthread_mutex_lock(&pool->lock);
+    int64_t suspect_ms = pool->suspect_ms;
+    bool any = !atomic_load(&pool->closing) && !rg__list_empty(&pool->idle);
+    if (any) (void)choose(pool, &c);
+    pthread_mutex_unlock(&pool->lock);
+    if (!c || usable(c, suspect_ms)) return c;
+    discard(c);
+    return NULL;
+}
+
 int rg__redis_dedicated_until(rg__redis_pool *pool, const rg__ctx *ctx, const atomic_bool *stop,
                               rg__redis **out, rg_err *err) {
     static const atomic_bool never;

@@ -31,6 +31,8 @@ void rg__redis_pool_figures(rg__redis_pool *pool, rg__pool_figures *out);
  * connect, further tries within a short back-off (100 ms doubling to 2 s) fail at once with the
  * same error (circuit breaker), so that reads bypass quickly. */
 int rg__redis_acquire(rg__redis_pool *pool, const rg__ctx *ctx, rg__redis **out, rg_err *err);
+/* One that is idle, if there is any and it looks sound: never waits, never connects. Else NULL. */
+rg__redis *rg__redis_acquire_idle(rg__redis_pool *pool);
 /* Back to the pool; a connection with an I/O error or unread replies is closed instead. */
 void rg__redis_release(rg__redis *c);
 /* A connection outside the pool's count, e.g. for a subscription; rg__redis_release closes it. */
@@ -53,6 +55,12 @@ typedef struct rg__redis_sink {
  * valid in that call only. When it fails some may have been told. */
 int rg__redis_gather(rg__redis *c, const rg__ctx *ctx, const rg__redis_sink *sink, size_t n,
                      rg_err *err, int argc, const char *const *argv, const size_t *lens);
+/* The same in two steps: the command is sent, and its answer taken later, on the same connection, on which
+ * nothing else may be said meanwhile. Who does not want the answer any more calls rg__redis_leave. */
+int rg__redis_ask(rg__redis *c, const rg__ctx *ctx, rg_err *err, int argc, const char *const *argv,
+                  const size_t *lens);
+int rg__redis_gather_asked(rg__redis *c, const rg__ctx *ctx, const rg__redis_sink *sink, size_t n,
+                           rg_err *err);
 /* Pipeline: append n commands, then read n replies (the first read sends). */
 int rg__redis_append(rg__redis *c, int argc, const char *const *argv, const size_t *lens,
                      rg_err *err);

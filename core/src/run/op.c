@@ -131,7 +131,8 @@ int rg_op_run(rg_op *op, uint32_t timeout_ms) {
         return rg__fail(&op->err, RG_EMISUSE, "the operation has run already");
     if (rg_engine_orphan(op->engine)) return rg__engine_fail_orphan(&op->err);
     op->inline_run = true;
-    op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
+    if (!op->deadline_ms)
+        op->deadline_ms = rg__now_ms() + (timeout_ms ? timeout_ms : op->engine->timeout_ms);
     int rc = rg__op_execute(op, timeout_ms);
     for (; rc == RG__PARK; rc = rg__op_execute(op, timeout_ms)) wait_inline(op);
     rg__txs_deinit(&op->txs);

@@ -71,6 +71,7 @@ struct rg_op {
     uint64_t *ids;       /* input ids, or the ids found */
     size_t n_ids, ids_cap;
     rg_builder *key;     /* lookup */
+    rg__load *asked;     /* get: the servers were asked already; owned */
     struct rg__spread *spread; /* further shards to ask; NULL: only `type` (spread.c) */
 
     /* outputs */

@@ -32,6 +32,11 @@ static int run_get(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     if (!op->rows.items) return rg__fail_memory(err);
     op->rows.n = op->rows.cap = op->n_ids;
     if (op->spread) return rg__spread_get(op, ctx, err);
+    if (op->asked) {
+        rg__load *l = op->asked;
+        op->asked = NULL;
+        return rg__load_take(l, ctx, op->ids, op->n_ids, op->rows.items, err);
+    }
     return rg__load_rows(&op->engine->store, ctx, op->type, op->ids, op->n_ids,
                          rg__op_load_flags(op, ctx, op->type), op->rows.items, err);
 }
@@ -40,6 +45,24 @@ rg_op *rg_op_get(rg_engine *engine, uint32_t type, int whom, rg_err *err) {
     rg_op *op = typed(engine, type, run_get, err);
     if (op) op->mode = whom;
     return op;
+}
+
+static void drop_asked(rg_op *op) {
+    if (!op->asked) return;
+    rg__ctx ctx = rg__engine_ctx(op->engine, &op->trace, 0);
+    rg__load_drop(op->asked, &ctx);
+    op->asked = NULL;
+}
+
+int rg_op_ask(rg_op *op, uint32_t timeout_ms) {
+    if (atomic_load(&op->phase) != RG_OP_NEW || rg_engine_orphan(op->engine)) return 0;
+    if (!rg__op_is_get(op) || op->asked || op->spread || op->lock || op->txs.used) return 0;
+    rg__ctx ctx = rg__engine_ctx(op->engine, &op->trace, timeout_ms);
+    op->asked = rg__load_ask(&op->engine->store, &ctx, op->type, op->ids, op->n_ids);
+    if (!op->asked) return 0;
+    op->deadline_ms = ctx.deadline_ms;
+    op->cleanup = drop_asked;
+    return 1;
 }
 
 int rg_op_add_id(rg_op *op, double id, rg_err *err) {

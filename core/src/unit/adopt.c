@@ -47,9 +47,9 @@ static void get_again(rg__shared *shared, const rg__ctx *ctx, const rg_type *t, 
 }
 
 void rg__load_entries(rg__store *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
-                      const rg__key *keys, size_t n, bool lease, rg__entry *entries) {
+                      const rg__key *keys, size_t n, bool lease, rg__redis *asked, rg__entry *entries) {
     rg__shared *shared = rg__store_shared(s, t);
-    rg__shared_get(shared, ctx, t, is_row, keys, n, entries);
+    rg__shared_get_asked(shared, ctx, t, is_row, keys, n, entries, asked);
     if (any_suspect(entries, n) && adopt(s, ctx, t, keys, n, NULL) >= 0)
         get_again(shared, ctx, t, is_row, keys, n, entries);
     bool missing = false;

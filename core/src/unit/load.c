@@ -19,7 +19,7 @@ typedef struct item {
 } item;
 
 /* A load of many: items sorted by id, and the same items' Redis side by side. */
-typedef struct load {
+struct rg__load {
     rg__store *store;
     const rg__ctx *ctx;
     const rg_type *type;
@@ -35,60 +35,10 @@ typedef struct load {
     rg_block **values;
     size_t n_keys;
     size_t next;         /* the item after the one that was found last: answers come in order */
-} load;
-
-int rg__rows_add(void *rows, rg_block *row) {
-    rg__rows *r = rows;
-    if (r->n == r->cap) {
-        size_t cap = r->cap ? r->cap * 2 : 16;
-        rg_block **p = rg__reallocarray(r->items, cap, sizeof *p);
-        if (!p) {
-            rg_block_unref(row);
-            return RG_ENO_MEMORY;
-        }
-        r->items = p;
-        r->cap = cap;
-    }
-    r->items[r->n++] = row;
-    return RG_OK;
-}
-
-void rg__rows_deinit(rg__rows *r) {
-    for (size_t i = 0; i < r->n; i++) rg_block_unref(r->items[i]);
-    rg__free(r->items);
-    *r = (rg__rows){0};
-}
-
-void rg__store_cohere(rg__store *s, const rg_type *t) {
-    if (t->cache_process && t->redis_pool >= 0)
-        (void)rg__coherence_start(s->coherence[t->redis_pool], NULL);
-}
-
-/* Takes the reference. */
-static inline int found(rg_block *b, rg_block **out) {
-    if (!b) return RG_GET_MISS;
-    *out = b;
-    if (rg_block_len(b) > 0) return RG_GET_HIT;
-    rg_block_unref(b);
-    *out = NULL;
-    return RG_GET_ABSENT;
-}
-
-static int peek_traced(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
-    int64_t started = rg__wall_us();
-    rg_block *b = rg__process_get(s->process, t->space, id);
-    char text[64];
-    int len = snprintf(text, sizeof text, "%u:%llu", t->space, (unsigned long long)id);
-    rg__trace_add(ctx, RG__SOURCE_PROCESS, b ? "hit" : "miss", "process", text, (size_t)len, started,
-                  rg__wall_us() - started, b && rg_block_len(b), NULL);
-    return found(b, out);
-}
-
-int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
-    if (!t->cache_process || !rg__trusted(s, t)) return RG_GET_MISS;
-    if (ctx && rg__traced(ctx, RG__SOURCE_PROCESS)) return peek_traced(s, ctx, t, id, out);
-    return found(rg__process_get(s->process, t->space, id), out);
-}
+    rg__redis *asked;    /* Redis was asked for all keys already; owned */
+    rg__asked *selecting; /* or MySQL for all rows; owned */
+};
+typedef struct rg__load load;
 
 static void keep(load *l, const item *it) {
     if (!l->process) return;
@@ -142,9 +92,10 @@ static int name_keys(load *l) {
 
 static int ask_redis(load *l) {
     if (!l->shared) return RG_OK;
-    int rc = name_keys(l);
+    int rc = l->asked ? RG_OK : name_keys(l);
     if (rc < 0 || l->n_keys == 0) return rc;
-    rg__load_entries(l->store, l->ctx, l->type, true, l->keys, l->n_keys, true, l->entries);
+    rg__load_entries(l->store, l->ctx, l->type, true, l->keys, l->n_keys, true, l->asked, l->entries);
+    l->asked = NULL;
     settle(l);
     return RG_OK;
 }
@@ -259,7 +210,15 @@ static int select_here(rg__mysql *c, const rg__ctx *ctx, void *arg, rg_err *err)
     return rc;
 }
 
+/* What was asked for before; if that failed, all anew. */
+static bool select_asked(load *l) {
+    rg__asked *asked = l->selecting;
+    l->selecting = NULL;
+    return asked && rg__sql_take_ids(asked, l->ctx, take_row, l) >= 0;
+}
+
 static int select_all(load *l, rg_err *err) {
+    if (select_asked(l)) return RG_OK;
     return rg__mysql_read(rg__store_mysql(l->store, l->type), l->ctx, l->type, l->may_lag, select_here,
                           l, err);
 }
@@ -379,6 +338,16 @@ static void hand_out(load *l, const uint64_t *ids, size_t n, rg_block **out) {
     }
 }
 
+/* ---- all of it ---- */
+
+static int finish(load *l, const uint64_t *ids, size_t n, rg_block **out, rg_err *err) {
+    int rc = ask_redis(l);
+    if (rc >= 0) rc = ask_mysql(l, err);
+    if (rc >= 0) hand_out(l, ids, n, out);
+    if (rc < 0) rg__err_about(err, "loading", l->type->name);
+    return rc < 0 ? rc : RG_OK;
+}
+
 int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n,
                   int flags, rg_block **out, rg_err *err) {
     if (n == 0) return RG_OK;
@@ -396,16 +365,68 @@ int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint
     l.may_lag = !flags && !t->cache_process && !t->cache_redis;
     int rc = sort_ids(&l, ids, n, err);
     if (rc >= 0) ask_process(&l);
-    if (rc >= 0) rc = ask_redis(&l);
-    if (rc >= 0) rc = ask_mysql(&l, err);
-    if (rc >= 0) hand_out(&l, ids, n, out);
+    if (rc >= 0) rc = finish(&l, ids, n, out, err);
     load_deinit(&l);
-    if (rc < 0) rg__err_about(err, "loading", t->name);
-    return rc < 0 ? rc : RG_OK;
+    return rc;
 }
 
 int rg__load_one(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out,
                  rg_err *err) {
     *out = NULL;
     return rg__load_rows(s, ctx, t, &id, 1, 0, out, err);
+}
+
+/* ---- in two steps ---- */
+
+static rg__asked *ask_for_rows(const load *l) {
+    uint64_t ids[RG__ASK_MOST];
+    for (size_t i = 0; i < l->n; i++) ids[i] = l->items[i].id;
+    return rg__sql_ask_ids(rg__store_mysql(l->store, l->type), l->ctx, l->type, ids, l->n);
+}
+
+static bool ask(load *l, const uint64_t *ids, size_t n) {
+    if (sort_ids(l, ids, n, NULL) < 0) return false;
+    if (!l->shared) {
+        l->selecting = ask_for_rows(l);
+        return l->selecting != NULL;
+    }
+    ask_process(l);
+    if (name_keys(l) >= 0) l->asked = rg__shared_ask(l->shared, l->ctx, l->keys, l->n_keys);
+    return l->asked != NULL;
+}
+
+/* The query log tells how long a server took: with one all is done at once. */
+static bool may_ask(rg__store *s, const rg__ctx *ctx, const rg_type *t) {
+    if (rg__tx_of(ctx, t->mysql_pool)) return false;
+    if (t->cache_redis) return rg__store_shared(s, t) && rg__trusted(s, t) && !rg__traced(ctx, RG__SOURCE_REDIS);
+    return !t->cache_process && !rg__traced(ctx, RG__SOURCE_MYSQL) &&
+           rg__mysql_pool_replicas(rg__store_mysql(s, t)) == 0;
+}
+
+rg__load *rg__load_ask(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n) {
+    load *l = n > 0 && n <= RG__ASK_MOST && may_ask(s, ctx, t) ? rg__calloc(1, sizeof *l) : NULL;
+    if (!l) return NULL;
+    *l = (load){.store = s, .ctx = ctx, .type = t, .process = t->cache_process};
+    if (t->cache_redis) l->shared = rg__store_shared(s, t);
+    if (ask(l, ids, n)) return l;
+    rg__load_drop(l, ctx);
+    return NULL;
+}
+
+void rg__load_drop(rg__load *l, const rg__ctx *ctx) {
+    if (l->asked) rg__shared_leave(l->asked, ctx);
+    if (l->selecting) rg__sql_drop_ids(l->selecting);
+    load_deinit(l);
+    rg__free(l);
+}
+
+int rg__load_take(rg__load *l, const rg__ctx *ctx, const uint64_t *ids, size_t n, rg_block **out,
+                  rg_err *err) {
+    rg__store *s = l->store;
+    const rg_type *t = l->type;
+    l->ctx = ctx;
+    bool trusted = rg__trust(s, ctx, t);
+    int rc = trusted ? finish(l, ids, n, out, err) : RG_OK;
+    rg__load_drop(l, ctx);
+    return trusted ? rc : rg__load_rows(s, ctx, t, ids, n, 0, out, err);
 }

@@ -23,10 +23,20 @@ int rg__load_one(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id
 int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n,
                   int flags, rg_block **out, rg_err *err);
 
+/* The same in two steps, for who has something to do while Redis answers. The first asks, when that needs no
+ * waiting, else NULL; in no transaction. The second is given the same ids, takes the answers, does what is
+ * left as rg__load_rows does it, and frees the load. Who does not want it any more drops it. */
+typedef struct rg__load rg__load;
+rg__load *rg__load_ask(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint64_t *ids, size_t n);
+int rg__load_take(rg__load *l, const rg__ctx *ctx, const uint64_t *ids, size_t n, rg_block **out,
+                  rg_err *err);
+void rg__load_drop(rg__load *l, const rg__ctx *ctx);
+
 /* What Redis knows of keys: a plain read; queued writes of an earlier epoch are adopted; with lease,
- * those that miss ask for one (rg__shared_get, rg__shared_adopt, rg__shared_lease). */
+ * those that miss ask for one (rg__shared_get, rg__shared_adopt, rg__shared_lease). asked: where
+ * rg__shared_ask has asked for the plain read already, taken over; or NULL. */
 void rg__load_entries(rg__store *s, const rg__ctx *ctx, const rg_type *t, bool is_row,
-                      const rg__key *keys, size_t n, bool lease, rg__entry *entries);
+                      const rg__key *keys, size_t n, bool lease, rg__redis *asked, rg__entry *entries);
 /* The same for what a flush could not mark: such writes would be waited for in vain. */
 int rg__adopt_changes(rg__store *s, const rg__ctx *ctx, const rg__changes *c, rg_err *err);
 /* The same within the transaction that the context has for the type's pool (unit/inside.c). */

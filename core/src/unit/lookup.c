@@ -58,7 +58,7 @@ static bool from_redis(rg__lookup *l) {
 }
 
 static bool ask_redis(rg__lookup *l) {
-    if (l->shared) rg__load_entries(l->store, l->ctx, l->type, false, &l->key, 1, true, &l->entry);
+    if (l->shared) rg__load_entries(l->store, l->ctx, l->type, false, &l->key, 1, true, NULL, &l->entry);
     return from_redis(l);
 }
 
@@ -167,7 +167,7 @@ static void overlay(rg__lookup *l, rg__rows *rows) {
     rg__entry *entries = rg__calloc(rows->n + 1, sizeof *entries);
     if (keys && entries && rows->n > 0) {
         for (size_t i = 0; i < rows->n; i++) rg__key_row(shared, l->type, l->ids[i], &keys[i]);
-        rg__load_entries(l->store, l->ctx, l->type, true, keys, rows->n, false, entries);
+        rg__load_entries(l->store, l->ctx, l->type, true, keys, rows->n, false, NULL, entries);
         for (size_t i = 0; i < rows->n; i++) {
             bool told = entries[i].found != RG__BYPASS; /* void: only MySQL knows */
             if ((entries[i].pending && told) || (l->type->cache_redis && entries[i].found == RG__VALUE)) {

@@ -75,7 +75,7 @@ static int ask_redis(lookups *g, rg_err *err) {
             at[n++] = i;
         }
     const rg__lookup *l = first_of(g);
-    if (n) rg__load_entries(l->store, l->ctx, l->type, false, keys, n, true, entries);
+    if (n) rg__load_entries(l->store, l->ctx, l->type, false, keys, n, true, NULL, entries);
     for (size_t k = 0; k < n; k++) {
         g->all[at[k]].entry = entries[k];
         n_listed += listed[at[k]] = rg__lookup_redis(&g->all[at[k]]);

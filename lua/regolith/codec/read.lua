@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Decoders: one function per type, unrolled over its columns, that makes an entity's table of a
--- packed row with one table constructor. No closures, no pcall: it compiles under the JIT.
+-- Decoders: functions of a type, unrolled over its columns, that make an entity's table with one table
+-- constructor and fill it from a packed row. No closures, no pcall: they compile under the JIT.
 
 local native = require "regolith.native"
 local record = require "regolith.record"
@@ -186,13 +186,14 @@ end
 --- Source of the decoder; its arguments are the names of ENVIRONMENT and words.
 local function source(entity, info, names)
   local gen = setmetatable({ info = info, pointers = {} }, Gen)
-  local members, branching = { "id = tonumber(" .. gen:cell(info(0)) .. ")" }, {}
+  local blanks, members, branching = { "id = false" }, { "id = tonumber(" .. gen:cell(info(0)) .. ")" }, {}
   local settled = {}
   local refreshed = { "  set(e, 'id', tonumber(" .. gen:cell(info(0)) .. "))" }
   for _, node in ipairs(entity.nodes) do
     local value = gen:node(node)
     local to = branches(node, info) and branching or members
     to[#to + 1] = format("[%q] = %s", node.key, value)
+    blanks[#blanks + 1] = format("[%q] = false", node.key)
     refreshed[#refreshed + 1] = format("  v = %s", value)
     refreshed[#refreshed + 1] = format("  if rawget(e, %q) ~= v then set(e, %q, v) end", node.key, node.key)
     local same = verbatim(node)
@@ -212,6 +213,11 @@ local function source(entity, info, names)
   lines[#lines + 1] = "local function decode(d)"
   lines[#lines + 1] = pointers_of_row
   lines[#lines + 1] = "  return {\n    " .. table.concat(members, ",\n    ") .. "\n  }\nend"
+  lines[#lines + 1] = "local function blank() return { " .. table.concat(blanks, ", ") .. " } end"
+  lines[#lines + 1] = "local function fill(e, d)"
+  lines[#lines + 1] = pointers_of_row
+  for _, member in ipairs(members) do lines[#lines + 1] = "  e" .. (member:find "^id" and "." or "") .. member end
+  lines[#lines + 1] = "  return e\nend"
   lines[#lines + 1] = "local function refresh(e, d)"
   lines[#lines + 1] = pointers_of_row
   lines[#lines + 1] = "  local v"
@@ -220,18 +226,20 @@ local function source(entity, info, names)
   lines[#lines + 1] = pointers_of_row
   lines[#lines + 1] = "  local v\n" .. refreshed[1]
   for _, line in ipairs(settled) do lines[#lines + 1] = line end
-  lines[#lines + 1] = "end\nreturn decode, refresh, settle"
+  lines[#lines + 1] = "end\nreturn decode, refresh, settle, blank, fill"
   return table.concat(lines, "\n")
 end
 
---- Three functions for a type: decode(const uint8_t *row) -> table; refresh(entity, row), which gives
---- an entity the values of a row; settle(entity, row), which does so for a new entity that the row was
---- made of.
+--- Functions for a type: decode(const uint8_t *row) -> table; refresh(entity, row), which gives an entity
+--- the values of a row; settle(entity, row), which does so for a new entity that the row was made of; and
+--- the two steps of decode: blank() -> table, with room for all members, and fill(blank, row) -> the same.
 ---@param entity regolith.Entity
 ---@param info fun(column: integer): table what rg_type_column_info says, as a Lua table
 ---@return fun(row: ffi.cdata*): table decode
 ---@return fun(e: table, row: ffi.cdata*) refresh
 ---@return fun(e: table, row: ffi.cdata*) settle
+---@return fun(): table blank
+---@return fun(blank: table, row: ffi.cdata*): table fill
 function M.decoder(entity, info)
   local words = {}
   for _, column in ipairs(entity.columns) do words[column.number] = column.words end
