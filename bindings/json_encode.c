@@ -74,10 +74,12 @@ static int add_number(writer *w, double v) {
         n = snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v) break;
     }
-    for (int i = 0; i < n; i++) { /* the decimal point of the process's locale */
-        if (!strchr("0123456789+-e.", text[i])) text[i] = '.';
+    size_t len = 0;
+    for (int i = 0; i < n; i++) { /* the decimal point of the process' locale may have several bytes */
+        if (strchr("0123456789+-e", text[i])) text[len++] = text[i];
+        else if (len && text[len - 1] != '.') text[len++] = '.';
     }
-    add(w, text, (size_t)n);
+    add(w, text, len);
     return 0;
 }
 

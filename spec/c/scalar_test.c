@@ -198,6 +198,48 @@ static void number_is(double v, const char *want) {
     unit_bytes(text, n, want, strlen(want), __FILE__, __LINE__, want);
 }
 
+/* The short way and the long way say the same. */
+static void few_decimals_are_exact(void) {
+    for (int i = 0; i < 200000; i++) {
+        static const double units[] = {1, 10, 100, 1000, 10000, 100000};
+        int64_t whole = (int64_t)((uint64_t)random32() << 32 | random32()) >> (8 + random32() % 54);
+        double v = (double)whole / units[random32() % 6], back = 0;
+        char text[RG__NUMBER_MAX], again[RG__NUMBER_MAX], want[64];
+        size_t n = rg__number_format(v, false, text);
+        if (rg__number_digits(v, 17, again) >= sizeof again || strlen(text) != n) CHECK_STR(text, "");
+        if (!rg__number_parse(again, strlen(again), &back) || back != v) CHECK_STR(again, "");
+        if (!rg__number_parse(text, n, &back) || back != v) CHECK_STR(text, "");
+        snprintf(want, sizeof want, "%.15g", v);
+        if (strtod(want, NULL) == v && !strchr(want, 'e') && strcmp(want, "-0") != 0) CHECK_STR(text, want);
+    }
+}
+
+TEST(numbers_of_few_decimals) {
+    number_is(0, "0");
+    number_is(-0.0, "0");
+    number_is(0.25, "0.25");
+    number_is(-0.0625, "-0.0625");
+    number_is(-7, "-7");
+    number_is(0.57, "0.57");
+    number_is(1000.0001, "1000.0001");
+    number_is(99999999999.9999, "99999999999.9999");
+    number_is(123456789012345.0, "123456789012345");
+    number_is(0.00005, "0.00005");
+    number_is(0.1 + 0.2, "0.30000000000000004");
+    few_decimals_are_exact();
+    char text[RG__NUMBER_MAX];
+    CHECK_EQ_INT(rg__number_digits(0.1, 17, text), 3);
+    CHECK_STR(text, "0.1");
+    rg__number_digits(0.1 + 0.2, 17, text);
+    CHECK_STR(text, "0.30000000000000004");
+    rg__number_digits((double)3.14159274f, 9, text);
+    CHECK_STR(text, "3.14159274");
+    rg__number_digits(3.4028234663852886e38, 17, text);
+    CHECK_STR(text, "3.4028234663852886e+38");
+    rg__number_digits(INFINITY, 17, text);
+    CHECK_STR(text, "inf");
+}
+
 TEST(numbers_have_their_shortest_text_in_any_locale) {
     const char *locales[] = {"C", "de_DE.UTF-8", "fr_FR.UTF-8", "ps_AF.UTF-8"};
     for (size_t i = 0; i < sizeof locales / sizeof *locales; i++) {

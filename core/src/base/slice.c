@@ -57,6 +57,19 @@ void rg__buf_fmt(rg__buf *b, const char *fmt, ...) {
     b->len += (size_t)n;
 }
 
+/* The locale's point may have several bytes. */
+void rg__buf_real(rg__buf *b, double v, int digits) {
+    char text[64];
+    int n = snprintf(text, sizeof text, "%.*g", digits, v);
+    bool pointed = false;
+    for (int i = 0; i < n && i < (int)sizeof text; i++) {
+        bool plain = (text[i] >= '0' && text[i] <= '9') || strchr("+-einfa", text[i]);
+        if (plain) rg__buf_char(b, text[i]);
+        else if (!pointed) rg__buf_char(b, '.');
+        pointed |= !plain;
+    }
+}
+
 static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940"
                             "414243444546474849505152535455565758596061626364656667686970717273747576777879"
                             "8081828384858687888990919293949596979899";

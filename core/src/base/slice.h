@@ -52,6 +52,8 @@ static inline void rg__buf_char(rg__buf *b, char c) {
     b->len++;
 }
 void rg__buf_fmt(rg__buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* "%.*g" with a point in any locale. */
+void rg__buf_real(rg__buf *b, double v, int digits);
 void rg__buf_u64(rg__buf *b, uint64_t v); /* decimal digits */
 void rg__buf_i64(rg__buf *b, int64_t v);
 /* Little-endian binary. */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Value caches: asking Redis, and being given leases. */
 #include <math.h>
-#include <stdio.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/alloc.h"
 #include "cache/value_block.h"
+#include "row/scalar.h"
 
 RG__VALUE_SCRIPT(take);
 RG__VALUE_SCRIPT(unlease);
@@ -105,14 +105,14 @@ static void count(rg__metrics *m, int found) {
 
 static int call(asking *k, const rg__ctx *ctx, redisReply **reply) {
     const rg__values *v = k->v;
-    char early[32];
+    char early[RG__NUMBER_MAX];
     rg__args a;
     rg__args_init(&a);
     rg__value_args(&a, v, k->asked, k->n);
     rg__args_add(&a, k->t->lease ? "l" : "p", 1);
     rg__args_add(&a, k->t->token, sizeof k->t->token);
     rg__args_u64(&a, v->lease_ms);
-    rg__args_add(&a, early, (size_t)snprintf(early, sizeof early, "%.6f", k->t->early));
+    rg__args_add(&a, early, rg__number_format(k->t->early, false, early));
     rg__args_u64(&a, v->sliding ? v->ttl_ms : 0);
     rg__args_name(&a, &v->shared->deps);
     rg__args_add(&a, k->t->ids.p ? k->t->ids.p : "", k->t->ids.len);

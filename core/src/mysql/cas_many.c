@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "row/scalar.h"
 
 #define MARK "LAST_INSERT_ID(LAST_INSERT_ID()|(1<<(r.k-1)))"
 
@@ -80,14 +81,15 @@ void rg__cas_text_many(rg__buf *sql, const rg__mysql *c, const rg__cas *cas) {
 
 /* All digits, so that the server reads the very same number. */
 static void add_expected(rg__buf *json, const rg__column *col, const rg__value *v) {
-    char text[40];
+    char text[RG__NUMBER_MAX];
     bool is_float = col->kind == RG_FLOAT || col->kind == RG_DOUBLE;
     if (v->is_null || !is_float || !isfinite(v->d)) {
         rg__json_element(json, col, v);
         return;
     }
-    int len = snprintf(text, sizeof text, "\"%.17g\"", v->d);
-    rg__buf_add(json, text, (size_t)len);
+    rg__buf_char(json, '"');
+    rg__buf_add(json, text, rg__number_digits(v->d, 17, text));
+    rg__buf_char(json, '"');
 }
 
 /* The next column from i on that is in the set. */

@@ -126,22 +126,6 @@ bool rg__cells_text(rg__filling *f, uint32_t col, const MYSQL_FIELD *field, cons
 
 /* ---- values as text ---- */
 
-size_t rg__double_text(double v, char *out) {
-    for (int digits = 15; digits < 17; digits++) {
-        int len = snprintf(out, 40, "%.*g", digits, v);
-        if (strtod(out, NULL) == v) return (size_t)len;
-    }
-    return (size_t)snprintf(out, 40, "%.17g", v);
-}
-
-size_t rg__float_text(float v, char *out) {
-    for (int digits = 6; digits < 9; digits++) {
-        int len = snprintf(out, 40, "%.*g", digits, (double)v);
-        if (strtof(out, NULL) == v) return (size_t)len;
-    }
-    return (size_t)snprintf(out, 40, "%.9g", (double)v);
-}
-
 static size_t fraction_text(unsigned long us, unsigned decimals, char *out) {
     char digits[8];
     if (decimals == 0 || decimals > 6) return 0;

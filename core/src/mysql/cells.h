@@ -28,8 +28,6 @@ bool rg__cells_text(rg__filling *f, uint32_t col, const MYSQL_FIELD *field, cons
                     size_t len);
 
 /* Text of a value; out has room for 40 bytes. Returns the length. */
-size_t rg__double_text(double v, char *out); /* the shortest that reads back the same */
-size_t rg__float_text(float v, char *out);
 size_t rg__time_text(const MYSQL_TIME *v, enum enum_field_types type, unsigned decimals, char *out);
 
 #endif

@@ -4,26 +4,23 @@
 #include "mysql/write.h"
 
 #include <math.h>
-#include <stdio.h>
+
+#include "row/scalar.h"
 
 /* ---- numbers ---- */
 
-static void add_double(rg__buf *out, double v, const char *format) {
-    char text[40];
-    if (v == floor(v) && fabs(v) < 1e15) {
-        rg__buf_i64(out, (int64_t)v);
-        return;
-    }
-    int len = snprintf(text, sizeof text, format, v);
-    rg__buf_add(out, text, (size_t)len);
+static void add_double(rg__buf *out, double v, int digits) {
+    char text[RG__NUMBER_MAX];
+    size_t len = rg__number_digits(v, digits, text);
+    rg__buf_add(out, text, len);
     /* With an exponent it is a double from the start, not a decimal to be rounded. */
-    if (!memchr(text, 'e', (size_t)len)) rg__buf_str(out, "e0");
+    if (isfinite(v) && !memchr(text, 'e', len)) rg__buf_str(out, "e0");
 }
 
 static void add_float(rg__buf *out, const rg__column *col, double v) {
     /* Nine digits tell floats apart, but round the largest one up, which is then out of range. */
     bool few = col->kind == RG_FLOAT && fabs(v) < 3.4e38;
-    add_double(out, v, few ? "%.9g" : "%.17g");
+    add_double(out, v, few ? 9 : 17);
 }
 
 static void add_quoted_float(rg__buf *out, const rg__column *col, double v, char quote) {

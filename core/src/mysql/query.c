@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include "base/alloc.h"
+#include "row/scalar.h"
 
 /* ---- what is common ---- */
 
@@ -160,8 +161,8 @@ static size_t slot_text(const slot *s, const MYSQL_FIELD *f, int kind, char *out
     case RG__CELL_U64:
         return (size_t)sprintf(out, "%llu", (unsigned long long)s->v.u);
     case RG__CELL_DOUBLE:
-        return f->type == MYSQL_TYPE_FLOAT ? rg__float_text(s->v.f, out)
-                                           : rg__double_text(s->v.d, out);
+        return f->type == MYSQL_TYPE_FLOAT ? rg__number_format((double)s->v.f, true, out)
+                                           : rg__number_format(s->v.d, false, out);
     default:
         return rg__time_text(&s->v.time, f->type, f->decimals, out);
     }

@@ -84,9 +84,16 @@ bool rg__digits_parse(rg__digits *x, const char *p, size_t len) {
 
 /* ---- doubles ---- */
 
-/* Prints v with so many digits and says whether they give v back. */
-static bool print_exact(char *text, size_t cap, int digits, double v, bool single) {
-    snprintf(text, cap, "%.*e", digits - 1, v);
+enum { PRINTED = 64 };
+
+/* The digits of v, so many, as printf rounds them. */
+static void print_digits(char text[PRINTED], int digits, double v) {
+    snprintf(text, PRINTED, "%.*e", digits - 1, v);
+}
+
+/* Do so many digits give v back? */
+static bool print_exact(char text[PRINTED], int digits, double v, bool single) {
+    print_digits(text, digits, v);
     return single ? strtof(text, NULL) == (float)v : strtod(text, NULL) == v;
 }
 
@@ -101,13 +108,13 @@ static void read_printed(rg__digits *x, const char *text) {
 void rg__digits_of(rg__digits *x, double v, bool single) {
     *x = (rg__digits){.negative = v < 0};
     if (v == 0) return;
-    char text[64];
+    char text[PRINTED];
     /* So many decimal digits survive a trip through v's type, so that fewer need no try; but for
      * subnormal values, which hold fewer. */
     bool full = fabs(v) >= (single ? FLT_MIN : DBL_MIN);
     int digits = !full ? 1 : single ? FLT_DIG : DBL_DIG;
     int most = single ? FLT_DECIMAL_DIG : DBL_DECIMAL_DIG;
-    while (!print_exact(text, sizeof text, digits, v, single) && digits < most) digits++;
+    while (!print_exact(text, digits, v, single) && digits < most) digits++;
     read_printed(x, text);
     normalise(x);
 }
@@ -162,19 +169,65 @@ size_t rg__digits_format(const rg__digits *x, uint32_t precision, uint32_t scale
     return print_plain(x, scale, out);
 }
 
+static size_t print_number(const rg__digits *x, char out[RG__NUMBER_MAX]) {
+    if (x->point <= -5 || x->point > 17)
+        return (size_t)snprintf(out, RG__NUMBER_MAX, "%s%c%s%.*se%+d", x->negative ? "-" : "", x->d[0],
+                                x->n > 1 ? "." : "", x->n - 1, x->d + 1, x->point - 1);
+    size_t n = print_plain(x, x->n > x->point ? (uint32_t)(x->n - x->point) : 0, out);
+    out[n] = '\0';
+    return n;
+}
+
+static size_t print_infinite(double v, char out[RG__NUMBER_MAX]) {
+    return (size_t)snprintf(out, RG__NUMBER_MAX, isnan(v) ? "nan" : v < 0 ? "-inf" : "inf");
+}
+
+static size_t print_whole(uint64_t v, char *out) {
+    char reversed[24];
+    size_t n = 0;
+    do reversed[n++] = (char)('0' + v % 10);
+    while (v /= 10);
+    for (size_t i = 0; i < n; i++) out[i] = reversed[n - 1 - i];
+    return n;
+}
+
+/* Most numbers that people write have few decimals. Such a one is the quotient of two whole numbers, which is
+ * rounded just as the text is when it is read: nothing has to be tried. 0: it is not one of them. */
+static size_t print_few_decimals(double v, char out[RG__NUMBER_MAX]) {
+    enum { SCALE = 10000 };
+    double scaled = fabs(v) * SCALE;
+    if (!(scaled < 1e15)) return 0;
+    uint64_t whole = (uint64_t)(scaled + 0.5);
+    if ((double)whole / SCALE != fabs(v)) return 0;
+    char *p = out;
+    if (v < 0) *p++ = '-';
+    p += print_whole(whole / SCALE, p);
+    unsigned rest = (unsigned)(whole % SCALE);
+    if (rest) *p++ = '.';
+    for (unsigned unit = SCALE / 10; rest; rest %= unit, unit /= 10) *p++ = (char)('0' + rest / unit);
+    *p = '\0';
+    return (size_t)(p - out);
+}
+
 size_t rg__number_format(double v, bool single, char out[RG__NUMBER_MAX]) {
-    if (!isfinite(v))
-        return (size_t)snprintf(out, RG__NUMBER_MAX, isnan(v) ? "nan" : v < 0 ? "-inf" : "inf");
+    if (!isfinite(v)) return print_infinite(v, out);
+    size_t n = print_few_decimals(v, out);
+    if (n) return n;
     rg__digits x;
     rg__digits_of(&x, v, single);
-    size_t n;
-    if (x.point > -5 && x.point <= 17) {
-        n = print_plain(&x, x.n > x.point ? (uint32_t)(x.n - x.point) : 0, out);
-        out[n] = '\0';
-        return n;
-    }
-    return (size_t)snprintf(out, RG__NUMBER_MAX, "%s%c%s%.*se%+d", x.negative ? "-" : "", x.d[0],
-                            x.n > 1 ? "." : "", x.n - 1, x.d + 1, x.point - 1);
+    return print_number(&x, out);
+}
+
+size_t rg__number_digits(double v, int digits, char out[RG__NUMBER_MAX]) {
+    if (!isfinite(v)) return print_infinite(v, out);
+    size_t n = print_few_decimals(v, out);
+    if (n) return n;
+    char text[PRINTED];
+    rg__digits x = {.negative = v < 0};
+    print_digits(text, digits, v);
+    read_printed(&x, text);
+    normalise(&x);
+    return print_number(&x, out);
 }
 
 /* ---- DECIMAL ---- */

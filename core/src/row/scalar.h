@@ -29,6 +29,9 @@ size_t rg__digits_format(const rg__digits *x, uint32_t precision, uint32_t scale
 /* Shortest text of a number as a person writes it, NUL-terminated: "1.5", "-3e+200", "nan". */
 enum { RG__NUMBER_MAX = 32 };
 size_t rg__number_format(double v, bool single, char out[RG__NUMBER_MAX]);
+/* The same with so many significant digits, which must be enough for who reads it (9 tell floats apart, 17
+ * doubles); fewer when they are all there is. */
+size_t rg__number_digits(double v, int digits, char out[RG__NUMBER_MAX]);
 /* Text as for rg__digits_parse to a double; false when malformed. Overflow gives an infinity. */
 bool rg__number_parse(const char *p, size_t len, double *out);
 

@@ -104,8 +104,8 @@ static void write_real(rg__buf *out, const char *text, bool single) {
     snprintf(exact, sizeof exact, "%s%.*s%se%d", f.negative ? "-" : "", f.n, f.d, f.n ? "" : "0",
              f.point - f.n);
     double v = strtod(exact, NULL);
-    if (single) rg__buf_fmt(out, "%.6g", (double)(float)v);
-    else rg__buf_fmt(out, "%.17g", v);
+    if (single) rg__buf_real(out, (double)(float)v, 6);
+    else rg__buf_real(out, v, 17);
 }
 
 /* ---- dates and times ---- */
