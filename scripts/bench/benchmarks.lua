@@ -76,10 +76,10 @@ end
 
 local benchmarks = {
   -- One lrucache hit whose table is copied may be 1.5 times as fast.
-  { name = "process_hit", unit = "gets/s", bar = 1 / 1.5, prepare = fill_redis,
+  { name = "process_hit", turns = true, unit = "gets/s", bar = 1 / 1.5, prepare = fill_redis,
     ours = ours "read.process_hit", raw = ours "read.lrucache_hit" },
   -- Memory that processes share: a hit copies the row. Beside the process' own.
-  { name = "process_hit_shared", unit = "gets/s", bar = 0.5, prepare = fill_redis,
+  { name = "process_hit_shared", turns = true, unit = "gets/s", bar = 0.5, prepare = fill_redis,
     ours = ours "read.process_hit_shared", raw = ours "read.process_hit" },
   { name = "process_memory", unit = "B/row", bar = 1, less = true, rounds = 1,
     prepare = fill("bench_many", CACHED_ROWS),
@@ -87,28 +87,28 @@ local benchmarks = {
 
   -- A value of a hundred bytes from the process: a get of lua-resty-lrucache, which no other process
   -- can make forget, gives the same string.
-  { name = "user_cache_hit", unit = "gets/s", ours = ours "cache.user_hit", raw = ours "cache.lrucache_get" },
+  { name = "user_cache_hit", turns = true, unit = "gets/s", ours = ours "cache.user_hit", raw = ours "cache.lrucache_get" },
   -- A search that finds ten rows: from the process' cache, and asked of MySQL.
-  { name = "query_cache_hit", unit = "searches/s", bar = 1, prepare = fill("bench_user", ROWS),
+  { name = "query_cache_hit", turns = true, unit = "searches/s", bar = 1, prepare = fill("bench_user", ROWS),
     ours = ours "cache.query_hit", raw = ours "cache.query_uncached" },
 
   -- The same keys with the same bytes: one GET a row; a pipeline of GETs, and one MGET, for MANY rows.
-  { name = "redis_get", unit = "rows/s", bar = 0.85, prepare = fill_redis,
+  { name = "redis_get", turns = true, unit = "rows/s", bar = 0.85, prepare = fill_redis,
     ours = ours "read.redis_get", raw = raw("raw_redis", "get", ROWS, "bench_user") },
-  { name = "redis_get_many_100", unit = "rows/s", bar = 0.8, prepare = fill_redis,
+  { name = "redis_get_many_100", turns = true, unit = "rows/s", bar = 0.8, prepare = fill_redis,
     ours = ours "read.redis_get_many", raw = raw("raw_redis", "get_many", ROWS, "bench_user") },
-  { name = "redis_get_many_100_mget", unit = "rows/s", prepare = fill_redis,
+  { name = "redis_get_many_100_mget", turns = true, unit = "rows/s", prepare = fill_redis,
     ours = ours "read.redis_get_many", raw = raw("raw_redis", "mget", ROWS, "bench_user") },
 
   -- A prepared statement a row; one IN query in text for MANY rows.
-  { name = "mysql_get", unit = "rows/s", bar = 0.85, prepare = fill("bench_user", ROWS),
+  { name = "mysql_get", turns = true, unit = "rows/s", bar = 0.85, prepare = fill("bench_user", ROWS),
     ours = ours "read.mysql_get", raw = raw("raw_mysql", "get", ROWS, "bench_user") },
-  { name = "mysql_get_many_100", unit = "rows/s", bar = 0.8, prepare = fill("bench_user", ROWS),
+  { name = "mysql_get_many_100", turns = true, unit = "rows/s", bar = 0.8, prepare = fill("bench_user", ROWS),
     ours = ours "read.mysql_get_many", raw = raw("raw_mysql", "get_many", ROWS, "bench_user") },
 
   -- One transaction of 1000 rows: one INSERT; prepared UPDATE ... JSON_TABLE(?) of UPDATE_BATCH rows each.
   -- The second of each pair has both caches on, which the raw side knows nothing of.
-  { name = "flush_insert_1000", unit = "rows/s", bar = 0.8,
+  { name = "flush_insert_1000", turns = true, unit = "rows/s", bar = 0.8,
     ours = ours "write.insert", raw = raw("raw_mysql", "insert", 0, "bench_raw"), before = { ours = empty_new } },
   -- A transaction of one INSERT, the two sides in short turns: the disk's noise is most of the first. The second
   -- is without it: MySQL syncs once a second, so that the cost of the library itself shows.
@@ -116,12 +116,12 @@ local benchmarks = {
     both = ours "turns.transaction" },
   { name = "transaction_insert_relaxed", unit = "rows/s", bar = 0.85, before = { both = empty_new },
     both = ours "turns.transaction_relaxed" },
-  { name = "flush_insert_1000_cached", unit = "rows/s",
+  { name = "flush_insert_1000_cached", turns = true, unit = "rows/s",
     ours = ours "write.insert_cached", raw = raw("raw_mysql", "insert", 0, "bench_raw"),
     before = { ours = empty_new } },
-  { name = "flush_update_1000", unit = "rows/s", bar = 0.5, prepare = prepare_changed(),
+  { name = "flush_update_1000", turns = true, unit = "rows/s", bar = 0.5, prepare = prepare_changed(),
     ours = ours "write.update", raw = raw("raw_mysql", "update", ROWS, "bench_raw", UPDATE_BATCH) },
-  { name = "flush_update_1000_cached", unit = "rows/s", prepare = prepare_changed(),
+  { name = "flush_update_1000_cached", turns = true, unit = "rows/s", prepare = prepare_changed(),
     ours = ours "write.update_cached", raw = raw("raw_mysql", "update", ROWS, "bench_raw", UPDATE_BATCH) },
 
   -- Flushes of MANY new rows against pipelines of MANY XADDs that carry as many bytes for an operation. The

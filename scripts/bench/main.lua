@@ -106,6 +106,22 @@ local function rate(command)
   return answer.ops / answer.seconds
 end
 
+--- Runs two commands that measure in turns (clock.lua, raw.h); the rates of both.
+local function rates_in_turns(first, second)
+  local script = string.format([[
+    trap "" PIPE
+    cd "$(mktemp -d)" || exit
+    mkfifo a b
+    (BENCH_TURN=1 %s) 8<a 9>b >first &
+    (BENCH_TURN=2 %s) 9>a 8<b >second
+    wait
+    sed "s/\([a-z]*\)=/first\1=/g" first
+    sed "s/\([a-z]*\)=/second\1=/g" second
+    rm -rf "$PWD"]], first, second)
+  local answer = context.run("sh -c " .. quote(script))
+  return answer.firstops / answer.firstseconds, answer.secondops / answer.secondseconds
+end
+
 local function side(b, which)
   if b.before and b.before[which] then b.before[which](context) end
   return rate(b[which](context))
@@ -117,6 +133,12 @@ local function round(b, number)
     if b.before and b.before.both then b.before.both(context) end
     local answer = context.run(b.both(context))
     return answer.ours, answer.raw, answer.ratio
+  end
+  if b.turns then
+    for _, which in ipairs { "ours", "raw" } do
+      if b.before and b.before[which] then b.before[which](context) end
+    end
+    return rates_in_turns(b.ours(context), b.raw(context))
   end
   if number % 2 == 1 then
     local ours = side(b, "ours")
