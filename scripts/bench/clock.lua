@@ -25,7 +25,8 @@ local function now()
 end
 M.now = now
 
-local TURN_S, GIVEN, HAND_ON = 0.03, 8, 9
+-- Long enough for the caches of the processor to be the side's own for most of it.
+local TURN_S, GIVEN, HAND_ON = 0.1, 8, 9
 local byte = ffi.new "char[1]"
 local turns = os.getenv "BENCH_TURN"
 local turn_began

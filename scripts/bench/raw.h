@@ -76,7 +76,7 @@ static inline double bench_take_turns(void) {
         if (*turns == '2') return bench_await_turn(&turns, &turn_began);
         turn_began = now_s();
     }
-    if (now_s() - turn_began < 0.03) return 0;
+    if (now_s() - turn_began < 0.1) return 0;
     if (write(9, "", 1) != 1) turns = NULL;
     return turns ? bench_await_turn(&turns, &turn_began) : 0;
 }
