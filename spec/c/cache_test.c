@@ -26,8 +26,11 @@ SPEC(keys_are_named) {
     rg__key odd = lookup_key(&f, f.both, 1, "7");
     rg__key big = lookup_key(&f, f.both, 0, "0123456789012345678901234567890123456789x");
     CHECK(ends(&row, ":e:both:42"));
-    CHECK(ends(&name, ":l:both:name:rann"));
-    CHECK(ends(&odd, ":l:both:by%3an:r7"));
+    char want[64];
+    snprintf(want, sizeof want, ":l:both:name.%08x:rann", f.both->indexes[0].digest);
+    CHECK(ends(&name, want));
+    snprintf(want, sizeof want, ":l:both:by%%3an.%08x:r7", f.both->indexes[1].digest);
+    CHECK(ends(&odd, want));
     CHECK(big.text[big.len - 17] == 'h');
     CHECK_EQ_INT(row.space, f.both->space);
     CHECK_EQ_INT(name.space, f.both->space + 1);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* The caches: process tier, Redis tier, their coherence. consistency.md 2.2 is the protocol.
  *
- * Keys. A row: "{P}:e:<table>:<id>"; a lookup: "{P}:l:<table>:<index>:<k>" where <k> is the encoded
- * key itself when it has at most 40 bytes ('r' + bytes), else 'h' + the first 16 bytes of its
- * SHA-256; P is the engine's prefix. In <table> and <index> ':' and '%' are written %3a and %25; a
- * table of another MySQL pool than "default" is "<pool>/<table>". Besides: "{P}:ep" the epoch (8
- * bytes: Redis' clock in us when it began), "{P}:life" the server that it belongs to, "{P}:out"
- * a hash of tables with their policies, "{P}:mz" a sorted set of marked keys by deadline,
- * "{P}:ps" a hash of what producers sent. One partition, one tag: a script over all of them is legal
- * in a cluster.
+ * Keys. A row: "{P}:e:<table>:<id>"; a lookup: "{P}:l:<table>:<index>.<d>:<k>" where <d> is the
+ * digest of the index' definition, 8 hex digits, and <k> the encoded key itself when it has at most 40
+ * bytes ('r' + bytes), else 'h' + the first 16 bytes of its SHA-256; P is the engine's prefix. In
+ * <table> and <index> ':' and '%' are written %3a and %25; a table of another MySQL pool than
+ * "default" is "<pool>/<table>". Besides: "{P}:ep" the epoch (8 bytes: Redis' clock in us when it
+ * began), "{P}:life" the server that it belongs to, "{P}:out" a hash of tables with their policies,
+ * "{P}:mz" a sorted set of marked keys by deadline, "{P}:ps" a hash of what producers sent. One
+ * partition, one tag: a script over all of them is legal in a cluster.
  *
  * Entry: one Redis string. Numbers are little-endian; a stream id is 32 hex digits (ms, sequence).
  *
@@ -98,6 +98,8 @@ void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *ou
 /* The same with its text in the caller's room, of so many bytes: not to be deinitialised. */
 size_t rg__key_row_room(const rg__shared *s, const rg_type *t);
 void rg__key_row_in(const rg__shared *s, const rg_type *t, uint64_t id, char *room, rg__key *out);
+/* Appends "e:<table>:<id>", as it follows "{P}:", of a table that may be none of this process' types. */
+void rg__key_name_row(const char *mysql_pool, const char *table, uint64_t id, rg__buf *out);
 /* encoded: from rg__key_encode. */
 void rg__key_lookup(const rg__shared *s, const rg_type *t, uint32_t index, rg__slice encoded,
                     rg__key *out);

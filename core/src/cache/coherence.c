@@ -75,8 +75,7 @@ static int add_type(rg__map *m, const rg_type *t) {
     int rc = add_target(m, &name, t->space);
     for (uint32_t i = 0; rc == RG_OK && i < t->n_indexes; i++) {
         name.len = table_len;
-        rg__key_escape(t->indexes[i].name, &name);
-        rg__buf_char(&name, ':');
+        rg__key_index(&t->indexes[i], &name);
         rc = add_target(m, &name, t->space + 1 + i);
     }
     rg__buf_deinit(&name);

@@ -17,13 +17,15 @@ void rg__key_escape(const char *name, rg__buf *out) {
     }
 }
 
-void rg__key_table(const rg_type *t, rg__buf *out) {
-    if (t->mysql && strcmp(t->mysql, "default") != 0) {
-        rg__key_escape(t->mysql, out);
+static void put_table(const char *mysql_pool, const char *table, rg__buf *out) {
+    if (mysql_pool && strcmp(mysql_pool, "default") != 0) {
+        rg__key_escape(mysql_pool, out);
         rg__buf_char(out, '/');
     }
-    rg__key_escape(t->table, out);
+    rg__key_escape(table, out);
 }
+
+void rg__key_table(const rg_type *t, rg__buf *out) { put_table(t->mysql, t->table, out); }
 
 uint64_t rg__key_hash(const rg__shared *s, rg__slice k) {
     return XXH3_64bits_withSeed(k.p, k.len, s->seed);
@@ -84,6 +86,13 @@ void rg__key_row_in(const rg__shared *s, const rg_type *t, uint64_t id, char *ro
     out->len = prefix->len + (uint32_t)put_digits(room + prefix->len, id);
 }
 
+void rg__key_name_row(const char *mysql_pool, const char *table, uint64_t id, rg__buf *out) {
+    rg__buf_str(out, "e:");
+    put_table(mysql_pool, table, out);
+    rg__buf_char(out, ':');
+    rg__buf_u64(out, id);
+}
+
 void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *out) {
     char *room = rg__malloc(rg__key_row_room(s, t));
     if (room) rg__key_row_in(s, t, id, room, out);
@@ -91,6 +100,11 @@ void rg__key_row(const rg__shared *s, const rg_type *t, uint64_t id, rg__key *ou
 }
 
 /* ---- lookups ---- */
+
+void rg__key_index(const rg__index *x, rg__buf *out) {
+    rg__key_escape(x->name, out);
+    rg__buf_fmt(out, ".%08x:", x->digest);
+}
 
 static void put_encoded(rg__buf *out, rg__slice encoded) {
     if (encoded.len <= PLAIN_MAX) {
@@ -112,8 +126,7 @@ void rg__key_lookup(const rg__shared *s, const rg_type *t, uint32_t index, rg__s
     rg__buf_add(&b, s->lookups.text, s->lookups.len);
     rg__key_table(t, &b);
     rg__buf_char(&b, ':');
-    rg__key_escape(t->indexes[index].name, &b);
-    rg__buf_char(&b, ':');
+    rg__key_index(&t->indexes[index], &b);
     size_t at = b.len;
     put_encoded(&b, encoded);
     take_text(&b, out);

@@ -103,6 +103,8 @@ int rg__key_prefixes(rg__shared *s);
 /* The part of a key's text that names the table: ':' and '%' escaped, pool in front. */
 void rg__key_table(const rg_type *t, rg__buf *out);
 void rg__key_escape(const char *name, rg__buf *out);
+/* "<index>.<digest>:", as it follows the table. */
+void rg__key_index(const rg__index *x, rg__buf *out);
 uint64_t rg__key_hash(const rg__shared *s, rg__slice k);
 
 /* ---- entry.c ---- */

@@ -127,7 +127,10 @@ int rg_type_freeze(rg_type *t, rg_err *err) {
     if (rc >= 0) rc = list_guarded(t, err);
     if (rc >= 0) rc = find_queue_column(t, err);
     if (rc < 0) return rc;
-    if (rg__type_fingerprint(t, &t->fingerprint) < 0) return rg__fail_memory(err);
+    rc = rg__type_fingerprint(t, &t->fingerprint);
+    for (uint32_t i = 0; rc >= 0 && i < t->n_indexes; i++)
+        rc = rg__index_digest(t, &t->indexes[i], &t->indexes[i].digest);
+    if (rc < 0) return rg__fail_memory(err);
     t->frozen = true;
     rc = check_defaults(t, err);
     t->frozen = rc == RG_OK;

@@ -34,6 +34,7 @@ typedef struct rg__index {
     uint32_t n_columns;
     uint32_t flags;
     bool exact; /* all columns exact: absence and lists may be cached */
+    uint32_t digest; /* of what its keys mean (rg__index_digest); once the type is frozen */
 } rg__index;
 
 /* A stream that changes of the type are told on. */
@@ -103,6 +104,9 @@ int rg__type_fail(const rg_type *t, const char *field, rg_err *err, const char *
     __attribute__((format(printf, 4, 5)));
 /* What tells apart rows of different column lists; RG_ENO_MEMORY or 0. */
 int rg__type_fingerprint(const rg_type *t, uint64_t *out);
+/* Which values of which columns an index' keys are made of, and whose rows its lists name: what has another
+ * digest is another index, whatever its name. */
+int rg__index_digest(const rg_type *t, const rg__index *x, uint32_t *out);
 /* Column by field path or SQL name; -1. */
 int rg__type_column_find(const rg_type *t, const char *name, size_t len);
 static inline bool rg__index_cached(const rg__index *x) {

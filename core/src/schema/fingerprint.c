@@ -29,3 +29,19 @@ int rg__type_fingerprint(const rg_type *t, uint64_t *out) {
     rg__buf_deinit(&b);
     return rc;
 }
+
+int rg__index_digest(const rg_type *t, const rg__index *x, uint32_t *out) {
+    rg__buf b = {0};
+    rg__buf_fmt(&b, "%d|", (x->flags & RG_INDEX_UNIQUE) != 0); /* knows no NULL */
+    for (uint32_t i = 0; i < x->n_columns; i++) {
+        const rg__column *c = &t->columns[x->columns[i]];
+        add_text(&b, c->column);
+        add_text(&b, c->collation ? c->collation : "");
+        rg__buf_fmt(&b, "|%d|%u|", c->store, c->scale);
+        for (uint32_t k = 0; k < c->n_values; k++) add_text(&b, c->values[k]);
+    }
+    int rc = b.failed ? RG_ENO_MEMORY : RG_OK;
+    if (rc == RG_OK) *out = (uint32_t)XXH3_64bits(b.p, b.len);
+    rg__buf_deinit(&b);
+    return rc;
+}
