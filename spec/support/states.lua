@@ -117,7 +117,7 @@ end
 local ttls = le(600, 4) .. le(10, 4)
 
 local function enqueue(kind, value, ready)
-  return "enqueue", { "f", "producer", "1", "1000", "payload", kind, SUM, "", OLD, "0", "0", "n", "1", "0000",
+  return "enqueue", { "f", "producer", "1", "1000", "payload", kind, SUM, "", OLD, "0", "0", "n", "1", "0000", "",
     ready or value }
 end
 

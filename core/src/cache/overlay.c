@@ -42,6 +42,7 @@ typedef struct enqueueing {
     int32_t *next;  /* by change: the next one of the same key, or NONE */
     rg__args args;
     rg__buf field, seq, kinds, sums, count;
+    rg__buf names;   /* of the lookups, for a consumer that does not know them (stream.h) */
     char part[8];    /* four hex digits */
     rg__buf values;  /* entries and changes; arguments point into it, so it never grows */
     rg_err unsafe;   /* code is not 0: queued, but what was waited for did not come */
@@ -114,8 +115,16 @@ static char kind_of(const rg__change *first, const rg__change *last) {
     return last->after ? 'u' : 'x';
 }
 
+/* Without the prefix, "{P}:". */
+static void add_name(enqueueing *e, const rg__key *key) {
+    size_t skip = e->s->epoch_key.len - strlen("ep");
+    rg__buf_le16(&e->names, (uint16_t)(key->len - skip));
+    rg__buf_add(&e->names, key->text + skip, key->len - skip);
+}
+
 static void describe_group(enqueueing *e, const group *g) {
     const rg__change *first = &e->q->changes[g->first], *last = &e->q->changes[g->last];
+    if (!first->is_row) add_name(e, &first->key);
     rg__buf_char(&e->kinds, kind_of(first, last));
     rg__buf_le64(&e->sums, first->is_row && first->before ? rg__row_sum(first->before) : 0);
 }
@@ -225,6 +234,7 @@ static void add_header(enqueueing *e) {
     rg__args_u64(a, e->q->n_parts ? e->q->n_parts : 1);
     snprintf(e->part, sizeof e->part, "%04x", e->q->part & 0xffff);
     rg__args_add(a, e->part, 4);
+    rg__args_buf(a, &e->names);
     for (uint32_t i = 0; i < e->n_forget; i++) rg__args_name(a, &e->forget[i]);
 }
 
@@ -232,7 +242,7 @@ static int describe(enqueueing *e) {
     rg__args_init(&e->args);
     if (group_changes(e) < 0) return RG_ENO_MEMORY;
     for (size_t i = 0; i < e->n; i++) describe_group(e, &e->groups[i]);
-    return e->kinds.failed || e->sums.failed ? RG_ENO_MEMORY : RG_OK;
+    return e->kinds.failed || e->sums.failed || e->names.failed ? RG_ENO_MEMORY : RG_OK;
 }
 
 static int prepare(enqueueing *e) {
@@ -250,7 +260,7 @@ static void finish(enqueueing *e) {
     for (uint32_t i = 0; i < e->n_forget; i++) rg__free(e->forget[i].text);
     rg__args_deinit(&e->args);
     rg__buf *const bufs[] = {&e->field, &e->seq, &e->kinds, &e->sums, &e->values,
-                            &e->count};
+                            &e->count, &e->names};
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) rg__buf_deinit(bufs[i]);
     rg__free(e->groups);
     rg__free(e->next);
@@ -488,8 +498,8 @@ static bool add_applied(const rg__applied *k, rg__args *a, rg__buf *ids, rg__buf
     rg__args_add(a, k->key.text, k->key.len);
     rg__buf_add(ids, hex, sizeof hex);
     rg__buf_char(kinds, k->drop ? 'd' : 'a');
-    rg__buf_le32(ttls, k->type->ttl_s);
-    rg__buf_le32(ttls, k->type->absent_ttl_s);
+    rg__buf_le32(ttls, k->type ? k->type->ttl_s : 0);
+    rg__buf_le32(ttls, k->type ? k->type->absent_ttl_s : 0);
     return true;
 }
 
@@ -522,6 +532,7 @@ int rg__shared_applied(rg__shared *s, const rg__ctx *ctx, const rg__applied *key
         size_t some = n - at < RG__WRITE_CHUNK ? n - at : RG__WRITE_CHUNK;
         rc = applied_chunk(s, ctx, keys + at, some, err);
     }
-    for (size_t i = 0; i < n; i++) rg__shared_drop_process(s, &keys[i].key);
+    for (size_t i = 0; i < n; i++)
+        if (keys[i].type) rg__shared_drop_process(s, &keys[i].key);
     return rc;
 }

@@ -53,6 +53,7 @@ static int add_op(rg__batch *b, const rg__queue *q, const rg__stream_entry *e, r
 static int add_entry(rg__batch *b, const rg__queue *q, const rg__stream_entry *e, rg_err *err) {
     rg_err fault;
     rg__err_clear(&fault);
+    b->waiting[b->n_entries] = (rg__waiting){e->id, e->names};
     rg__payload *p = &b->payloads[b->n_entries++];
     int rc = rg__payload_decode(q->schema, e->payload, p, &fault);
     b->last = e->id;
@@ -84,7 +85,8 @@ int rg__batch_make(rg__batch *b, const rg__queue *q, const rg__window *w, size_t
     *b = (rg__batch){0};
     size_t n = count_entries(w, max_ops, max_bytes);
     b->payloads = rg__calloc(n + 1, sizeof *b->payloads);
-    int rc = b->payloads ? RG_OK : rg__fail_memory(err);
+    b->waiting = rg__calloc(n + 1, sizeof *b->waiting);
+    int rc = b->payloads && b->waiting ? RG_OK : rg__fail_memory(err);
     for (size_t i = 0; rc >= 0 && i < n; i++) rc = add_entry(b, q, &w->entries[w->at + i], err);
     if (rc < 0) rg__batch_deinit(b);
     return rc;
@@ -96,6 +98,7 @@ void rg__batch_deinit(rg__batch *b) {
     rg__changes_deinit(&b->tables);
     rg__free(b->tasks);
     rg__free(b->payloads);
+    rg__free(b->waiting);
     *b = (rg__batch){0};
 }
 

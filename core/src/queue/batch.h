@@ -7,8 +7,15 @@
 #include "queue/letters.h"
 #include "queue/stream.h"
 
+/* The lookups that wait for an entry. */
+typedef struct rg__waiting {
+    rg__pos id;
+    rg__slice names;
+} rg__waiting;
+
 typedef struct rg__batch {
     rg__payload *payloads; /* by entry */
+    rg__waiting *waiting;  /* by entry */
     size_t n_entries, cap_entries;
     rg__task *tasks;       /* in order of the stream */
     size_t n, cap;

@@ -57,6 +57,7 @@ static rg__slice find_field(const redisReply *fields, const char *name) {
 static bool read_entry(const redisReply *r, rg__stream_entry *out) {
     if (!is_array(r, 2) || !rg__pos_parse(text_of(r->element[0]), &out->id)) return false;
     out->payload = find_field(r->element[1], "d");
+    out->names = find_field(r->element[1], "k");
     rg__slice epoch = find_field(r->element[1], "e");
     out->epoch = 0;
     if (epoch.len == sizeof out->epoch) memcpy(&out->epoch, epoch.p, sizeof out->epoch);
@@ -278,7 +279,7 @@ int rg__stream_first_later(const rg__queue *q, const rg__ctx *ctx, rg__pos upto,
 int rg__stream_last(const rg__queue *q, const rg__ctx *ctx, rg__pos *last, rg_err *err) {
     const char *argv[] = {"XREVRANGE", q->stream, "+", "-", "COUNT", "1"};
     redisReply *r = NULL;
-    rg__stream_entry entry = {{0, 0}, {NULL, 0}, 0};
+    rg__stream_entry entry = {0};
     int rc = command(q, ctx, &r, err, 6, argv);
     if (rc < 0) return rc;
     if (!is_array(r, 0) || (r->elements && !read_entry(r->element[0], &entry)))

@@ -9,6 +9,8 @@ typedef struct rg__stream_entry {
     rg__pos id;
     rg__slice payload; /* field d; empty when there is none */
     uint64_t epoch;    /* field e: of Redis when it was queued; 0 when there is none */
+    rg__slice names;   /* field k: Redis keys of the lookups that wait for it, each u16 length and bytes, without
+                        * "{P}:". A consumer that has other indexes could not tell them otherwise. */
 } rg__stream_entry;
 
 /* Entries that were read ahead, in order; `at` is the next one to be applied. */

@@ -4,7 +4,8 @@
 -- of the stream, payload, a character an entry, checksums (8 bytes each), the stream id that the
 -- caller would like ('' none), the epoch that it knows, number of fields to forget, 1 when rows are
 -- large, field of the queue's number of partitions, that number as the caller knows it, the stream's
--- partition (four hex digits), the fields to forget, then what the entries need, in order.
+-- partition (four hex digits), names of the lookups, for the stream's entry, the fields to forget, then
+-- what the entries need, in order.
 --   u  checked update     x  checked delete     i  insert     U  X  the same of rows nobody caches:
 --      the P or Q entry as it will be if the caller's id and epoch are accepted
 --   l  lookup: changes (+ or -, id)     k  the same of a unique index
@@ -18,7 +19,7 @@
 local kinds, sums, forget = ARGV[6], ARGV[7], tonumber(ARGV[10])
 local LIST = 8192 -- bytes of a list that is kept up to date; longer ones become changes
 
-local n_parts, part = tonumber(ARGV[13]), ARGV[14]
+local n_parts, part, names = tonumber(ARGV[13]), ARGV[14], ARGV[15]
 local known = call('HMGET', KEYS[2], ARGV[1], ARGV[12])
 if known[1] then
   call('HSET', KEYS[2], ARGV[1], known[1]) -- who waits for replicas waits for a write of this connection
@@ -38,24 +39,29 @@ if recorded ~= n_parts then
 end
 if call('XLEN', KEYS[3]) >= tonumber(ARGV[4]) then return { 1 } end
 
+local function try(add, id)
+  if names == '' then return add('XADD', KEYS[3], id, 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch) end
+  return add('XADD', KEYS[3], id, 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch, 'k', names)
+end
+
 -- The caller's id when it is the newest and not ahead of the clock, else the server's own.
 local function add(id)
   local ms = tonumber(string.match(id, '^(%d+)-')) or now + 3
   if ms <= now + 2 then
-    local r = redis.pcall('XADD', KEYS[3], id, 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
+    local r = try(redis.pcall, id)
     if type(r) == 'string' then return r end
   end
-  return call('XADD', KEYS[3], '*', 'd', ARGV[5], 'p', ARGV[2], 's', ARGV[3], 'e', epoch)
+  return try(call, '*')
 end
 
-local values_at = 14 + forget
+local values_at = 15 + forget
 
 -- The entry, and that it is there.
 local function queue()
   local id = add(ARGV[8])
   call('HSET', KEYS[2], ARGV[1], id)
   if recorded ~= n_parts then call('HSET', KEYS[2], ARGV[12], n_parts) end
-  if forget > 0 then call('HDEL', KEYS[2], unpack(ARGV, 15, values_at)) end
+  if forget > 0 then call('HDEL', KEYS[2], unpack(ARGV, 16, values_at)) end
   return id
 end
 
