@@ -10,9 +10,10 @@ local APP = [[
 local regolith = require "regolith"
 local Cache = regolith.cache("cache", { ttl_s = 600, lease_s = 20 })
 local Alone = regolith.cache("alone", { redis = false })
+local Left = regolith.cache("left", { process = false, lease_s = 0.3, wait_s = 20 })
 local Brief = regolith.cache("brief", { ttl_s = 0.2, stale_s = 600, background = true })
 local config = @orm
-config.caches = { Cache, Alone, Brief }
+config.caches = { Cache, Alone, Brief, Left }
 local orm = assert(regolith.open(config))
 local pages = {}
 local function number(name) return tonumber(ngx.var["arg_" .. name]) end
@@ -49,6 +50,15 @@ function pages.brief()
     note "refreshed"
     return "at " .. ngx.now()
   end)
+end
+-- A light thread that is killed while it loads.
+function pages.kill()
+  local thread = ngx.thread.spawn(function() orm:cache(Left):get_or_load("key", function() ngx.sleep(60) end) end)
+  ngx.sleep(0.05)
+  return tostring(ngx.thread.kill(thread))
+end
+function pages.left()
+  return (orm:cache(Left):get_or_load("key", function() return "loaded" end))
 end
 function pages.query() return orm:session():query("SELECT 1 AS n")[1].n end
 return { serve = function() ngx.say(pages[ngx.var.uri:sub(2)]()) end }
@@ -124,5 +134,14 @@ run("user caches under nginx", function()
     faults.await("the value to be loaded anew", function()
       return noted "refreshed" > 1 and web:get "brief" ~= first
     end)
+  end)
+
+  it("go on without a loader that was killed", function()
+    assert.equal("1", (web:get "kill"))
+    local began = faults.now()
+    for _ = 1, 4 do -- of both workers
+      assert.equal("loaded", (web:get "left"))
+    end
+    assert.is_true(faults.now() - began < 10)
   end)
 end)

@@ -14,18 +14,14 @@ local REFRESH, LEASED, WAIT = tonumber(C.RG_CACHED_REFRESH), tonumber(C.RG_CACHE
 
 local M = {}
 
+local LEASE_S = 10
+
 local view = ffi.new "rg_cache_view"
 
 -- ---- time ---------------------------------------------------------------------------------------
 
 --- Seconds of a clock that only goes forward.
 local function now() return tonumber(C.rg_clock_ms()) / 1000 end
-
---- Can this coroutine sleep while others run?
-local function sleeper()
-  local nginx = rawget(_G, "ngx")
-  return nginx and nginx.sleep
-end
 
 -- ---- flights of this Lua state ------------------------------------------------------------------
 
@@ -43,10 +39,23 @@ local function land(self, k, flight)
   if flight.sema and flight.n > 0 then flight.sema:post(flight.n) end
 end
 
+--- Whose coroutine was ended in the middle never lands: past its lease it is nobody's.
 local function board(self, k)
-  local flight = { n = 0, owner = coroutine.running() or "main" }
+  local flight = { n = 0, owner = coroutine.running() or "main", over = now() + (self._cache.args.lease_s or LEASE_S) }
   self._flights[k] = flight
   return flight
+end
+
+local function flight_of(self, k)
+  local flight = self._flights[k]
+  return flight and flight.over > now() and flight or nil
+end
+
+local function wait_in_nginx(flight, seconds)
+  if not flight.sema then flight.sema = require("ngx.semaphore").new(0) end
+  flight.n = flight.n + 1
+  flight.sema:wait(seconds)
+  if not flight.landed then flight.n = flight.n - 1 end
 end
 
 --- Waits for the flight of another coroutine; false where nobody can wait.
@@ -54,11 +63,16 @@ local function wait_for(self, flight, seconds)
   if flight.owner == (coroutine.running() or "main") then
     error(string.format("cache %s: the loader asks for the key that it loads", self._cache.name), 4)
   end
-  if self._orm._host.blocking or not sleeper() then return false end
-  if not flight.sema then flight.sema = require("ngx.semaphore").new(0) end
-  flight.n = flight.n + 1
-  flight.sema:wait(seconds)
-  if not flight.landed then flight.n = flight.n - 1 end
+  if self._orm._host.blocking or not self._orm._host:may_wait() then return false end
+  if rawget(_G, "ngx") then
+    wait_in_nginx(flight, seconds)
+    return true
+  end
+  local deadline, pause = now() + seconds, 0.002
+  while not flight.landed and now() < deadline do
+    if not self._orm._host:rest(pause) then return false end
+    pause = min(pause * 2, 0.02)
+  end
   return true
 end
 
@@ -141,17 +155,17 @@ end
 ---@return ffi.cdata*? take
 ---@return integer state
 local function take_of(self, k, early, wait_s)
-  local sleep = not self._orm._host.blocking and sleeper()
+  local aside = not self._orm._host.blocking -- or a worker waits
   local deadline, pause = now() + wait_s, 0.002
   while true do
     local left = deadline - now()
-    local wait_ms = sleep and 0 or max(0, min(left, 5) * 1000)
+    local wait_ms = aside and 0 or max(0, min(left, 5) * 1000)
     local take = ask(self, k, early, wait_ms)
     if not take then return nil end
     local state = C.rg_op_cache_found(take, 0, view)
     if state ~= WAIT or left <= 0 then return take, state end
     done(take)
-    if sleep then sleep(min(pause, max(left, 0.001))) end
+    aside = aside and self._orm._host:rest(min(pause, max(left, 0.001)))
     pause = min(pause * 2, 0.05)
   end
 end
@@ -220,6 +234,7 @@ end
 local function fly(self, k, ...)
   local flight = board(self, k)
   local ok, v, fault, alone = pcall(take_or_load, self, k, ...)
+  alone = alone or self._cache.args.redis == false
   if ok and alone and fault == nil then flight.shared, flight.value = true, v end
   land(self, k, flight)
   if not ok then error(v, 0) end
@@ -234,13 +249,16 @@ function M.run(self, k, key, loader, opts)
   local known, v, fault = peek(self, k, early)
   if known then return v, fault end
   local args = self._cache.args
-  local wait_s = opts.wait_s or args.wait_s or args.lease_s or 10
-  local flight = self._flights[k]
-  if not flight then return fly(self, k, key, loader, opts, early, wait_s) end
-  if not wait_for(self, flight, wait_s) then return loader(key) end
-  if flight.shared then return flight.value end
-  known, v, fault = peek(self, k, early)
-  if known then return v, fault end
+  local wait_s = opts.wait_s or args.wait_s or args.lease_s or LEASE_S
+  local deadline = now() + wait_s
+  repeat
+    local flight = flight_of(self, k)
+    if not flight then return fly(self, k, key, loader, opts, early, wait_s) end
+    if not wait_for(self, flight, max(0, min(deadline, flight.over) - now())) then return loader(key) end
+    if flight.shared then return flight.value end
+    known, v, fault = peek(self, k, early)
+    if known then return v, fault end
+  until flight.landed or now() >= deadline
   -- all who have waited ask at once, and not one after the other
   v, fault = take_or_load(self, k, key, loader, opts, early, wait_s)
   return v, fault

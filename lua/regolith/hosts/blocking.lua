@@ -24,6 +24,9 @@ end
 --- May an operation wait here?
 function Blocking.may_wait() return true end
 
+--- Others do not go on while one waits.
+function Blocking.rest() return false end
+
 function Blocking.close() end
 
 return {

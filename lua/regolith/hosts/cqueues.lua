@@ -76,6 +76,15 @@ end
 --- May an operation wait here? Outside of a controller it blocks, which keeps nobody waiting.
 function Cqueues.may_wait() return true end
 
+--- Waits that long while others go on; false at once where nobody would.
+---@param seconds number
+---@return boolean
+function Cqueues:rest(seconds)
+  if not self.cqueues.running() or not native.is_yieldable() then return false end
+  self.cqueues.sleep(seconds)
+  return true
+end
+
 local function next_tag(self)
   self.tag = (self.tag + 1) % 4294967296
   return self.tag

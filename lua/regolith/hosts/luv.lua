@@ -175,13 +175,14 @@ function Luv:close()
   end
 end
 
-local function library() return package.loaded.luv or package.loaded.uv end
-
-local function pause(seconds)
-  local co, uv = running(), library()
-  if not co or not uv or not uv.loop_mode or not uv.loop_mode() then return false end
+--- Waits that long while others go on; false at once where nobody would.
+---@param seconds number
+---@return boolean
+function Luv:rest(seconds)
+  local co, uv = running(), self.uv
+  if not co or self.closed or not native.is_yieldable() then return false end
   local timer, over = uv.new_timer(), false
-  uv.timer_start(timer, math.floor(seconds * 1000), 0, function()
+  uv.timer_start(timer, math.ceil(seconds * 1000), 0, function()
     over = true
     uv.close(timer)
     local ok, why = coroutine.resume(co)
@@ -189,6 +190,14 @@ local function pause(seconds)
   end)
   while not over do coroutine.yield() end
   return true
+end
+
+local function library() return package.loaded.luv or package.loaded.uv end
+
+local function pause(seconds)
+  local uv = library()
+  if not uv or not uv.loop_mode or not uv.loop_mode() then return false end
+  return Luv.rest({ uv = uv }, seconds)
 end
 
 return {

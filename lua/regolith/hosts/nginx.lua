@@ -83,6 +83,15 @@ function Nginx.may_wait()
   return YIELDABLE[ngx.get_phase()] == true and native.is_yieldable()
 end
 
+--- Waits that long while others go on; false at once where nobody would.
+---@param seconds number
+---@return boolean
+function Nginx.rest(_, seconds)
+  if not Nginx.may_wait() then return false end
+  ngx.sleep(seconds)
+  return true
+end
+
 local function start(self)
   local notifier = C.rg_notifier_new(self.engine, 1, err)
   if notifier == nil then return nil, errors.from_c(err) end
