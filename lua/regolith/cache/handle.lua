@@ -16,6 +16,7 @@ local fstr, key_text = ffi.string, values.key
 local VALUE, ABSENT = tonumber(C.RG_CACHED_VALUE), tonumber(C.RG_CACHED_ABSENT)
 local BYPASS = tonumber(C.RG_CACHED_BYPASS)
 local COMMIT_MS = 100
+local TAGS_MAX = tonumber(C.RG_CACHE_TAGS_MAX)
 
 ---@class regolith.CacheHandle
 ---@field _orm regolith.Orm
@@ -33,7 +34,7 @@ local function seconds(v)
   if type(v) ~= "number" or v ~= v or v < 0.001 or v > 1e9 then return "must be a number of seconds, at least 0.001" end
 end
 
-local SET = { ttl_s = seconds, tags = options.table }
+local SET = { ttl_s = seconds, tags = options.any }
 local LOAD = { ttl_s = seconds, absent_ttl_s = seconds, tags = options.any, wait_s = options.any }
 
 -- ---- the parts the other files use --------------------------------------------------------------
@@ -67,11 +68,14 @@ function Handle._tag_all(_, op, tags)
   return true
 end
 
-local function check_tags(self, tags, level)
+local function check_tags(self, tags, level, most)
   if tags == nil then return nil end
   if self._cache.args.redis == false then error("tags need a cache in Redis", level + 1) end
   if type(tags) == "string" then return { tags } end
   if type(tags) ~= "table" then error("tags are a list of strings", level + 1) end
+  if #tags > (most or TAGS_MAX) then
+    error(string.format("a value has %d tags at most, not %d", TAGS_MAX, #tags), level + 1)
+  end
   for _, tag in ipairs(tags) do
     if type(tag) ~= "string" then error("a tag is a string", level + 1) end
   end
@@ -260,7 +264,7 @@ end
 --- Sets a key. In a transaction it waits for the COMMIT; the transaction's own reads see it at once.
 ---@param key string|number|(string|number)[]
 ---@param value any not nil
----@param opts? { ttl_s: number?, tags: string[]? }
+---@param opts? { ttl_s: number?, tags: string|string[]|nil }
 ---@return true? ok
 ---@return regolith.Err? err
 ---@return integer? errno
@@ -278,7 +282,7 @@ end
 
 --- Sets several keys, given as a table from key to value, or as a list of { key, value }.
 ---@param pairs_of table
----@param opts? { ttl_s: number?, tags: string[]? }
+---@param opts? { ttl_s: number?, tags: string|string[]|nil }
 ---@return true? ok
 ---@return regolith.Err? err
 function Handle:set_many(pairs_of, opts)
@@ -337,14 +341,16 @@ end
 ---@return integer? errno
 ---@return string? sqlstate
 function Handle:delete_tag(tag)
-  local tags = check_tags(self, tag, 2)
+  local tags = check_tags(self, tag, 2, math.huge)
   if not tags or #tags == 0 then error("delete_tag takes a tag", 2) end
   for _, each in ipairs(tags) do
     if type(each) ~= "string" then error("a tag is a string", 2) end
   end
   if overlay.active(self) then return overlay.delete_tags(self, tags) end
-  local ok, fault = self:_delete_tags_now(tags)
-  if not ok then return errors.results(fault) end
+  for at = 1, #tags, TAGS_MAX do
+    local ok, fault = self:_delete_tags_now { unpack(tags, at, math.min(at + TAGS_MAX - 1, #tags)) }
+    if not ok then return errors.results(fault) end
+  end
   return true
 end
 

@@ -91,7 +91,7 @@ local function fill(self, take, v, opts, took_s)
   if op == nil then return false end
   op = ffi.gc(op, C.rg_op_free)
   if v ~= nil then
-    local bytes = values.encode(self._cache, v, 1)
+    local bytes = values.encode(self._cache, v, -1) -- no caller's fault that is on the stack
     if C.rg_op_cache_value(op, bytes, #bytes, err) < 0 then return false end
   end
   if not self:_tag_all(op, tags_of(self, opts, v)) then return false end
@@ -114,7 +114,7 @@ local function load(self, take, key, loader, opts)
   local started = now()
   local ok, v, fault = pcall(loader, key)
   local called, filled = true, false
-  if ok and (v ~= nil or fault == nil) then
+  if ok and (v or fault == nil) then
     called, filled = pcall(fill, self, take, v, opts, now() - started)
   end
   if not called or not filled then unlease(self, take) end
@@ -189,7 +189,7 @@ local function refresh(self, take, key, loader, opts)
   if ok and refresh_aside(self, take, key, loader, opts) then return old end
   if not ok then return load(self, take, key, loader, opts) end
   local loaded, v, fault = pcall(load, self, take, key, loader, opts)
-  if loaded and not (v == nil and fault ~= nil) then return v end
+  if loaded and (v or fault == nil) then return v end
   return old
 end
 
