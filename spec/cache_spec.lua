@@ -151,6 +151,25 @@ for label, cache in pairs(VARIANTS) do
       must(orm:invalidate "item")
       assert.equal(99, orm:session():get(Item, items[2].id).n)
       assert.matches("an entity is expected", select(2, pcall(orm.invalidate, orm, "itme")))
+      assert.matches("takes a list of ids", select(2, pcall(orm.invalidate, orm, Item, 1)))
+      for _, id in ipairs { 0, -1, 1.5, "1" } do
+        assert.matches("ids are whole numbers", select(2, pcall(orm.invalidate, orm, Item, { id })))
+      end
+    end)
+
+    it("tells other processes that nothing of an entity holds", function()
+      local other = world:open({ Item }, { schema = false })
+      if cache.process then wait_for_coherence(other, Item) end
+      local item = new_items(1)[1]
+      support.redis("DEL", "{" .. world.name .. "}:e:item:" .. item.id) -- what the flush has left there for a second
+      settles(function() must(orm:session():get(Item, item.id)) end)
+      assert.is_true(support.eventually(function()
+        return support.count(other, function() must(other:session():get(Item, item.id)) end).mysql == 0
+      end))
+      must(db:execute("UPDATE item SET n = 99"))
+      must(orm:invalidate(Item))
+      assert.is_true(support.eventually(function() return other:session():get(Item, item.id).n == 99 end))
+      world:shut(other)
     end)
 
     it("fills again when Redis has been emptied", function()

@@ -187,8 +187,9 @@ function M.install(Orm)
     if not T then
       error(entities.is(entity) and "that entity is not among those of this orm" or "an entity is expected", 2)
     end
+    if ids ~= nil and type(ids) ~= "table" then error("invalidate takes a list of ids", 2) end
     for _, id in ipairs(ids or {}) do
-      if type(id) ~= "number" then error("ids are numbers", 2) end
+      if type(id) ~= "number" or id < 1 or id % 1 ~= 0 then error("ids are whole numbers from 1 on", 2) end
     end
     local dropped, groups = 0, ids and shards.group(T, ids)
     for _, number in ipairs(shards.numbers(T)) do

@@ -130,6 +130,10 @@ static void drop_key(rg__coherence *c, rg__slice rest, bool is_row) {
     if (!t) return;
     rg__slice k = {rest.p + name_len, rest.len - name_len};
     uint64_t key;
+    if (rg__slice_eq(k, rg__slice_of(RG__ALL_ROWS))) {
+        rg__process_clear(c->process);
+        return;
+    }
     if (!is_row) key = rg__key_hash(c->shared, k);
     else if (!parse_id(k, &key)) return;
     for (; t; t = t->next) rg__process_drop(c->process, t->space, key);

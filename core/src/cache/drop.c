@@ -113,11 +113,22 @@ static int drop_matching(rg__shared *s, const rg__ctx *ctx, const rg__buf *patte
     return RG_OK;
 }
 
+/* Rows that only processes keep have no entries that could be found. */
+static int announce(rg__shared *s, const rg__ctx *ctx, const rg_type *t, rg_err *err) {
+    rg__buf name = {0};
+    rg__buf_add(&name, s->row_prefixes[t->number].text, s->row_prefixes[t->number].len);
+    rg__buf_str(&name, RG__ALL_ROWS);
+    rg__key key = {.text = name.p, .len = (uint32_t)name.len};
+    int rc = name.failed ? rg__fail_memory(err) : rg__shared_drop_names(s, ctx, &key, 1, err);
+    rg__buf_deinit(&name);
+    return rc < 0 ? rc : RG_OK;
+}
+
 int rg__shared_drop_type(rg__shared *s, const rg__ctx *ctx, const rg_type *t, uint64_t *dropped,
                          rg_err *err) {
     const rg__name *const prefixes[] = {&s->rows, &s->lookups};
-    int rc = RG_OK;
     *dropped = 0;
+    int rc = t->cache_redis ? RG_OK : announce(s, ctx, t, err);
     for (int i = 0; rc == RG_OK && i < 2; i++) {
         rg__buf pattern = {0};
         put_pattern(&pattern, prefixes[i], t);

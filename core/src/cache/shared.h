@@ -102,6 +102,8 @@ void rg__args_u64(rg__args *a, uint64_t v); /* at most 8 */
 int rg__key_prefixes(rg__shared *s);
 /* The part of a key's text that names the table: ':' and '%' escaped, pool in front. */
 void rg__key_table(const rg_type *t, rg__buf *out);
+/* In an id's place: announces that nothing of the table holds. */
+#define RG__ALL_ROWS "*"
 void rg__key_escape(const char *name, rg__buf *out);
 /* "<index>.<digest>:", as it follows the table. */
 void rg__key_index(const rg__index *x, rg__buf *out);

@@ -13,6 +13,15 @@ local function poison(key, e)
   call('SET', key, close_marks(m))
 end
 
+-- A key that was not there is announced as well: types without a Redis cache have none. Without memory
+-- for that, one that is there can still go.
+local function forget(key, e)
+  local r = redis.pcall('SET', key, 'T' .. epoch, 'PX', 1000)
+  if type(r) ~= 'table' or not r.err then return end
+  if not e then call('SET', key, 'T' .. epoch, 'PX', 1000) end -- fails as well, and says why
+  call('DEL', key)
+end
+
 local entries, dropped = read(3), 0
 for i = 1, #entries do
   local key, e = KEYS[i + 2], entries[i]
@@ -27,8 +36,7 @@ for i = 1, #entries do
     if sub(e, 42, 42) ~= '2' then dropped = dropped + 1 end
     distrust(key, e, '2')
   else
-    -- a key that was not there is announced as well: types without a Redis cache have none
-    call('SET', key, 'T' .. epoch, 'PX', 1000)
+    forget(key, e)
     if s == 'V' or s == 'N' then dropped = dropped + 1 end
   end
 end
