@@ -96,6 +96,15 @@ describe("flush_async", function()
     assert.same({ { name = "cars", n = 2 } }, rows)
   end)
 
+  it("queues on top of rows that were cached in an epoch that is over", function()
+    local cars = db:new(Category, { name = "cars", n = 1 })
+    must(db:flush())
+    support.redis("DEL", "{" .. world.name .. "}:ep")
+    cars.n = 2
+    must(db:flush_async())
+    assert.equal(2, orm:session():get(Category, cars.id).n)
+  end)
+
   it("queues nothing when nothing changed", function()
     must(db:new(Category, { name = "cars" }))
     must(db:flush_async())

@@ -122,4 +122,27 @@ describe("two versions of a program", function()
     assert_settled(one, One, two, { 1, 3, 5 }) -- dead letters
     assert.equal(2, #must(one:dead_letters()))
   end)
+
+  it("wait for rows that the other has queued, which they cannot read", function()
+    local one, One = version("one", { ids = "application", cache = { redis = true } })
+    fill(one, One)
+    must(one:session():connection(function(c) return c:execute "ALTER TABLE thing ADD extra VARCHAR(10) NULL" end))
+    local two, Two = version("two", { ids = "application", field.string "extra" { length = 10, nullable = true },
+      cache = { redis = true } })
+    must(write(one, One, 1, { a = 7 }, "flush_async"))
+    local db = two:session { timeout_ms = 300 }
+    must(db:get(Two, 1)).b = 8
+    local ok, err = db:flush_async()
+    assert.is_nil(ok)
+    assert.equal("TIMEOUT", err.code)
+    db:close()
+    support.drain(one)
+    db = two:session()
+    must(db:get(Two, 1)).b = 8
+    must(db:flush_async())
+    support.drain(two)
+    local row = must(db:query "SELECT a, b FROM thing WHERE id = 1")[1]
+    assert.same({ a = 7, b = 8 }, row)
+    db:close()
+  end)
 end)

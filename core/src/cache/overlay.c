@@ -25,6 +25,9 @@ enum {
     ANSWER_PARTS = 3,
     ANSWER_TAKEN = 4,
     ANSWER_SUSPECT = 5,
+    STALE_ROW = 1, /* why an entry forbids a change */
+    STALE_NONE = 2,
+    STALE_WAIT = 3,
 };
 
 /* All changes of one key: the script sees each key once. */
@@ -371,12 +374,15 @@ static int queued(enqueueing *e, const redisReply *r, bool once, char id[48], rg
     return RG_EDURABILITY;
 }
 
-/* A row that cannot be read is to be loaded, which replaces it. */
+/* A row that cannot be read is to be loaded, which replaces it; one that is queued, by a program with other
+ * columns, is to be waited for. */
 static void take_current(const rg__change *c, const redisReply *r, uint8_t *stale,
                          rg_block **current) {
     rg__slice bytes = {r->str, r->type == REDIS_REPLY_STRING ? (size_t)r->len : 0};
     *current = rg__entry_row(c->type, c->key.hash, bytes);
-    if (!*current && bytes.len && (bytes.p[0] == 'V' || bytes.p[0] == 'P')) *stale = 2;
+    if (*current || bytes.len == 0) return;
+    if (bytes.p[0] == 'V') *stale = STALE_NONE;
+    if (bytes.p[0] == 'P') *stale = STALE_WAIT;
 }
 
 static int conflict(enqueueing *e, const redisReply *r, uint8_t *stale, rg_block **current,
@@ -388,8 +394,10 @@ static int conflict(enqueueing *e, const redisReply *r, uint8_t *stale, rg_block
     for (size_t i = 0; i < e->n; i++) {
         int32_t first = e->groups[i].first;
         stale[first] = (uint8_t)(r->element[1]->str[i] - '0');
-        if (stale[first] == 1 && at < r->elements)
+        if (stale[first] == STALE_ROW && at < r->elements)
             take_current(&e->q->changes[first], r->element[at++], &stale[first], &current[first]);
+        /* what was read as valid may be of an epoch that is over */
+        if (stale[first] == STALE_NONE) atomic_store(&e->s->epoch_at_ms, 0);
     }
     return rg__fail(err, RG_ECONFLICT, "rows changed since they were read");
 }

@@ -9,7 +9,12 @@
 #include "unit/load.h"
 #include "unit/outage.h"
 
-enum { WAIT_MS = 2, MAX_REBASES = 100, PACKET_SLACK = 4096 };
+enum {
+    WAIT_MS = 2,
+    LAST_MS = 50, /* a call in what is left might get no answer, and nobody would know what became of it */
+    MAX_REBASES = 100,
+    PACKET_SLACK = 4096
+};
 
 /* What the enqueue script says of a row that is not as it was believed to be. */
 enum { STALE_OTHER = 1, STALE_ABSENT = 2, STALE_MARKED = 3 };
@@ -225,8 +230,9 @@ static int enqueue(batch *b, char id[48], rg_err *err) {
         }
         if (rc < 0 || !again) return rc;
         i += !wait;
-        if (wait && rg__left_ms(b->ctx->deadline_ms) == 0)
-            return rg__fail(err, RG_ETIMEOUT, "a row is held by an open transaction");
+        if (wait && rg__left_ms(b->ctx->deadline_ms) < LAST_MS)
+            return rg__fail(err, RG_ETIMEOUT, "a row is held by an open transaction, or is queued by a program "
+                                              "that has other columns");
         if (wait) rg__sleep_ms(WAIT_MS);
     }
     return rg__fail(err, RG_ECONFLICT, "the rows are being changed by others all the time");
