@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- One program for luv and cqueues: `loaders luv|cqueues`. Many coroutines ask user caches for what is not
--- there; says how often it was loaded, what they got, and that a clock went on ticking.
+-- there, and sessions for a row; says how often it was loaded, what they got, and that a clock went on ticking.
 
 require "support.programs.follow"
 local which = ...
@@ -30,7 +30,16 @@ end
 local Shared = regolith.cache("shared", { value = "string" })
 local Alone = regolith.cache("alone", { value = "string", redis = false })
 -- one worker: who waits must not have it while the loader needs it
-local orm = assert(regolith.open { entities = {}, caches = { Shared, Alone }, workers = 1 })
+local Row = regolith.entity("row", { regolith.field.string "name", cache = { redis = true } })
+local orm = assert(regolith.open { entities = { Row }, caches = { Shared, Alone }, workers = 1 })
+local rows = assert(regolith.open { entities = { Row }, workers = 8 })
+assert(rows:schema_apply())
+local db = rows:session()
+db:new(Row, { name = "row" })
+assert(db:flush())
+assert(rows:invalidate(Row))
+local selects, same = 0, 0
+rows:log(function(event) selects = selects + (event.source == "mysql" and 1 or 0) end, { mysql = true })
 
 local N = 20
 local loads, got, left, ticks = { shared = 0, alone = 0 }, 0, 2 * N, 0
@@ -47,6 +56,13 @@ for name in pairs(loads) do
     end)
   end
 end
+for _ = 1, N do
+  go(function()
+    local own = rows:session()
+    if assert(own:get(Row, 1)).name == "row" then same = same + 1 end
+    own:close()
+  end)
+end
 go(function()
   while left > 0 do
     sleep(0.01)
@@ -54,5 +70,8 @@ go(function()
   end
 end)
 run()
-print(string.format("loaded %d %d, got %d, ticking %s", loads.shared, loads.alone, got, tostring(ticks > 5)))
+print(string.format("loaded %d %d, got %d, ticking %s; %d rows by %d statements", loads.shared, loads.alone, got,
+  tostring(ticks > 5), same, selects))
+db:close()
+rows:close()
 orm:close()
