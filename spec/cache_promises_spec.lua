@@ -57,6 +57,31 @@ describe("the caches of entities", function()
     db:close()
   end)
 
+  it("are not kept from it by writes of the row's other fields, nor by those that are rolled back", function()
+    local Busy = regolith.entity("busy", {
+      field.uint32 "n", field.uint32 "hits", cache = { redis = true, ttl_s = 1 }, ids = "application",
+    })
+    local orm = world:open { Busy }
+    local db = orm:session()
+    for id = 1, 2 do db:new(Busy, { id = id, n = 1 }) end
+    must(db:flush())
+    for id = 1, 2 do session_get(orm, Busy, id) end
+    must(db:execute "UPDATE busy SET n = 2")
+    local began = faults.now()
+    local function is_seen(id, commits)
+      local own = orm:session()
+      local e = must(own:get(Busy, id))
+      local seen = e.n == 2
+      e.hits = e.hits + 1
+      own:transaction(function() return commits or nil, not commits and "rolled back" or nil end)
+      own:close()
+      return seen
+    end
+    for id = 1, 2 do faults.await("the end of row " .. id, function() return is_seen(id, id == 1) end, 10) end
+    assert.is_true(faults.now() - began < 8)
+    db:close()
+  end)
+
   it("keep rows, not the objects that were made of them", function()
     local Box = regolith.entity("box", { field.string "name", field.json "tags", cache = true, ids = "application" })
     local orm = open(Box)

@@ -230,6 +230,7 @@ typedef struct rg__change {
     bool generation;        /* of the table (value.h), for cached searches; not for the queue */
     /* set by rg__shared_mark: the entry held exactly `before` (rows): `after` may be published */
     bool verified;
+    uint32_t left_ms; /* of the life of what it held, 0 unknown: `after` gets no longer one */
 } rg__change;
 
 typedef struct rg__txid { uint8_t bytes[16]; } rg__txid;

@@ -12,6 +12,8 @@ RG__SCRIPT(mark, mark);
 RG__SCRIPT(publish, publish);
 RG__SCRIPT(unmark, unmark);
 
+enum { MARKED_BYTES = 5 }; /* of MARK's answer for each key */
+
 /* ---- what the scripts call a change ---- */
 
 static char row_kind(const rg__change *c) {
@@ -92,9 +94,12 @@ static int mark_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx, rg_
     redisReply *r = NULL;
     int rc = mark_call(s, ctx, tx, changes, n, &r, err);
     if (rc == RG_OK && r->type == REDIS_REPLY_ARRAY) rc = fail_pending(r, pending, err);
-    else if (rc == RG_OK && (r->type != REDIS_REPLY_STRING || (size_t)r->len != n))
+    else if (rc == RG_OK && (r->type != REDIS_REPLY_STRING || (size_t)r->len != n * MARKED_BYTES))
         rc = rg__fail(err, RG_ECORRUPT, "MARK did not answer for each key");
-    for (size_t i = 0; rc == RG_OK && i < n; i++) changes[i].verified = r->str[i] == '1';
+    for (size_t i = 0; rc == RG_OK && i < n; i++) {
+        changes[i].verified = r->str[i] == '1';
+        memcpy(&changes[i].left_ms, r->str + n + i * sizeof(uint32_t), sizeof(uint32_t));
+    }
     freeReplyObject(r);
     return rc;
 }
@@ -102,7 +107,10 @@ static int mark_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx, rg_
 int rg__shared_mark(rg__shared *s, const rg__ctx *ctx, rg__txid tx, rg__change *changes, size_t n,
                     char pending[48], rg_err *err) {
     rg__ctx within = rg__ctx_within(ctx, RG__MARK_BOUND_MS);
-    for (size_t i = 0; i < n; i++) changes[i].verified = false;
+    for (size_t i = 0; i < n; i++) {
+        changes[i].verified = false;
+        changes[i].left_ms = 0;
+    }
     if (rg__broken("mark")) return RG_OK;
     int rc = RG_OK;
     size_t at = 0;
@@ -155,6 +163,7 @@ static size_t publish_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *t
         char kind = publish_kind(&changes[i]);
         rg__buf_char(&meta, kind);
         rg__buf_le32(&meta, kind == 'n' ? changes[i].type->absent_ttl_s : changes[i].type->ttl_s);
+        rg__buf_le32(&meta, kind == 'v' ? changes[i].left_ms : 0);
     }
     rg__args_add(&a, tx->bytes, sizeof tx->bytes);
     rg__args_buf(&a, &meta);
@@ -186,6 +195,7 @@ static void unmark_chunk(rg__shared *s, const rg__ctx *ctx, const rg__txid *tx,
     for (size_t i = 0; i < n; i++) {
         rg__buf_le32(&ttls, changes[i].type->ttl_s);
         rg__buf_le32(&ttls, changes[i].type->absent_ttl_s);
+        rg__buf_le32(&ttls, changes[i].left_ms);
     }
     rg__args_add(&a, tx->bytes, sizeof tx->bytes);
     rg__args_buf(&a, &ttls);

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- PUBLISH: after COMMIT. KEYS: epoch, marked, entries. ARGV: transaction, five bytes an entry
--- (kind, ttl in s as u32), then the values. Kinds: v value, n absent, d drop, t tell processes, c nobody
+-- PUBLISH: after COMMIT. KEYS: epoch, marked, entries. ARGV: transaction, nine bytes an entry
+-- (kind, ttl in s as u32, and in ms, 0 none, what was left of the former value's), then the values. Kinds: v value, n absent, d drop, t tell processes, c nobody
 -- caches it.
 local tx, meta = ARGV[1], ARGV[2]
 
@@ -38,11 +38,14 @@ end
 
 local entries, at = read(3), 2
 for i = 1, #entries do
-  local kind, ttl, value = byte(meta, i * 5 - 4), from_bytes('<I4', meta, i * 5 - 3), nil
+  local kind, value = byte(meta, i * 9 - 8), nil
+  local ttl, left = from_bytes('<I4I4', meta, i * 9 - 7)
+  ttl = ttl * 1000
+  if left > 0 and left < ttl then ttl = left end
   if kind == 118 then
     at = at + 1
     value = ARGV[at]
   end
-  publish(KEYS[i + 2], entries[i], state(entries[i]), kind, ttl * 1000, value)
+  publish(KEYS[i + 2], entries[i], state(entries[i]), kind, ttl, value)
 end
 return #entries
