@@ -162,7 +162,9 @@ describe("the caches of entities", function()
     for _, u in ipairs { 5, "5", 5LL } do assert.is_nil((db:by(Item, "u", u))) end
     must(db:flush())
     for _, u in ipairs { 5, "5", 5LL, 5ULL } do assert.equal(7, orm:session():by(Item, "u", u).id) end
-    for _, d in ipairs { "1.50", "1.5", 1.5, "01.500" } do assert.equal(1, #must(orm:session():all_by(Item, "d", d))) end
+    for _, d in ipairs { "1.50", "1.5", 1.5, "01.500" } do
+      assert.equal(1, #must(orm:session():all_by(Item, "d", d)))
+    end
     for _, id in ipairs { 7, "7", 7LL } do assert.equal(5, orm:session():get(Item, id).u) end
     db:close()
   end)

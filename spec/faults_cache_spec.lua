@@ -88,8 +88,8 @@ describe("the Redis tier", function()
   local function targets()
     local wanted = {}
     for _, key in ipairs(keys()) do
-      local serves = key:find(":e:item:" .. items[2].id .. "$") or key:find ":l:item:shelf%." or key:find ":l:item:all%."
-        or key:find ":l:item:name%.%x+:rsb" or key:find ":l:item:name%.%x+:r.*b$"
+      local serves = key:find(":e:item:" .. items[2].id .. "$") or key:find ":l:item:shelf%."
+        or key:find ":l:item:all%." or key:find ":l:item:name%.%x+:rsb" or key:find ":l:item:name%.%x+:r.*b$"
       if serves then wanted[#wanted + 1] = key end
     end
     assert.equal(4, #wanted)

@@ -113,3 +113,27 @@ describe("the process cache of a process whose Redis stands still", function()
     db:close()
   end)
 end)
+
+describe("the process cache of a process that stood still", function()
+  it("does not answer with what was replaced meanwhile", function()
+    local world = support.world()
+    local Thing = regolith.entity("thing", { field.uint32 "n", cache = true, ids = "application" })
+    local orm = world:open { Thing }
+    local db = orm:session()
+    local thing = db:new(Thing, { id = 1, n = 1 })
+    must(db:flush())
+    local process = faults.spawn("stalled", { REGOLITH_MYSQL_URL = world.mysql_url(world.name),
+      REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name })
+    process:await "ready"
+    process:signal "STOP"
+    thing.n = 2
+    must(db:flush())
+    faults.pause(1700) -- longer than an entry may be old
+    process:signal "CONT"
+    local ok, text = process:wait(20)
+    assert.is_true(ok, text)
+    assert.matches("read 2\n$", text)
+    db:close()
+    world:close()
+  end)
+end)

@@ -165,6 +165,24 @@ TEST(off_answers_and_takes_nothing) {
     rg__process_free(p);
 }
 
+TEST(nothing_is_answered_that_nobody_vouches_for) {
+    rg__process *p = rg__process_new(1 << 20, NULL);
+    CHECK_EQ_INT(rg__process_channels(p, 2), 0);
+    put(p, 1, 7, 10);
+    CHECK(has(p, 1, 7)); /* no channel has begun */
+    rg__process_vouch(p, 0, rg__now_ms() + 60000);
+    CHECK(has(p, 1, 7) && rg__process_is_on(p));
+    rg__process_vouch(p, 1, rg__now_ms() - 100);
+    CHECK(!has(p, 1, 7) && !rg__process_is_on(p));
+    rg__process_vouch(p, 0, rg__now_ms() + 70000);
+    CHECK(!has(p, 1, 7)); /* the other one is overdue still */
+    rg__process_vouch(p, 1, rg__now_ms() + 60000);
+    CHECK(has(p, 1, 7)); /* what was told meanwhile has been dropped by now */
+    rg__process_vouch(p, 2, 0);
+    CHECK(has(p, 1, 7));
+    rg__process_free(p);
+}
+
 TEST(entries_expire) {
     rg__process *p = rg__process_new(1 << 20, NULL);
     rg_block *b = rg__block_new(10);

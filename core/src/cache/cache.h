@@ -67,6 +67,11 @@ void rg__process_clear(rg__process *p);
  * is taken back by one true, as several channels of coherence may serve one cache. */
 void rg__process_enable(rg__process *p, bool on);
 bool rg__process_is_on(rg__process *p);
+/* Channels that tell what has changed vouch for the cache: nothing is answered past the earliest time that
+ * any of them has given, by rg__now_ms, whoever was kept from working meanwhile - the channel's thread, or
+ * the whole process. One that has not vouched yet counts for nothing. n: how many there are, before use. */
+int rg__process_channels(rg__process *p, uint32_t n);
+void rg__process_vouch(rg__process *p, uint32_t channel, int64_t until_ms);
 void rg__process_stats(rg__process *p, uint64_t *bytes, uint64_t *entries);
 /* In a forked child, before anything else: forgets the content and the locks of lost threads. */
 void rg__process_abandon(rg__process *p);

@@ -44,6 +44,7 @@ struct rg__coherence {
     int64_t ping_at_ms;    /* when to ping next */
     int64_t pong_until_ms; /* 0: no ping is out */
     int pongs;             /* that are still to come */
+    int64_t vouched_ms;    /* the ping_at_ms that the process tier was vouched for with */
     uint64_t word;         /* what says in the arena that it listens; 0: another one may */
 };
 
@@ -287,6 +288,10 @@ static void set_ok(rg__coherence *c, bool ok) {
 /* Both pings were answered: what was told before they were sent is dropped. */
 static int keep_alive(rg__coherence *c) {
     bool mine = !c->arena || rg__arena_beat(c->arena, c->number, &c->word, c->ping_at_ms + PONG_MS);
+    if (!c->arena && c->vouched_ms != c->ping_at_ms) {
+        c->vouched_ms = c->ping_at_ms;
+        rg__process_vouch(c->process, c->number, c->ping_at_ms + PONG_MS);
+    }
     if (mine) set_ok(c, true);
     return mine ? RG_OK : RG_ECANCELLED;
 }

@@ -80,7 +80,7 @@ static int make_process(rg__home *h, const rg__home_opts *o, rg_err *err) {
         return err && err->code ? err->code : RG_ENO_MEMORY;
     if (arena) h->seed = rg__arena_seed(arena);
     h->process = arena ? rg__process_over(arena, &h->metrics) : rg__process_new(o->max_bytes, &h->metrics);
-    if (h->process) return RG_OK;
+    if (h->process) return rg__process_channels(h->process, o->n_redis) < 0 ? rg__fail_memory(err) : RG_OK;
     rg__arena_close(arena);
     return rg__fail_memory(err);
 }

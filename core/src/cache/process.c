@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The process tier: shards chosen by a hash of the key, and stamps that refuse what is out of date.
  */
+#include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -22,6 +22,10 @@ struct rg__process {
     atomic_uint holds;       /* who wants it off; 0: on. With an arena never 0: no time is lost on asking twice */
     rg__arena *arena;        /* all is there, nothing here; owned, NULL: none */
     atomic_uint generation;  /* rises when everything goes */
+    atomic_llong until_ms;   /* nothing is answered past it: the earliest of what is vouched for */
+    pthread_mutex_t lock;    /* guards the two that follow */
+    int64_t *vouched;        /* by channel; INT64_MAX: it has not begun */
+    uint32_t n_channels;
     uint64_t seed;
     rg__metrics *metrics;
     atomic_uint stamps[STAMPS]; /* by hash of the key; written under the shard's lock */
@@ -43,18 +47,10 @@ static inline bool is_on(const rg__process *p) {
     return atomic_load_explicit(&p->holds, memory_order_acquire) == 0;
 }
 
-static uint32_t now_s(void) {
-    struct timespec t;
-#ifdef CLOCK_MONOTONIC_COARSE
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &t);
-#endif
-    return (uint32_t)t.tv_sec;
-}
+static inline uint32_t seconds(int64_t ms) { return (uint32_t)(ms / 1000); }
 
-static inline bool is_expired(const rg_block *b) {
-    return b->expires_s && b->expires_s <= now_s();
+static inline bool is_vouched(const rg__process *p, int64_t now_ms) {
+    return now_ms < atomic_load_explicit(&p->until_ms, memory_order_relaxed);
 }
 
 /* ---- life ---- */
@@ -72,11 +68,17 @@ static rg__shard *new_shards(uint32_t n) {
     return s;
 }
 
+static void init_vouching(rg__process *p) {
+    pthread_mutex_init(&p->lock, NULL);
+    atomic_init(&p->until_ms, INT64_MAX);
+}
+
 rg__process *rg__process_new(size_t max_bytes, rg__metrics *m) {
     rg__process *p = rg__calloc(1, sizeof *p);
     if (!p) return NULL;
     uint32_t n = shards_for(max_bytes);
     p->metrics = m;
+    init_vouching(p);
     rg__random(&p->seed, sizeof p->seed);
     p->shards = new_shards(n);
     bool ok = p->shards != NULL;
@@ -91,6 +93,7 @@ rg__process *rg__process_over(rg__arena *arena, rg__metrics *m) {
     rg__process *p = rg__calloc(1, sizeof *p);
     if (!p) return NULL;
     p->metrics = m;
+    init_vouching(p);
     p->arena = arena;
     atomic_init(&p->holds, 1);
     return p;
@@ -112,16 +115,44 @@ void rg__process_free(rg__process *p) {
     rg__arena_close(p->arena);
     for (uint32_t i = 0; i < p->n_shards; i++) rg__shard_deinit(&p->shards[i]);
     free(p->shards);
+    pthread_mutex_destroy(&p->lock);
+    rg__free(p->vouched);
     rg__free(p);
+}
+
+/* ---- vouching ---- */
+
+static void forget_vouched(rg__process *p) {
+    for (uint32_t i = 0; i < p->n_channels; i++) p->vouched[i] = INT64_MAX;
+    atomic_store(&p->until_ms, INT64_MAX);
+}
+
+int rg__process_channels(rg__process *p, uint32_t n) {
+    p->vouched = rg__calloc(n + 1, sizeof *p->vouched);
+    if (!p->vouched) return RG_ENO_MEMORY;
+    p->n_channels = n;
+    forget_vouched(p);
+    return RG_OK;
+}
+
+void rg__process_vouch(rg__process *p, uint32_t channel, int64_t until_ms) {
+    if (channel >= p->n_channels) return;
+    pthread_mutex_lock(&p->lock);
+    int64_t least = INT64_MAX;
+    p->vouched[channel] = until_ms;
+    for (uint32_t i = 0; i < p->n_channels; i++)
+        if (p->vouched[i] < least) least = p->vouched[i];
+    atomic_store(&p->until_ms, least);
+    pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- reading ---- */
 
-static rg_block *find(rg__shard *s, uint64_t hash, uint32_t space, uint64_t key) {
+static rg_block *find(rg__shard *s, uint64_t hash, uint32_t space, uint64_t key, uint32_t now_s) {
     rg_block **at = rg__shard_slot(s, hash, space, key);
     rg_block *b = *at;
     if (!b) return NULL;
-    if (is_expired(b)) {
+    if (b->expires_s && b->expires_s <= now_s) {
         rg__shard_kill(s, at);
         return NULL;
     }
@@ -139,10 +170,12 @@ static rg_block *get_from_arena(rg__process *p, uint32_t space, uint64_t key) {
 
 rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key) {
     if (!is_on(p)) return p->arena ? get_from_arena(p, space, key) : NULL;
+    int64_t now_ms = rg__coarse_ms();
+    if (!is_vouched(p, now_ms)) return NULL;
     uint64_t hash = hash_of(p, space, key);
     rg__shard *s = shard_of(p, hash);
     rg__shard_lock(s);
-    rg_block *b = find(s, hash, space, key);
+    rg_block *b = find(s, hash, space, key, seconds(now_ms));
     rg__shard_unlock(s);
     rg__count(p->metrics, b ? RG__C_PROCESS_HIT : RG__C_PROCESS_MISS, 1);
     return b;
@@ -189,7 +222,7 @@ bool rg__process_put(rg__process *p, uint32_t space, uint64_t key, rg_block *b, 
     if (!mine) return false;
     rg__block_set_word(mine, RG__OWNED | space);
     mine->key = key;
-    mine->expires_s = ttl_s ? now_s() + ttl_s : 0;
+    mine->expires_s = ttl_s ? seconds(rg__coarse_ms()) + ttl_s : 0;
     if (try_insert(p, s, hash, mine, stamp)) return true;
     rg__block_disown(mine);
     return false;
@@ -223,7 +256,7 @@ void rg__process_clear(rg__process *p) {
 }
 
 bool rg__process_is_on(rg__process *p) {
-    return p->arena ? rg__arena_alive(p->arena) : is_on(p);
+    return p->arena ? rg__arena_alive(p->arena) : is_on(p) && is_vouched(p, rg__coarse_ms());
 }
 
 void rg__process_enable(rg__process *p, bool on) {
@@ -271,5 +304,7 @@ static void abandon_shard(rg__process *p, rg__shard *s) {
 
 void rg__process_abandon(rg__process *p) {
     atomic_fetch_add(&p->generation, 1);
+    pthread_mutex_init(&p->lock, NULL);
+    forget_vouched(p);
     for (uint32_t i = 0; i < p->n_shards; i++) abandon_shard(p, &p->shards[i]);
 }
