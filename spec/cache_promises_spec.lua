@@ -34,26 +34,54 @@ describe("the caches of entities", function()
   end
 
   it("hold what others write past the library no longer than their TTL, however often it is read", function()
-    local Hot = regolith.entity("hot", {
-      field.uint32 "n", cache = { process = true, redis = true, ttl_s = 1, absent_ttl_s = 1 }, ids = "application",
-    })
-    local orm = open(Hot)
-    local db = orm:session()
-    db:new(Hot, { id = 1, n = 1 })
-    must(db:flush())
-    local row = session_get(orm, Hot, 1)
-    assert.is_nil((orm:session():get(Hot, 2)))
-    must(db:execute "UPDATE hot SET n = 2")
-    must(db:execute "INSERT INTO hot (id, n) VALUES (2, 2)")
-    assert.equal(1, row.n)
+    local types, orms, rows = {}, {}, {}
+    for i, cache in ipairs { { process = true, redis = true }, { process = true }, { redis = true } } do
+      cache.ttl_s, cache.absent_ttl_s = 2, 1
+      types[i] = regolith.entity("hot" .. i, { field.uint32 "n", field.string "code" { unique = true },
+        index = { n = { "n", cached = true } }, cache = cache, ids = "application" })
+      orms[i] = cache.process and open(types[i]) or world:open { types[i] }
+      local db = orms[i]:session()
+      db:new(types[i], { id = 1, n = 1, code = "a" })
+      must(db:flush())
+      db:close()
+    end
+    --- What a session sees, in a word.
+    local function look(i)
+      local db = orms[i]:session()
+      local there, made = must(db:get(types[i], 1)), db:get(types[i], 2)
+      local word = string.format("%d %s %s %d", there.n, tostring(made ~= nil),
+        tostring(db:by(types[i], "code", "b") ~= nil), #must(db:all_by(types[i], "n", 2)))
+      db:close()
+      return word
+    end
+    for i = 1, 3 do
+      support.redis("DEL", "{" .. world.name .. "}:e:hot" .. i .. ":1") -- what the flush has left, which is announced
+      faults.pause(50)
+      assert.equal("1 false false 0", look(i))
+      rows[i] = orms[i]:session()
+      must(rows[i]:execute("UPDATE hot" .. i .. " SET n = 2"))
+      must(rows[i]:execute("INSERT INTO hot" .. i .. " (id, n, code) VALUES (2, 2, 'b')"))
+      assert.equal("1 false false 0", look(i))
+    end
     local began = faults.now()
-    faults.await("the end of the TTL", function()
-      local own = orm:session()
-      local seen, new = own:get(Hot, 1).n == 2, own:get(Hot, 2)
-      own:close()
-      return seen and new
-    end, 10)
+    for i = 1, 3 do -- a list would show that a row is old
+      faults.await("the end of row hot" .. i, function() return session_get(orms[i], types[i], 1).n == 2 end, 10)
+      faults.await("the end of hot" .. i, function() return look(i) == "2 true true 2" end, 10)
+    end
     assert.is_true(faults.now() - began < 8)
+    for i = 1, 3 do rows[i]:close() end
+  end)
+
+  it("hold that there is nothing for a shorter time, also of a unique value", function()
+    local Rare = regolith.entity("rare", { field.string "code" { unique = true }, ids = "application",
+      cache = { process = true, redis = true, ttl_s = 600, absent_ttl_s = 1 } })
+    local orm = open(Rare)
+    local db = orm:session()
+    local function find() return (db:get(Rare, 1) and 1 or 0) + (db:by(Rare, "code", "a") and 1 or 0) end
+    assert.equal(0, find())
+    must(db:execute "INSERT INTO rare (id, code) VALUES (1, 'a')")
+    assert.equal(0, find())
+    faults.await("the end of the absences", function() return find() == 2 end, 10)
     db:close()
   end)
 

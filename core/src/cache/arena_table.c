@@ -399,7 +399,7 @@ bool rg__arena_put(rg__arena *a, uint32_t space, uint64_t key, const rg_block *b
     if (units > at.pen->ring[RG__MAIN].units / 4 || !rg__arena_alive(a) || stamp_at(a, &at) != stamp)
         return false;
     const rg__record r = {.key = key, .space = space, .generation = (uint32_t)(stamp >> 32), .len = b->len,
-                          .expires_s = ttl_s ? now_s() + ttl_s : 0, .units = (uint32_t)units};
+                          .expires_s = rg__end_of_life(now_s(), ttl_s), .units = (uint32_t)units};
     if (!rg__arena_lock(a, at.pen)) return false;
     bool ok = insert(a, &at, &r, b->data, stamp, m);
     pthread_mutex_unlock(&at.pen->lock);

@@ -57,6 +57,11 @@ rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key);
 /* Before looking further, take the stamp; put refuses when the key was dropped (or everything was)
  * since. Concurrent invalidations are thus never overtaken by an older value. */
 uint64_t rg__process_stamp(rg__process *p, uint32_t space, uint64_t key);
+/* The second in which a life of ttl_s ends; 0, of no ttl: never. */
+static inline uint32_t rg__end_of_life(uint32_t now_s, uint32_t ttl_s) {
+    if (ttl_s == 0) return 0;
+    return ttl_s < UINT32_MAX - now_s ? now_s + ttl_s : UINT32_MAX;
+}
 /* Takes a reference of its own; an entry of the same key is replaced. ttl_s 0: none. A block that
  * another cache slot holds already is copied. False when refused. */
 bool rg__process_put(rg__process *p, uint32_t space, uint64_t key, rg_block *b, uint32_t ttl_s,

@@ -169,7 +169,7 @@ void rg__shared_lease(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool 
 
 /* Which of the entries go into one script call. */
 typedef struct filling {
-    bool is_row;
+    bool is_row, unique;
     rg__args args;
     rg__buf kinds, tokens;
     size_t numbers[RG__READ_CHUNK];
@@ -178,6 +178,12 @@ typedef struct filling {
 
 static bool fillable(const rg__entry *e, bool locking) {
     return e->found == RG__MISS && e->lease.held && (locking || !e->lease.heal);
+}
+
+/* That nobody has a unique value is an absence, though a list without ids: it lives as shortly. */
+static char kind_of(const filling *f, const rg_block *b) {
+    if (f->is_row) return b ? 'v' : 'n';
+    return f->unique && (!b || b->len == 0) ? 'e' : 'v';
 }
 
 /* Gathers from *at on, at most a chunk. */
@@ -190,7 +196,7 @@ static void gather(filling *f, rg_block *const *values, const rg__entry *leases,
         const rg__entry *e = &leases[*at];
         if (!fillable(e, locking)) continue;
         const rg_block *b = values[*at]; /* a lookup without a list is an empty one */
-        rg__buf_char(&f->kinds, b || !f->is_row ? 'v' : 'n');
+        rg__buf_char(&f->kinds, kind_of(f, b));
         rg__buf_add(&f->tokens, e->lease.token, sizeof e->lease.token);
         f->bytes += b ? b->len : 0;
         f->numbers[f->n++] = *at;
@@ -223,6 +229,7 @@ void rg__shared_fill(rg__shared *s, const rg__ctx *ctx, const rg_type *t, bool i
     rg__ctx within = rg__ctx_finish(ctx);
     filling *f = rg__calloc(1, sizeof *f);
     if (f) f->is_row = is_row;
+    if (f && !is_row && n) f->unique = t->indexes[keys[0].space - t->space - 1].flags & RG_INDEX_UNIQUE;
     for (size_t at = 0; f && at < n;) {
         gather(f, values, leases, n, locking, &at);
         if (f->n == 0) break;

@@ -222,7 +222,7 @@ bool rg__process_put(rg__process *p, uint32_t space, uint64_t key, rg_block *b, 
     if (!mine) return false;
     rg__block_set_word(mine, RG__OWNED | space);
     mine->key = key;
-    mine->expires_s = ttl_s ? seconds(rg__coarse_ms()) + ttl_s : 0;
+    mine->expires_s = rg__end_of_life(seconds(rg__coarse_ms()), ttl_s);
     if (try_insert(p, s, hash, mine, stamp)) return true;
     rg__block_disown(mine);
     return false;

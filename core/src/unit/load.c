@@ -45,7 +45,7 @@ static void keep(load *l, const item *it) {
     rg_block *b = it->row ? rg_block_ref(it->row) : rg__block_new(0);
     if (!b) return;
     rg__process_put(l->store->process, l->type->space, it->id, b,
-                    it->row ? 0 : l->type->absent_ttl_s, it->stamp);
+                    it->row ? l->type->ttl_s : l->type->absent_ttl_s, it->stamp);
     rg_block_unref(b);
 }
 

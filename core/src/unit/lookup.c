@@ -27,7 +27,7 @@ static void keep_ids(rg__lookup *l) {
     rg_block *b = rg__block_dup(l->ids, (uint32_t)(l->n * 8));
     if (!b) return;
     rg__process_put(l->store->process, l->key.space, l->key.hash, b,
-                    l->n ? 0 : l->type->absent_ttl_s, l->stamp);
+                    l->n ? l->type->ttl_s : l->type->absent_ttl_s, l->stamp);
     rg_block_unref(b);
 }
 

@@ -14,7 +14,7 @@ local function written(key, e, s, dead, value_s, absent_s)
   if dead or sub(e, 42, 42) ~= '1' or sub(e, 2, 9) ~= epoch then
     call('DEL', key)
   elseif s == 'P' then
-    settle(key, 'V' .. epoch .. sub(e, 43), value_s * 1000)
+    settle(key, 'V' .. epoch .. sub(e, 43), (#e > 42 and value_s or absent_s) * 1000)
   else
     settle(key, 'N' .. epoch, absent_s * 1000)
   end

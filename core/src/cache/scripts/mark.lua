@@ -37,8 +37,8 @@ local NONE_LEFT = to_bytes('<I4', 0)
 
 -- A write is no reason to believe the rest of a row for longer.
 local function left(key)
-  local ms = call('PTTL', key)
-  return ms > 0 and to_bytes('<I4', math.min(ms, 4294967295)) or NONE_LEFT
+  local most = call('PTTL', key)
+  return most > 0 and to_bytes('<I4', math.min(most, 4294967295)) or NONE_LEFT
 end
 
 local values, scores, verified, lefts = {}, {}, {}, {}

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- PUBLISH: after COMMIT. KEYS: epoch, marked, entries. ARGV: transaction, nine bytes an entry
--- (kind, ttl in s as u32, and in ms, 0 none, what was left of the former value's), then the values. Kinds: v value, n absent, d drop, t tell processes, c nobody
--- caches it.
+-- PUBLISH: after COMMIT. KEYS: epoch, marked, entries. ARGV: transaction, nine bytes an entry (kind, ttl in
+-- s as u32, and what was left of the former value's in ms, 0 unknown), then the values. Kinds: v value, n
+-- absent, d drop, t tell processes, c nobody caches it.
 local tx, meta = ARGV[1], ARGV[2]
 
 -- The mark expired or was lost, or there was none: whatever stands there may be older.
