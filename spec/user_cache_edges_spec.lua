@@ -102,4 +102,19 @@ describe("a user cache", function()
       assert.error_matches(fn, "a value has 16 tags at most, not 40")
     end
   end)
+
+  it("checks the options of each call", function()
+    local cache = orm:cache(Any)
+    local function load() return 1 end
+    for _, bad in ipairs { 0, -1, 0 / 0, 1 / 0, "1", true } do
+      assert.error_matches(function() cache:set("o", 1, { ttl_s = bad }) end, "set: option 'ttl_s' must be a number")
+      for _, option in ipairs { "ttl_s", "absent_ttl_s", bad ~= 0 and "wait_s" or nil } do
+        assert.error_matches(function() cache:get_or_load("o", load, { [option] = bad }) end,
+          "get_or_load: option '" .. option .. "' must be a number")
+      end
+    end
+    assert.error_matches(function() cache:set("o", 1, { ttl_ss = 1 }) end, "did you mean 'ttl_s'")
+    assert.is_nil(cache:get "o")
+    assert.equal(1, cache:get_or_load("o", load, { wait_s = 0, ttl_s = 0.001 }))
+  end)
 end)

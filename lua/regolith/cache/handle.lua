@@ -34,8 +34,12 @@ local function seconds(v)
   if type(v) ~= "number" or v ~= v or v < 0.001 or v > 1e9 then return "must be a number of seconds, at least 0.001" end
 end
 
+local function waiting(v)
+  if type(v) ~= "number" or v ~= v or v < 0 or v > 1e9 then return "must be a number of seconds" end
+end
+
 local SET = { ttl_s = seconds, tags = options.any }
-local LOAD = { ttl_s = seconds, absent_ttl_s = seconds, tags = options.any, wait_s = options.any }
+local LOAD = { ttl_s = seconds, absent_ttl_s = seconds, tags = options.any, wait_s = waiting }
 
 -- ---- the parts the other files use --------------------------------------------------------------
 
