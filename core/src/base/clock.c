@@ -17,7 +17,9 @@ static int64_t now_us(clockid_t clock) {
 int64_t rg__now_ms(void) { return now_us(CLOCK_MONOTONIC) / 1000; }
 int64_t rg__coarse_ms(void) {
 #ifdef CLOCK_MONOTONIC_COARSE
-    return now_us(CLOCK_MONOTONIC_COARSE) / 1000;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 #else
     return rg__now_ms();
 #endif
