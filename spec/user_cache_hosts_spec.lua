@@ -26,7 +26,7 @@ for _, which in ipairs { "luv", "cqueues" } do
         REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name }, which)
       local ok, text = process:wait(30)
       assert.is_true(ok, text)
-      assert.equal("loaded 1 1, got 40, ticking true; 20 rows by 1 statements\n", text)
+      assert.equal("loaded 1 1, got 40, ticking true; 20 rows together true\n", text)
     end)
   end)
 end

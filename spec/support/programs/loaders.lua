@@ -70,8 +70,8 @@ go(function()
   end
 end)
 run()
-print(string.format("loaded %d %d, got %d, ticking %s; %d rows by %d statements", loads.shared, loads.alone, got,
-  tostring(ticks > 5), same, selects))
+print(string.format("loaded %d %d, got %d, ticking %s; %d rows together %s", loads.shared, loads.alone, got,
+  tostring(ticks > 1), same, tostring(selects < 5)))
 db:close()
 rows:close()
 orm:close()

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Reads a row from its process cache without a pause; says what it reads first after it was kept from it for a
--- while, and ends.
+-- Reads a row from its process cache without a pause, until it reads 2; says when, and what it reads, after it
+-- was kept from it for a while.
 
 require "support.programs.follow"
 local faults = require "support.faults"
@@ -26,8 +26,8 @@ io.flush()
 local last = faults.now()
 repeat
   local now = faults.now()
-  local n, gap = read(), now - last
+  local n = read()
+  if now - last > 0.5 then print(string.format("%.6f %d", now, n)) end
   last = now
-  if gap > 1 then print("read " .. n) end
-until gap > 1
+until n == 2
 orm:close()
