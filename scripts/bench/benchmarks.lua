@@ -179,9 +179,9 @@ local benchmarks = {
     both = function(c) return c.ours("memory.consumer", c.ops) end },
 }
 
--- Compare-and-set of N rows at once: against N prepared statements, and against the best form that one
--- can write by hand (for one row that is the prepared statement). The delayed ones have half a millisecond of
--- network in each exchange with MySQL: what counts there is how many exchanges there are.
+-- Compare-and-set of N rows at once, the two sides in short turns: against N prepared statements, and against
+-- the best form that one can write by hand (for one row that is the prepared statement). The delayed ones have
+-- half a millisecond of network in each exchange with MySQL: what counts there is how many exchanges there are.
 local EACH_WAY_US = 250
 
 local function delayed(command)
@@ -189,13 +189,13 @@ local function delayed(command)
 end
 
 local function add_cas(n, suffix, way)
-  local side = way(ours("cas.rows_" .. n))
-  benchmarks[#benchmarks + 1] = { name = "cas_" .. n .. suffix .. "_single", unit = "rows/s",
-    prepare = prepare_changed(), bar = n == 1 and 0.85 or nil, ours = side,
-    raw = way(raw("raw_cas", "single", ROWS, "bench_raw", n)) }
-  if n == 1 then return end
-  benchmarks[#benchmarks + 1] = { name = "cas_" .. n .. suffix, unit = "rows/s", bar = 0.85,
-    prepare = prepare_changed(), ours = side, raw = way(raw("raw_cas", "json", ROWS, "bench_raw", n)) }
+  local function add(name, bar, side)
+    benchmarks[#benchmarks + 1] = { name = name, unit = "rows/s", bar = bar, prepare = prepare_changed(),
+      both = way(ours(side)) }
+  end
+  local name, side = "cas_" .. n .. suffix, "cas.both_" .. n
+  add(name .. "_single", n == 1 and 0.85 or nil, side .. "_single")
+  if n > 1 then add(name, 0.85, side) end
 end
 
 for _, n in ipairs { 1, 10, 50, 100, 1000 } do add_cas(n, "", function(command) return command end) end

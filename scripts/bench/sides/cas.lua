@@ -5,6 +5,17 @@
 
 local clock = require "clock"
 local model = require "model"
+local turns = require "turns"
+
+local ffi = require "ffi"
+
+ffi.cdef [[
+void raw_cas_open(const char *table, uint32_t rows, int single);
+void raw_cas_run(unsigned n, unsigned batches);
+void raw_cas_close(void);
+]]
+
+local TURN = 40 -- rows
 
 local M = {}
 
@@ -32,22 +43,65 @@ local function update_many(db, users, n)
   for i = 1, n do assert(answers[i].applied) end
 end
 
+--- What updates the next batch of n rows.
+local function updater(db, User, n)
+  local windows, at = load_windows(db, User, n), 0
+  return function()
+    local users = windows[at % #windows + 1]
+    if n == 1 then update_one(db, users[1]) else update_many(db, users, n) end
+    at = at + 1
+    return n
+  end
+end
+
+local function open_session()
+  local User = model.entity("bench_changed", false)
+  local orm = model.open { User }
+  return orm, orm:session(), User
+end
+
 local function batches(n)
   return function(seconds)
-    local User = model.entity("bench_changed", false)
-    local orm = model.open { User }
-    local db, at = orm:session(), 0
-    local windows = load_windows(db, User, n)
-    clock.measure(seconds, function()
-      local users = windows[at % #windows + 1]
-      if n == 1 then update_one(db, users[1]) else update_many(db, users, n) end
-      at = at + 1
-      return n
-    end)
+    local orm, db, User = open_session()
+    clock.measure(seconds, updater(db, User, n))
     db:close()
     orm:close()
   end
 end
+
+-- ---- both sides ---------------------------------------------------------------------------------
+
+local function our_turn(update, count)
+  return function()
+    local started = clock.now()
+    for _ = 1, count do update() end
+    return clock.now() - started
+  end
+end
+
+local function their_turn(raw, n, count)
+  return function()
+    local started = clock.now()
+    raw.raw_cas_run(n, count)
+    return clock.now() - started
+  end
+end
+
+--- In turns of TURN rows, or one batch; `single`: theirs is a statement for each row.
+local function both(n, single)
+  return function(seconds)
+    local raw = ffi.load(os.getenv "REGOLITH_BUILD_DIR" .. "/bench/raw_turns.so")
+    local orm, db, User = open_session()
+    local count = math.ceil(TURN / n)
+    raw.raw_cas_open("bench_raw", model.ROWS, single)
+    turns.take(seconds, n * count, our_turn(updater(db, User, n), count), their_turn(raw, n, count))
+    raw.raw_cas_close()
+    db:close()
+    orm:close()
+  end
+end
+
+-- ---- loads --------------------------------------------------------------------------------------
 
 --- Loads by id, each batch in a session of its own, from no cache.
 local function loads(n)
@@ -71,6 +125,9 @@ local function loads(n)
   end
 end
 
-for _, n in ipairs { 1, 10, 50, 100, 1000 } do M["rows_" .. n], M["load_" .. n] = batches(n), loads(n) end
+for _, n in ipairs { 1, 10, 50, 100, 1000 } do
+  M["rows_" .. n], M["load_" .. n] = batches(n), loads(n)
+  M["both_" .. n], M["both_" .. n .. "_single"] = both(n, 0), both(n, 1)
+end
 
 return M

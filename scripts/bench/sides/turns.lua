@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- Both sides of a transaction with one insert, in short turns: a disk that is slow for a while is so for
--- both. The ratio is the median of those of neighbouring turns; who begins changes from pair to pair.
+-- Both sides of a transaction with one insert, in short turns.
 
 local clock = require "clock"
 local model = require "model"
+local turns = require "turns"
 
 local ffi = require "ffi"
 
@@ -15,14 +15,8 @@ void raw_turns_close(void);
 ]]
 
 local TURN = 20      -- transactions
-local WARM_PAIRS = 50 -- that do not count
 
 local M = {}
-
-local function median(list)
-  table.sort(list)
-  return list[math.floor((#list + 1) / 2)]
-end
 
 --- Our turn: one new row a transaction, with nothing else around it. Its values are at hand.
 local function our_turn(db, User)
@@ -50,26 +44,6 @@ local function their_turn(raw)
   end
 end
 
-local function take_turns(seconds, ours, theirs)
-  local a, b, ratios, spent, pair = {}, {}, {}, 0, 0
-  while spent < 2 * seconds do
-    pair = pair + 1
-    local x, y
-    if pair % 2 == 0 then
-      x = ours()
-      y = theirs()
-    else
-      y = theirs()
-      x = ours()
-    end
-    if pair > WARM_PAIRS then
-      a[#a + 1], b[#b + 1], ratios[#ratios + 1] = x, y, y / x
-      spent = spent + x + y
-    end
-  end
-  io.write(string.format("ours=%.3f raw=%.3f ratio=%.4f\n", TURN / median(a), TURN / median(b), median(ratios)))
-end
-
 local function transactions(durable)
   return function(seconds)
     local raw = ffi.load(os.getenv "REGOLITH_BUILD_DIR" .. "/bench/raw_turns.so")
@@ -78,7 +52,7 @@ local function transactions(durable)
     local db = orm:session()
     raw.raw_turns_open "bench_raw"
     raw.raw_turns_sql("SET GLOBAL innodb_flush_log_at_trx_commit=" .. (durable and 1 or 2))
-    take_turns(seconds, our_turn(db, User), their_turn(raw))
+    turns.take(seconds, TURN, our_turn(db, User), their_turn(raw))
     raw.raw_turns_sql "SET GLOBAL innodb_flush_log_at_trx_commit=1"
     raw.raw_turns_close()
     db:close()

@@ -1,11 +1,25 @@
 /* SPDX-License-Identifier: MIT */
-/* Raw sides of compare-and-set: batches of N rows whose counter goes up when it is what was read.
- *   raw_cas single SECONDS ROWS TABLE N   N executions of one prepared UPDATE
- *   raw_cas json SECONDS ROWS TABLE N     one UPDATE ... JSON_TABLE for up to 64 rows, which tells by a bit
- *                                         for each row whether it matched */
+/* The raw side of compare-and-set, which our side calls (see raw_turns.c): batches of rows whose counter goes up
+ * when it is what was read. Either an execution of one prepared UPDATE for each row, or one UPDATE ... JSON_TABLE
+ * for up to 64 rows, which tells by a bit for each row whether it matched. */
 #include "raw.h"
 
+#define EXPORT __attribute__((visibility("default")))
+
 enum { ROWS_AT_ONCE = 64 };
+
+static struct side {
+    MYSQL *my;
+    MYSQL_STMT *stmt;
+    uint32_t *visits; /* by id */
+    uint32_t rows, at;
+    int single;
+    text json;
+} side;
+
+EXPORT void raw_cas_open(const char *table, uint32_t rows, int single);
+EXPORT void raw_cas_run(unsigned n, unsigned batches);
+EXPORT void raw_cas_close(void);
 
 static uint32_t *read_visits(MYSQL *my, uint32_t rows, const char *table) {
     char sql[128];
@@ -76,32 +90,32 @@ static void run_json(MYSQL_STMT *stmt, text *t, uint32_t *visits, uint32_t first
         visits[first + i] += (uint32_t)(marks >> i & 1);
 }
 
-int main(int argc, char **argv) {
-    if (argc < 6) die("usage: raw_cas single|json SECONDS ROWS TABLE N");
-    uint32_t rows = (uint32_t)number_arg(argc, argv, 3, 0);
-    unsigned n = (unsigned)number_arg(argc, argv, 5, 1);
-    int single = !strcmp(argv[1], "single");
+/* Rows 1..rows of the table are taken one after the other, again and again. */
+void raw_cas_open(const char *table, uint32_t rows, int single) {
     MYSQL *my = mysql_open();
-    uint32_t *visits = read_visits(my, rows, argv[4]);
-    MYSQL_STMT *stmt = single ? prepare_single(my, argv[4]) : prepare_json(my, argv[4]);
-    text t = {0};
-    uint32_t at = 0;
-    bench b = bench_start(number_arg(argc, argv, 2, 1));
-    do {
-        uint32_t first = at % (rows / n) * n + 1;
+    side = (struct side){.my = my, .rows = rows, .single = single};
+    side.visits = read_visits(my, rows, table);
+    side.stmt = single ? prepare_single(my, table) : prepare_json(my, table);
+}
+
+/* Batches of n rows. */
+void raw_cas_run(unsigned n, unsigned batches) {
+    for (unsigned i = 0; i < batches; i++, side.at++) {
+        uint32_t first = side.at % (side.rows / n) * n + 1;
         for (unsigned done = 0, k; done < n; done += k) {
             k = n - done < ROWS_AT_ONCE ? n - done : ROWS_AT_ONCE;
-            if (single)
-                run_single(stmt, visits, first + done, k);
+            if (side.single)
+                run_single(side.stmt, side.visits, first + done, k);
             else
-                run_json(stmt, &t, visits, first + done, k);
+                run_json(side.stmt, &side.json, side.visits, first + done, k);
         }
-        at++;
-    } while (bench_more(&b, n));
-    bench_print(&b);
-    mysql_stmt_close(stmt);
-    mysql_close(my);
-    free(visits);
-    free(t.p);
-    return 0;
+    }
+}
+
+void raw_cas_close(void) {
+    mysql_stmt_close(side.stmt);
+    mysql_close(side.my);
+    free(side.visits);
+    free(side.json.p);
+    side = (struct side){0};
 }
