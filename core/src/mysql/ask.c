@@ -47,7 +47,7 @@ int rg__sql_take_ids(rg__asked *a, const rg__ctx *ctx, rg__row_fn fn, void *arg)
     if (deadline == RG__NO_DEADLINE) deadline = rg__now_ms() + rg__pool_opts(c->pool)->timeout_ms;
     a->call.ctx = ctx;
     rg__wait_begin(c, deadline);
-    int code = rg__due_read(c, a->stmt->st) ? rg__call_fail(c, &a->call, a->stmt->st, NULL)
+    int code = rg__due_receive(c, a->stmt->st) ? rg__call_fail(c, &a->call, a->stmt->st, NULL)
                                             : rg__select_rows(c, &a->call, a->stmt, fn, arg, NULL);
     code = rg__select_end(c, &a->call, code, a->stmt, a->type, NULL);
     rg__free(a);

@@ -46,6 +46,15 @@ static inline bool rg__sql_cas_needs_transaction(const rg__cas *cas, size_t n) {
 int rg__sql_cas(rg__mysql *c, const rg__ctx *ctx, const rg__cas *cas, const uint64_t *ids,
                 const void *const *rows, const void *const *expected, size_t n, uint64_t *marks,
                 rg_err *err);
+/* The same in two halves, so that the next statement is made, and waits at the server, while that works on the
+ * one before; up to RG__CAS_AHEAD are under way. Updates of more than one row, outside of transactions.
+ * RG_OK: it was sent, and rg__sql_cas_take is to follow. *sent false without a fault: not this way, or not
+ * before the others are taken. With a fault that is not AMBIGUOUS nothing was done. */
+enum { RG__CAS_AHEAD = 2 };
+int rg__sql_cas_send(rg__mysql *c, const rg__ctx *ctx, const rg__cas *cas, const uint64_t *ids,
+                     const void *const *rows, const void *const *expected, size_t n, bool *sent, rg_err *err);
+/* The answer to the one that was sent first, of n rows. */
+int rg__sql_cas_take(rg__mysql *c, size_t n, uint64_t *marks, rg_err *err);
 /* True when the row holds the expected values. differs (n_columns bytes, may be NULL): where not. */
 bool rg__cas_holds(const rg_type *t, const uint8_t *expect, const void *expected, const void *row,
                    uint8_t *differs);

@@ -133,18 +133,29 @@ size_t rg__sql_cas_fits(const rg__mysql *c, const rg__cas *cas, const void *cons
 
 /* ---- updates ---- */
 
-static int send(rg__mysql *c, rg__call *call, rg__stmt *s, const rg__buf *json, rg_err *err) {
-    rg__param p = {.kind = RG__P_STRING, .s = {json->p, json->len}};
+int rg__cas_add_rows(rg__mysql *c, const rg__cas *cas, const uint64_t *ids, const void *const *rows,
+                     const void *const *expected, size_t n, rg_err *err) {
+    rg__buf *json = rg__conn_text(c);
+    for (size_t i = 0; i < n; i++) {
+        rg__buf_char(json, i ? ',' : '[');
+        add_row(json, cas, ids[i], rows[i], expected[i]);
+    }
+    rg__buf_char(json, ']');
+    return json->failed ? rg__fail_memory(err) : RG_OK;
+}
+
+int rg__cas_bind_rows(rg__mysql *c, rg__call *call, rg__stmt *s, rg_err *err) {
+    rg__param p = {.kind = RG__P_STRING, .s = {c->text.p, c->text.len}};
     rg__bound unused;
     call->bytes = rg__param_bind_value(&p, &s->params[0], &unused);
     s->params_bound = false;
-    int code = rg__call_fits(c, call->bytes, call->what, err);
-    return code ? code : rg__stmt_run(c, call, s, err);
+    return rg__call_fits(c, call->bytes, call->what, err);
 }
 
 /* All or none need no bits; else there must be as many as rows that were found. */
-static int read_marks(rg__stmt *s, size_t n, uint64_t matched, uint64_t *marks, rg_err *err) {
+int rg__cas_read_marks(rg__stmt *s, size_t n, uint64_t *marks, rg_err *err) {
     uint64_t all = n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
+    uint64_t matched = mysql_stmt_affected_rows(s->st);
     *marks = 0;
     if (matched == 0) return RG_OK;
     *marks = matched == n ? all : mysql_stmt_insert_id(s->st);
@@ -157,18 +168,14 @@ static int update_many(rg__mysql *c, const rg__ctx *ctx, const rg__cas *cas, con
                        uint64_t *marks, rg_err *err) {
     rg__call call = {.ctx = ctx, .what = "updating", .op = "UPDATE", .write = true};
     rg__stmt *s = NULL;
-    rg__buf *json = rg__conn_text(c);
-    for (size_t i = 0; i < n; i++) {
-        rg__buf_char(json, i ? ',' : '[');
-        add_row(json, cas, ids[i], rows[i], expected[i]);
-    }
-    rg__buf_char(json, ']');
-    int code = json->failed ? rg__fail_memory(err) : rg__call_begin(c, &call, err);
+    int code = rg__cas_add_rows(c, cas, ids, rows, expected, n, err);
+    if (code == 0) code = rg__call_begin(c, &call, err);
     if (code) return code;
     code = rg__cas_prepare(c, &call, cas, 'C', rg__cas_text_many, &s, err);
-    if (code == 0) code = send(c, &call, s, json, err);
+    if (code == 0) code = rg__cas_bind_rows(c, &call, s, err);
+    if (code == 0) code = rg__stmt_run(c, &call, s, err);
     if (code == 0) call.rows = (int64_t)mysql_stmt_affected_rows(s->st);
-    if (code == 0) code = read_marks(s, n, (uint64_t)call.rows, marks, err);
+    if (code == 0) code = rg__cas_read_marks(s, n, marks, err);
     code = rg__write_end(c, &call, code, cas->t,
                          s ? (rg__slice){s->sql, s->sql_len} : rg__slice_of("UPDATE"), err);
     rg__conn_text_done(c);

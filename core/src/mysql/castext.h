@@ -20,6 +20,12 @@ rg__buf *rg__cas_key(rg__mysql *c, const rg__cas *cas, char what);
 /* The cached statement, or a new one of the text that `text` writes. */
 int rg__cas_prepare(rg__mysql *c, const rg__call *call, const rg__cas *cas, char what,
                     rg__cas_text_fn text, rg__stmt **out, rg_err *err);
+/* Statements of many: their rows in the connection's text buffer; that as the parameter, when it fits; of an
+ * answer, which rows it tells of. */
+int rg__cas_add_rows(rg__mysql *c, const rg__cas *cas, const uint64_t *ids, const void *const *rows,
+                     const void *const *expected, size_t n, rg_err *err);
+int rg__cas_bind_rows(rg__mysql *c, rg__call *call, rg__stmt *s, rg_err *err);
+int rg__cas_read_marks(rg__stmt *s, size_t n, uint64_t *marks, rg_err *err);
 int rg__cas_one(rg__mysql *c, const rg__ctx *ctx, const rg__cas *cas, uint64_t id, const void *row,
                 const void *expected, uint64_t *marks, rg_err *err);
 

@@ -11,6 +11,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/thread.h"
+#include "mysql/cas.h"
 #include "mysql/mysql.h"
 
 /* MariaDB's client library calls a function of ours wherever it would wait for a plain socket, so a
@@ -52,6 +53,28 @@ typedef struct rg__wrote {
     bool any; /* others too */
 } rg__wrote;
 
+/* One exchange with the server, which may be several calls of the client library. */
+typedef struct rg__call {
+    const rg__ctx *ctx;
+    const char *what;   /* "inserting": a few words for messages; static */
+    const char *op;     /* "INSERT": for the query log; static */
+    const rg_type *type; /* written by it; NULL: not known */
+    bool write;         /* changes data: lost in autocommit means outcome unknown */
+    bool commit;        /* COMMIT itself */
+    bool rollback;      /* allowed in a doomed transaction */
+    size_t bytes;       /* sent, about: tells a packet too large from a server gone */
+    int64_t started_us; /* set by rg__call_begin */
+    int64_t rows;       /* for the query log; -1 unknown */
+    bool autocommit;    /* set by rg__call_begin: no transaction was open */
+} rg__call;
+
+/* One whose answer is not read yet. */
+typedef struct rg__ahead {
+    rg__call call;
+    rg__stmt *s;
+    const rg_type *type;
+} rg__ahead;
+
 struct rg__mysql {
     MYSQL *my; /* NULL before connect */
     rg__mysql_pool *pool;
@@ -63,7 +86,7 @@ struct rg__mysql {
     size_t max_packet; /* @@max_allowed_packet */
     uint64_t id_step;  /* @@auto_increment_increment */
     bool json_table;   /* the server knows JSON_TABLE */
-    bool pipelines;    /* what opens a transaction may travel with the first statement in it */
+    bool pipelines;    /* a statement may be sent before the answer to another one is read */
     rg__tx_state tx;
     const char *due[2]; /* what has to be sent before that statement */
     unsigned n_due;
@@ -87,26 +110,14 @@ struct rg__mysql {
     rg__wrote wrote;   /* a primary's with replicas */
     rg__buf position;  /* a replica's: where it was last known to be */
     uint64_t ledger_ms, ledger_seq; /* and up to where the queue had been applied there */
+    rg__ahead ahead[RG__CAS_AHEAD]; /* whose answers are not read yet, in order (cas_ahead.c) */
+    unsigned n_ahead;
+    int64_t answered_us; /* when the last answer to one of them was read */
     rg__buf text;      /* scratch of statement text; confined like the connection */
     rg__buf key;       /* scratch of statement keys */
 };
 
 /* ---- calls ---- */
-
-/* One exchange with the server, which may be several calls of the client library. */
-typedef struct rg__call {
-    const rg__ctx *ctx;
-    const char *what;   /* "inserting": a few words for messages; static */
-    const char *op;     /* "INSERT": for the query log; static */
-    const rg_type *type; /* written by it; NULL: not known */
-    bool write;         /* changes data: lost in autocommit means outcome unknown */
-    bool commit;        /* COMMIT itself */
-    bool rollback;      /* allowed in a doomed transaction */
-    size_t bytes;       /* sent, about: tells a packet too large from a server gone */
-    int64_t started_us; /* set by rg__call_begin */
-    int64_t rows;       /* for the query log; -1 unknown */
-    bool autocommit;    /* set by rg__call_begin: no transaction was open */
-} rg__call;
 
 /* Arms the deadline. Refuses on a broken connection, in a doomed transaction, past the deadline. */
 int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err);
@@ -198,6 +209,8 @@ int rg__stmt_new(rg__mysql *c, const rg__call *call, const void *key, size_t key
                  const char *sql, size_t len, rg__stmt **out, rg_err *err);
 /* Binds what is not bound and executes; prepares once more when the server forgot the statement. */
 int rg__stmt_run(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err);
+/* After a failure: the server does not know the statement, or not as it was; nothing was executed. */
+bool rg__stmt_forgotten(MYSQL_STMT *st);
 int rg__stmt_bind_results(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err);
 /* Reads the result to its end, so that the connection can be used again. */
 void rg__stmt_drain(rg__mysql *c, rg__stmt *s);

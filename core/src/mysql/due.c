@@ -80,15 +80,6 @@ bool rg__due_possible(rg__mysql *c) {
     return skip_answers(c->my, false) && c->my->methods->db_read_execute_response;
 }
 
-int rg__due_send(rg__mysql *c, MYSQL_STMT *st) {
-    skip_answers(c->my, true);
-    int failed = mysql_stmt_execute(st);
-    skip_answers(c->my, false);
-    return failed;
-}
-
-int rg__due_read(rg__mysql *c, MYSQL_STMT *st) { return c->my->methods->db_read_execute_response(st); }
-
 int rg__due_execute(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, int *failed, rg_err *err) {
     if (c->n_due == 0) {
         *failed = mysql_stmt_execute(st);
@@ -97,9 +88,18 @@ int rg__due_execute(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, int *fai
     if (send_due(c)) return rg__call_fail(c, call, NULL, err);
     *failed = rg__due_send(c, st);
     int code = read_due(c, call, *failed != 0, err);
-    if (code == 0 && !*failed) *failed = rg__due_read(c, st);
+    if (code == 0 && !*failed) *failed = rg__due_receive(c, st);
     return code;
 }
+
+int rg__due_send(const rg__mysql *c, MYSQL_STMT *st) {
+    skip_answers(c->my, true);
+    int failed = mysql_stmt_execute(st);
+    skip_answers(c->my, false);
+    return failed;
+}
+
+int rg__due_receive(const rg__mysql *c, MYSQL_STMT *st) { return c->my->methods->db_read_execute_response(st); }
 
 #else
 
@@ -117,19 +117,19 @@ int rg__due_query(rg__mysql *c, const rg__call *call, const char *sql, size_t le
     return mysql_real_query(c->my, sql, len) ? rg__call_fail(c, call, NULL, err) : 0;
 }
 
-int rg__due_send(rg__mysql *c, MYSQL_STMT *st) {
-    (void)c, (void)st;
-    return 1;
-}
-
-int rg__due_read(rg__mysql *c, MYSQL_STMT *st) {
-    (void)c, (void)st;
-    return 1;
-}
-
 int rg__due_execute(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, int *failed, rg_err *err) {
     (void)c, (void)call, (void)err;
     *failed = mysql_stmt_execute(st);
+    return 0;
+}
+
+int rg__due_send(const rg__mysql *c, MYSQL_STMT *st) {
+    (void)c;
+    return mysql_stmt_execute(st);
+}
+
+int rg__due_receive(const rg__mysql *c, MYSQL_STMT *st) {
+    (void)c, (void)st;
     return 0;
 }
 

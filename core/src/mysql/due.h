@@ -38,9 +38,9 @@ int rg__due_query(rg__mysql *c, const rg__call *call, const char *sql, size_t le
  * is that of what was due. */
 int rg__due_execute(rg__mysql *c, const rg__call *call, MYSQL_STMT *st, int *failed, rg_err *err);
 
-/* A prepared one that is sent now, nothing being due, and whose answer is read later; each is what
- * mysql_stmt_execute returns. Only where rg__due_possible. */
-int rg__due_send(rg__mysql *c, MYSQL_STMT *st);
-int rg__due_read(rg__mysql *c, MYSQL_STMT *st);
+/* Sends a prepared statement; reads the answer to the one that was sent first. Nonzero: it failed, as
+ * mysql_stmt_execute would have. Where the connection `pipelines`. */
+int rg__due_send(const rg__mysql *c, MYSQL_STMT *st);
+int rg__due_receive(const rg__mysql *c, MYSQL_STMT *st);
 
 #endif

@@ -263,6 +263,7 @@ rg__mysql *rg__mysql_acquire_idle(rg__mysql_pool *pool) {
 
 static void tidy(rg__mysql *c) {
     rg__ctx ctx = {.deadline_ms = rg__now_ms() + TIDY_MS};
+    if (c->n_ahead) c->broken = true; /* answers are on their way */
     if (c->broken || c->poisoned) return;
     if (c->tainted)
         rg__conn_reset(c, &ctx, NULL);

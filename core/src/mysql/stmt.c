@@ -140,8 +140,7 @@ static int bind(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err) {
     return 0;
 }
 
-/* The server does not know the statement, or not as it was: nothing was executed. */
-static bool forgotten(MYSQL_STMT *st) {
+bool rg__stmt_forgotten(MYSQL_STMT *st) {
     switch (mysql_stmt_errno(st)) {
     case 1243:
     case 1615:
@@ -176,7 +175,7 @@ int rg__stmt_run(rg__mysql *c, const rg__call *call, rg__stmt *s, rg_err *err) {
     int code = s->st ? bind(c, call, s, err) : prepare_again(c, call, s, err);
     if (code == 0) code = rg__due_execute(c, call, s->st, &failed, err);
     if (code || !failed) return code;
-    if (!forgotten(s->st)) return rg__call_fail(c, call, s->st, err);
+    if (!rg__stmt_forgotten(s->st)) return rg__call_fail(c, call, s->st, err);
     code = prepare_again(c, call, s, err);
     if (code) return code;
     return mysql_stmt_execute(s->st) ? rg__call_fail(c, call, s->st, err) : 0;

@@ -182,51 +182,60 @@ static bool waited(const rg__each_run *e, const rg_err *fault) {
     return fault->sql_errno == LOCK_WAIT_TIMEOUT && !e->lent;
 }
 
-/* One chunk to its end: 1 when it failed for what is in it and is to be cut. */
-static int run_chunk(rg__each_run *e, uint32_t *items, size_t n) {
-    rg_err fault;
+static int run_once(rg__each_run *e, const uint32_t *items, size_t n, bool last, rg__failure *f) {
+    rg__err_clear(&f->fault);
+    f->code = rg__chunk_run(e, items, n, last, &f->fault);
+    f->thread = rg__each_thread(e);
+    return f->code;
+}
+
+/* One chunk to its end: 1 when it failed for what is in it and is to be cut. before: what it has failed with
+ * already, or NULL. */
+static int run_chunk(rg__each_run *e, uint32_t *items, size_t n, const rg__failure *before) {
+    rg__failure f = {0};
     rg_err pending = {0}; /* what the time went by with */
     int tries = 0;
     int races = 0;
+    if (before) f = *before;
     while ((n = keep_open(e, items, n)) > 0) {
-        rg__err_clear(&fault);
-        int rc = rg__chunk_run(e, items, n, races >= RACES, &fault);
+        int rc = before && before->code < 0 ? before->code : run_once(e, items, n, races >= RACES, &f);
+        before = NULL;
         if (rc >= 0) {
             races++;
             continue;
         }
-        if (rc == RG_EPENDING || waited(e, &fault)) {
+        if (rc == RG_EPENDING || waited(e, &f.fault)) {
             size_t now = put_off(e, rc, items, keep_open(e, items, n));
             if (now == 0) return RG_OK;
             if (now < n) {
                 n = now;
                 continue;
             }
-            if (rc == RG_EPENDING) pending = fault;
+            if (rc == RG_EPENDING) pending = f.fault;
         }
-        if (fault.cls == RG_CLASS_AMBIGUOUS && rg__chunk_settle(e, items, n, &fault)) continue;
-        if (fault.cls != RG_CLASS_AMBIGUOUS && !e->lent && again(e->ctx, rc, &fault, &tries)) continue;
-        if (fault.cls == RG_CLASS_PERMANENT && n > 1) return 1;
-        if (rc == RG_ETIMEOUT && pending.code) fault = pending;
+        bool unknown = f.fault.cls == RG_CLASS_AMBIGUOUS;
+        if (unknown && rg__chunk_settle(e, items, n, f.thread, &f.fault)) continue;
+        if (!unknown && !e->lent && again(e->ctx, rc, &f.fault, &tries)) continue;
+        if (f.fault.cls == RG_CLASS_PERMANENT && n > 1) return 1;
+        if (rc == RG_ETIMEOUT && pending.code) f.fault = pending;
         n = keep_open(e, items, n);
-        all_fail(e, items, n,
-                 fault.cls == RG_CLASS_AMBIGUOUS ? RG_OUTCOME_UNKNOWN : RG_OUTCOME_FAILED, &fault);
+        all_fail(e, items, n, unknown ? RG_OUTCOME_UNKNOWN : RG_OUTCOME_FAILED, &f.fault);
     }
     return RG_OK;
 }
 
-static void run_some(rg__each_run *e, uint32_t *items, size_t n) {
-    if (run_chunk(e, items, n) == 0) return;
+static void run_rest(rg__each_run *e, uint32_t *items, size_t n, const rg__failure *before) {
+    if (run_chunk(e, items, n, before) == 0) return;
     n = keep_open(e, items, n);
-    run_some(e, items, n / 2);
-    run_some(e, items + n / 2, n - n / 2);
+    run_rest(e, items, n / 2, NULL);
+    run_rest(e, items + n / 2, n - n / 2, NULL);
 }
 
 static void run_group(rg__each_run *e, const rg__place *places, size_t n, uint32_t *scratch) {
     for (size_t i = 0; i < n; i++) scratch[i] = places[i].item;
-    for (size_t at = 0; at < n;) {
+    for (size_t at = n > RG__CAS_ROWS ? rg__ahead_run(e, scratch, n, run_rest) : 0; at < n;) {
         size_t k = rg__chunk_fits(e, scratch + at, n - at);
-        run_some(e, scratch + at, k);
+        run_rest(e, scratch + at, k, NULL);
         at += k;
     }
 }
@@ -236,7 +245,7 @@ static void finish_wave(rg__each_run *e, size_t from, size_t to) {
     e->defer = false;
     for (size_t i = from; i < to; i++) {
         uint32_t item = e->places[i].item;
-        if (e->items->items[item].terms->outcome == RG_OUTCOME_NONE) run_some(e, &item, 1);
+        if (e->items->items[item].terms->outcome == RG_OUTCOME_NONE) run_rest(e, &item, 1, NULL);
     }
 }
 

@@ -73,7 +73,7 @@ static int insert(rg__chunk *k, rg_err *err) {
     uint64_t *ids = k->type->ids == RG_IDS_DATABASE ? k->ids : NULL;
     int rc = rg__sql_insert(k->e->conn, k->e->ctx, k->type, k->rows, k->n, ids, err);
     for (size_t i = 0; rc >= 0 && ids && i < k->n; i++) rc = adopt_id(rg__chunk_item(k, i), ids[i], err);
-    k->marks = k->n == 64 ? UINT64_MAX : (UINT64_C(1) << k->n) - 1;
+    k->marks = rg__chunk_all(k->n);
     return rc;
 }
 
@@ -256,6 +256,17 @@ static int write(rg__chunk *k, rg_err *err) {
 
 /* ---- once ---- */
 
+bool rg__chunk_is_plain(const rg__chunk *k) {
+    const rg__item *first = rg__chunk_item(k, 0);
+    return k->write == RG_UPDATE && !first->terms->check && !k->e->lent && !k->e->ctx->nested && !needs_transaction(k);
+}
+
+int rg__chunk_end(rg__chunk *k, bool last, rg_err *err) {
+    for (size_t i = 0; i < k->n; i++)
+        if (rg__chunk_marked(k->marks, i)) rg__chunk_item(k, i)->terms->outcome = RG_OUTCOME_APPLIED;
+    return k->marks != rg__chunk_all(k->n) ? rg__chunk_explain(k, last, err) : RG_OK;
+}
+
 int rg__chunk_run(rg__each_run *e, const uint32_t *items, size_t n, bool last, rg_err *err) {
     rg__chunk k;
     rg__chunk_init(&k, e, items, n);
@@ -263,9 +274,6 @@ int rg__chunk_run(rg__each_run *e, const uint32_t *items, size_t n, bool last, r
                               : RG_OK;
     if (rc >= 0) rc = rg__each_connect(e, k.type, err);
     if (rc >= 0 && !rg__chunk_item(&k, 0)->terms->check) rc = write(&k, err);
-    for (size_t i = 0; rc >= 0 && i < n; i++)
-        if (rg__chunk_marked(k.marks, i)) rg__chunk_item(&k, i)->terms->outcome = RG_OUTCOME_APPLIED;
     rg__changes_deinit(&k.changes);
-    uint64_t all = n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
-    return rc >= 0 && k.marks != all ? rg__chunk_explain(&k, last, err) : rc;
+    return rc >= 0 ? rg__chunk_end(&k, last, err) : rc;
 }

@@ -174,15 +174,14 @@ static bool settle_item(const rg__chunk *k, size_t i, const rg_block *row, const
     return false;
 }
 
-bool rg__chunk_settle(rg__each_run *e, const uint32_t *items, size_t n, const rg_err *fault) {
+bool rg__chunk_settle(rg__each_run *e, const uint32_t *items, size_t n, unsigned long thread, const rg_err *fault) {
     rg__chunk k;
     looking l = {.k = &k};
     bool left = false;
     rg__chunk_init(&k, e, items, n);
-    unsigned long id = e->conn ? rg__mysql_thread_id(e->conn) : 0;
-    rg__each_let_go(e);
-    if (!id || !may_settle(&k)) return false;
-    if (rg__mysql_kill(rg__store_mysql(e->store, k.type), e->ctx, id, NULL) < 0) return false;
+    if (rg__each_thread(e) == thread) rg__each_let_go(e);
+    if (!thread || !may_settle(&k)) return false;
+    if (rg__mysql_kill(rg__store_mysql(e->store, k.type), e->ctx, thread, NULL) < 0) return false;
     if (rg__each_connect(e, k.type, NULL) < 0) return false;
     int rc = rg__sql_select_ids(e->conn, e->ctx, k.type, k.ids, n, RG__LOCK_SHARE, look, &l, NULL);
     for (size_t i = 0; i < n; i++) {
