@@ -14,6 +14,9 @@ local EACH = tonumber(C.RG_FLUSH_EACH)
 local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
 local NAMES = { [INSERT] = "insert", [UPDATE] = "update", [DELETE] = "delete" }
 local UNCHANGED = jobs.UNCHANGED
+-- Functions as locals: where a module's table is looked into, LuaJIT has more to keep in mind than fits one trace.
+local add_job, clear_job, new_job, new_answer, take_job = jobs.add, jobs.clear, jobs.new, jobs.answer, jobs.take
+local job_update, job_delete, done = jobs.update, jobs.delete, native.done
 --- Jobs of its batches that a session keeps for the next one.
 local MOST_KEPT = 4096
 
@@ -64,11 +67,11 @@ end
 --- Adds a job to the operation, unless a hook has refused it: does it have to be run?
 local function stage(self, op, job)
   if job.answer then return false end
-  local item, fault = jobs.add(self, op, job)
+  local item, fault = add_job(self, op, job)
   if not item then
     job.answer = jobs.failed(fault)
   elseif item == UNCHANGED then
-    job.answer = jobs.answer "unchanged"
+    job.answer = new_answer "unchanged"
   else
     job.item = item
     return true
@@ -91,9 +94,9 @@ function M.run_one(self, job, level)
     if S.shards then ok, fault = inverse.note(self, items_of({ job }, 1), DELETE) end
     if ok then ok, fault = self:_run(op, level + 1) end
     if not ok then return nil, fault end
-    jobs.take(self, op, job)
+    take_job(self, op, job)
   end
-  native.done(op)
+  done(op)
   if S.hooked then tell_hook(self, job) end
   return job.answer
 end
@@ -118,9 +121,9 @@ function M.run(self, b, level)
     if not ok then return nil, fault end
   end
   for i = 1, n do
-    if b[i].item >= 0 then jobs.take(self, op, b[i]) end
+    if b[i].item >= 0 then take_job(self, op, b[i]) end
   end
-  native.done(op)
+  done(op)
   for i = 1, b.hooked and n or 0 do tell_hook(self, b[i]) end
   return true
 end
@@ -132,12 +135,12 @@ end
 ---@return regolith.Answer? answer as run_one
 ---@return regolith.Err? err
 function M.update(self, S, e, place, changes, cas, adopt, level)
-  local job = self._job or jobs.new()
+  local job = self._job or new_job()
   self._job = false
-  jobs.update(self, job, S, e, place, changes, cas, level + 1)
+  job_update(self, job, S, e, place, changes, cas, level + 1)
   if adopt then jobs.more(job).adopt = true end
   local answer, fault = M.run_one(self, job, level + 1)
-  jobs.clear(job)
+  clear_job(job)
   self._job = job
   return answer, fault
 end
@@ -172,7 +175,7 @@ end
 --- The session has it back, holding on to nothing.
 function M.give(self, b)
   for i = 1, b.n do
-    if i <= MOST_KEPT then jobs.clear(b[i]) else b[i] = nil end
+    if i <= MOST_KEPT then clear_job(b[i]) else b[i] = nil end
   end
   b.n, b.hooked, b.spread = 0, false, false
   self._batch = b
@@ -182,7 +185,7 @@ local function next_job(b, S)
   local n = b.n + 1
   local job = b[n]
   if not job then
-    job = jobs.new()
+    job = new_job()
     b[n] = job
   end
   b.n = n
@@ -201,14 +204,14 @@ end
 --- Adds an update. Raises for what cannot be meant.
 function M.add_update(self, b, S, e, place, changes, cas, level)
   local job = next_job(b, S)
-  jobs.update(self, job, S, e, place, changes, cas, level + 1)
+  job_update(self, job, S, e, place, changes, cas, level + 1)
   if note_written(b, place) then note_repeat(job) end
   if S.hooked then b.hooked = true end
 end
 
 function M.add_delete(b, S, e, place, cas, level)
   local job = next_job(b, S)
-  jobs.delete(job, S, e, place, cas, level + 1)
+  job_delete(job, S, e, place, cas, level + 1)
   note_written(b, place)
   if S.hooked then b.hooked = true end
 end

@@ -13,6 +13,8 @@ local record = require "regolith.record"
 
 local new_table = require "table.new"
 local getmetatable, next, pairs, type = getmetatable, next, pairs, type
+local as_results, check_options, is_literal, update_one = errors.results, options.require, literal.is, batch.update
+local add_update = batch.add_update
 
 local M = {}
 
@@ -20,7 +22,7 @@ local M = {}
 function M.has_expression(changes)
   if type(changes) ~= "table" then return false end
   for _, v in pairs(changes) do
-    if type(v) == "table" and literal.is(v) then return true end
+    if type(v) == "table" and is_literal(v) then return true end
   end
   return false
 end
@@ -30,18 +32,23 @@ end
 local CAS = { cas = options.any }
 
 local function results(answer, fault)
-  if not answer then return errors.results(fault) end
-  if answer.failed then return errors.results(answer.err) end
+  if not answer then return as_results(fault) end
+  if answer.failed then return as_results(answer.err) end
   return answer
 end
 
+--- Is it { cas = ... } and nothing else?
+local function is_cas(opts)
+  return type(opts) == "table" and next(opts) == "cas" and next(opts, "cas") == nil
+end
+
 function M.update(self, S, e, place, changes, opts, level)
-  opts = options.require("update", opts, CAS, level + 2)
-  return results(batch.update(self, S, e, place, changes, opts.cas, false, level + 1))
+  if not is_cas(opts) then opts = check_options("update", opts, CAS, level + 2) end
+  return results(update_one(self, S, e, place, changes, opts.cas, false, level + 1))
 end
 
 function M.delete(self, S, e, place, opts, level)
-  opts = options.require("delete", opts, CAS, level + 2)
+  opts = check_options("delete", opts, CAS, level + 2)
   local job = jobs.new()
   jobs.delete(job, S, e, place, opts.cas, level + 1)
   return results(batch.run_one(self, job, level + 1))
@@ -81,7 +88,7 @@ local function add_entry(self, b, given, i, level)
   if given.delete then
     batch.add_delete(b, S, given[1], place, given.cas, level + 1)
   else
-    batch.add_update(self, b, S, given[1], place, given[2], given.cas, level + 1)
+    add_update(self, b, S, given[1], place, given[2], given.cas, level + 1)
   end
 end
 
@@ -100,7 +107,7 @@ local function forget_inserts(self, b, fault)
     if self:_care(b[i].e) then self:delete(b[i].e) end
   end
   batch.give(self, b)
-  return errors.results(fault)
+  return as_results(fault)
 end
 
 ---@param Session table
@@ -119,7 +126,7 @@ function M.install(Session)
     for i = 1, #list do add_entry(self, b, list[i], i, 2) end
     local ok, fault = batch.run(self, b, 2)
     local answers = take_answers(self, b)
-    if not ok then return errors.results(fault) end
+    if not ok then return as_results(fault) end
     return answers
   end
 
@@ -157,7 +164,7 @@ function M.install(Session)
     local wanted = { n = ids.n or #ids }
     for i = 1, wanted.n do wanted[i] = ids[i] == native.null and 0 or ids[i] end
     local found, fault = self:get_many(entity, wanted)
-    if not found then return errors.results(fault) end
+    if not found then return as_results(fault) end
     local b, numbers, answers = batch.take(self), {}, {}
     for i = 1, found.n do
       local e = found[i]
@@ -175,7 +182,7 @@ function M.install(Session)
       answers[i] = number and b[number].answer or jobs.answer "missing"
     end
     batch.give(self, b)
-    if not ok then return errors.results(fault) end
+    if not ok then return as_results(fault) end
     return answers
   end
 
@@ -190,9 +197,9 @@ function M.install(Session)
     local S, place = self:_need(e, 2)
     if place < 0 then error("a new entity is flushed before it is updated", 2) end
     if cas == nil then error("compare_and_set takes what is expected", 2) end
-    local answer, fault = batch.update(self, S, e, place, changes, cas, false, 2)
-    if not answer then return errors.results(fault) end
-    if answer.err then return errors.results(answer.err) end
+    local answer, fault = update_one(self, S, e, place, changes, cas, false, 2)
+    if not answer then return as_results(fault) end
+    if answer.err then return as_results(answer.err) end
     return answer.applied or answer.unchanged or false, answer
   end
 end

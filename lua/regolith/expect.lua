@@ -11,9 +11,10 @@ local suggest = require "regolith.suggest"
 local write = require "regolith.codec.write"
 
 local C, ffi, err, null = native.C, native.ffi, native.err, native.null
-local put = write.put
+local put, direct_of, of_row = write.put, assign.direct, shards.of_row
 local CHANGES = tonumber(C.RG_EXPECT_CHANGES)
 local numbers = ffi.new "uint32_t[4096]"
+local next, pairs, type = next, pairs, type
 
 local M = {}
 
@@ -82,7 +83,7 @@ local PLAIN = { string = true, number = true, boolean = true }
 --- Raises unless the table can be what is expected. (The loop comes behind the first name, so that calls with
 --- one can be compiled in one piece; so elsewhere.)
 local function check_map(T, map, level)
-  local direct = assign.direct(T)
+  local direct = direct_of(T)
   local name, v = next(map)
   if not (direct[name] and PLAIN[type(v)]) then check_value(T, name, v, level + 1) end
   name, v = next(map, name)
@@ -178,7 +179,7 @@ local function fill_held(T, direct, map, row)
 end
 
 local function stage_values(op, S, number, map, row)
-  local T, direct = S.T, assign.direct(S.T)
+  local T, direct = S.T, direct_of(S.T)
   local builder, n = T.builder, fill_held(T, direct, map, row)
   if n then return C.rg_op_flush_expect(op, number, nil, numbers, n, 0, err) end
   C.rg_builder_reset(builder)
@@ -213,7 +214,7 @@ end
 ---@param row ffi.cdata* as it was read
 ---@return integer rc
 function M.stage(op, S, what, by_value, changes, row)
-  local number = shards.of_row(S, row)
+  local number = of_row(S, row)
   if by_value then return stage_values(op, S, number, what, row) end
   local n
   if what.flags and changes then n = fill_changes(S.T, changes) else n = M.fill(numbers, what.columns) end

@@ -18,6 +18,7 @@ local C, ffi, err = native.C, native.ffi, native.err
 local INSERT, UPDATE, DELETE = tonumber(C.RG_INSERT), tonumber(C.RG_UPDATE), tonumber(C.RG_DELETE)
 local EACH, APPLIED = tonumber(C.RG_FLUSH_EACH), tonumber(C.RG_OUTCOME_APPLIED)
 local put, next, rawset, setmetatable, type = write.put, next, rawset, setmetatable, type
+local parse, stage, is_literal = expect.parse, expect.stage, literal.is
 --- What rg_op_flush_add says of an update that changes nothing.
 local UNCHANGED = -1000
 local OUTCOMES = {
@@ -115,7 +116,7 @@ end
 function M.new_shadow(self, S, place, changes, level)
   local plain = {}
   for name, v in pairs(changes) do
-    if not literal.is(v) then plain[name] = v end
+    if not is_literal(v) then plain[name] = v end
   end
   C.rg_session_row(self._c, place - 1, self._view)
   local shadow = setmetatable(S.decode(self._view.data), S.mt)
@@ -128,7 +129,7 @@ end
 local function examine(self, S, place, changes, level)
   local exprs, plain = nil, S.plain
   for name, v in pairs(changes) do
-    if type(v) == "table" and literal.is(v) then
+    if type(v) == "table" and is_literal(v) then
       exprs = exprs or {}
       take_expression(S.T, exprs, name, v, level + 1)
     elseif not assign.is_direct(S.T, name, level + 1) then
@@ -162,13 +163,13 @@ function M.update(self, job, S, e, place, changes, cas, level)
   set(job, S, e, place, UPDATE)
   job.changes = changes
   if not is_plain(S, changes) then job.more = examine(self, S, place, changes, level + 1) end
-  if cas ~= nil then job.expect, job.by_value = expect.parse(S.T, cas, changes, level + 1) end
+  if cas ~= nil then job.expect, job.by_value = parse(S.T, cas, changes, level + 1) end
 end
 
 function M.delete(job, S, e, place, cas, level)
   if cas == "changes" then error("cas = \"changes\" is for updates: a delete changes no field", level + 1) end
   set(job, S, e, place, DELETE)
-  if cas ~= nil then job.expect, job.by_value = expect.parse(S.T, cas, NONE, level + 1) end
+  if cas ~= nil then job.expect, job.by_value = parse(S.T, cas, NONE, level + 1) end
 end
 
 function M.insert(job, S, e) set(job, S, e, 0, INSERT) end
@@ -207,7 +208,7 @@ end
 local function put_value(T, direct, name, v, base)
   local column = direct[name]
   if type(v) == "table" then
-    if literal.is(v) then return 0 end
+    if is_literal(v) then return 0 end
     if T.entity.refs[name] then v = record.reference(T.target[name], v, 1) end
   end
   return put(T.builder, column or assign.columns(T, name, 1)[1], v, T, base)
@@ -270,7 +271,7 @@ function M.add(self, op, job)
   if what == INSERT then return add_insert(op, number, job) end
   local slot, view, rc = job.place - 1, self._view, 0
   C.rg_session_row(self._c, slot, view)
-  if job.expect then rc = expect.stage(op, S, job.expect, job.by_value, job.changes, view.data) end
+  if job.expect then rc = stage(op, S, job.expect, job.by_value, job.changes, view.data) end
   if rc >= 0 and job.more then rc = add_more(op, number, job) end
   local builder
   if rc >= 0 and what == UPDATE then

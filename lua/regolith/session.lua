@@ -21,7 +21,7 @@ local clear = require "table.clear"
 local new_table = require "table.new"
 
 local C, ffi, err, done = native.C, native.ffi, native.err, native.done
-local setmetatable, tonumber, type = setmetatable, tonumber, type
+local getmetatable, rawget, setmetatable, tonumber, type = getmetatable, rawget, setmetatable, tonumber, type
 local HIT, ABSENT = tonumber(C.RG_GET_HIT), tonumber(C.RG_GET_ABSENT)
 local ASK_LEAST = 8 -- rows, from where it is worth a call of its own
 local NONE = {}
@@ -92,19 +92,22 @@ end
 --- The types of entities that are under this session's care.
 ---@return regolith.SessionType? S
 ---@return integer? place
-function Session:_care(e)
-  if record.session_of(e) ~= self then return nil end
-  local S = self:_type(record.type_of(e).entity, 2)
+local function care(self, e)
+  local mt = type(e) == "table" and getmetatable(e)
+  if type(mt) ~= "table" or mt.rg_session ~= self then return nil end
+  local entity = mt.rg_type.entity
+  local S = self._types[entity] or self:_type(entity, 2)
   local fresh = self._fresh[e]
   if fresh then return S, -fresh end
   local id = rawget(e, "id")
   local place = type(id) == "number" and S.places[id]
   if place and self._at[place] == e then return S, place end
 end
+Session._care = care
 
 --- The same; raises when the entity is nobody's, or another session's.
 function Session:_need(e, level)
-  local S, place = self:_care(e)
+  local S, place = care(self, e)
   if S then return S, place end
   local T = record.type_of(e)
   if not T then error("an entity is expected", level + 1) end

@@ -21,6 +21,7 @@ local upsert = require "regolith.upsert"
 local C, err = native.C, native.err
 
 local rawget, rawset, setmetatable = rawget, rawset, setmetatable
+local cas_update, has_expression, pass = cas.update, cas.has_expression, errors.pass
 local NONE = {}
 
 local NEW = { shard = options.integer(0) }
@@ -46,6 +47,7 @@ end
 
 ---@param Session table
 function M.install(Session)
+  local need = Session._need
   cas.install(Session)
   retry.install(Session)
   upsert.install(Session)
@@ -149,10 +151,10 @@ function M.install(Session)
   ---@return integer? errno
   ---@return string? sqlstate
   function Session:update(e, changes, opts)
-    local S, place = self:_need(e, 2)
+    local S, place = need(self, e, 2)
     if place < 0 then error("a new entity is flushed before it is updated", 2) end
-    if opts ~= nil or cas.has_expression(changes) then
-      return errors.pass(cas.update(self, S, e, place, changes, opts, 2))
+    if opts ~= nil or has_expression(changes) then
+      return pass(cas_update(self, S, e, place, changes, opts, 2))
     end
     local shadow = jobs.new_shadow(self, S, place, changes, 2)
     local ok, fault = hooks.before(S.T, "update", shadow, self)

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* Each part is twice as large as the one before: what is small stays so. */
-enum { FIRST_PART = 1024, LARGEST_PART = 16384 };
+enum { FIRST_PART = 960, LARGEST_PART = 16384 };
 
 struct rg__slab_part {
     rg__slab_part *next;

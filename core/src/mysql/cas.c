@@ -95,11 +95,11 @@ void rg__cas_text(rg__buf *sql, const rg__mysql *c, const rg__cas *cas) {
 rg__buf *rg__cas_key(rg__mysql *c, const rg__cas *cas, char what) {
     uint32_t flags = (uint32_t)cas->brief << 1 | cas->bump;
     rg__buf *key = rg__stmt_key(c, cas->t, what, (uint32_t)cas->write << 2 | flags, NULL);
-    for (uint32_t i = 0; i < cas->t->n_columns; i++) {
-        int set = cas->mask && cas->mask[i];
-        int compared = cas->expect && cas->expect[i];
-        rg__buf_char(key, (char)('0' + set + 2 * compared));
-    }
+    uint32_t n = cas->t->n_columns;
+    char *to = rg__buf_reserve(key, n);
+    for (uint32_t i = 0; to && i < n; i++)
+        to[i] = (char)('0' + (cas->mask && cas->mask[i]) + 2 * (cas->expect && cas->expect[i]));
+    if (to) key->len += n;
     for (size_t i = 0; i < cas->n_exprs; i++) {
         rg__buf_le32(key, cas->exprs[i].column);
         rg__buf_add(key, cas->exprs[i].sql.p, cas->exprs[i].sql.len);
@@ -131,10 +131,16 @@ typedef struct binding {
     size_t bytes;
 } binding;
 
+/* The next column from i on that is in the set; n_columns: none. */
+static uint32_t next_column(const rg_type *t, const uint8_t *set, uint32_t i) {
+    const uint8_t *at = set && i < t->n_columns ? memchr(set + i, 1, t->n_columns - i) : NULL;
+    return at ? (uint32_t)(at - set) : t->n_columns;
+}
+
 static size_t room_of(const rg_type *t, const uint8_t *columns, const void *row) {
     size_t room = 0;
-    for (uint32_t i = 0; columns && i < t->n_columns; i++) {
-        if (!columns[i] || t->columns[i].kind != RG_REFS) continue;
+    for (uint32_t i = next_column(t, columns, 0); i < t->n_columns; i = next_column(t, columns, i + 1)) {
+        if (t->columns[i].kind != RG_REFS) continue;
         rg__value v = rg__row_value(t, row, i);
         room += rg__param_scratch(&t->columns[i], &v);
     }
@@ -142,8 +148,7 @@ static size_t room_of(const rg_type *t, const uint8_t *columns, const void *row)
 }
 
 static void bind_columns(binding *b, const rg_type *t, const uint8_t *columns, const void *row) {
-    for (uint32_t i = 0; columns && i < t->n_columns; i++) {
-        if (!columns[i]) continue;
+    for (uint32_t i = next_column(t, columns, 0); i < t->n_columns; i = next_column(t, columns, i + 1)) {
         rg__value v = rg__row_value(t, row, i);
         b->bytes += 3 + rg__param_bind(&t->columns[i], &v, &b->s->params[b->at],
                                        &b->k->bounds[b->at], &b->k->scratch);
@@ -158,9 +163,10 @@ static void bind_params(binding *b, const rg__param *params, size_t n) {
 }
 
 static size_t count_params(const rg__cas *cas) {
+    const rg_type *t = cas->t;
     size_t n = 1;
-    for (uint32_t i = 0; i < cas->t->n_columns; i++)
-        n += (size_t)(cas->mask && cas->mask[i]) + (size_t)(cas->expect && cas->expect[i]);
+    for (uint32_t i = next_column(t, cas->mask, 0); i < t->n_columns; i = next_column(t, cas->mask, i + 1)) n++;
+    for (uint32_t i = next_column(t, cas->expect, 0); i < t->n_columns; i = next_column(t, cas->expect, i + 1)) n++;
     for (size_t i = 0; i < cas->n_exprs; i++) n += cas->exprs[i].n_sql + cas->exprs[i].n_guard;
     return n;
 }

@@ -92,29 +92,35 @@ static void add_expected(rg__buf *json, const rg__column *col, const rg__value *
     rg__buf_char(json, '"');
 }
 
-/* The next column from i on that is in the set. */
-static uint32_t next_column(const uint8_t *set, uint32_t i, uint32_t n) {
-    const uint8_t *at = set && i < n ? memchr(set + i, 1, n - i) : NULL;
-    return at ? (uint32_t)(at - set) : n;
+/* Where the columns of a set begin and end. */
+typedef struct span {
+    const uint8_t *set;
+    uint32_t from, to;
+} span;
+
+static span span_of(const uint8_t *set, uint32_t n) {
+    const uint8_t *first = set ? memchr(set, 1, n) : NULL;
+    if (!first) return (span){0};
+    const uint8_t *last = memrchr(set, 1, n);
+    return (span){set, (uint32_t)(first - set), (uint32_t)(last - set) + 1};
 }
 
-static void add_row(rg__buf *json, const rg__cas *cas, uint64_t id, const void *row,
-                    const void *expected) {
-    const rg_type *t = cas->t;
-    uint32_t n = t->n_columns;
-    rg__buf_char(json, '[');
-    rg__buf_u64(json, id);
-    for (uint32_t i = next_column(cas->mask, 0, n); i < n; i = next_column(cas->mask, i + 1, n)) {
-        rg__value v = rg__row_value(t, row, i);
-        rg__buf_char(json, ',');
-        rg__json_element(json, &t->columns[i], &v);
-    }
-    for (uint32_t i = next_column(cas->expect, 0, n); i < n; i = next_column(cas->expect, i + 1, n)) {
-        rg__value v = rg__row_value(t, expected, i);
-        rg__buf_char(json, ',');
-        add_expected(json, &t->columns[i], &v);
-    }
-    rg__buf_char(json, ']');
+/* Numbers without a sign are most of what is written and compared. */
+static void add_cell(rg__buf *json, const rg_type *t, const void *row, uint32_t i, bool is_expected) {
+    const rg__column *col = &t->columns[i];
+    rg__value v = rg__row_value(t, row, i);
+    rg__buf_char(json, ',');
+    if (!v.is_null && col->kind >= RG_U8 && col->kind <= RG_U64)
+        rg__buf_u64(json, v.u);
+    else if (is_expected)
+        add_expected(json, col, &v);
+    else
+        rg__json_element(json, col, &v);
+}
+
+static void add_cells(rg__buf *json, const rg_type *t, const void *row, const span *s, bool is_expected) {
+    for (uint32_t i = s->from; i < s->to; i++)
+        if (s->set[i]) add_cell(json, t, row, i, is_expected);
 }
 
 size_t rg__sql_cas_fits(const rg__mysql *c, const rg__cas *cas, const void *const *rows,
@@ -136,9 +142,14 @@ size_t rg__sql_cas_fits(const rg__mysql *c, const rg__cas *cas, const void *cons
 int rg__cas_add_rows(rg__mysql *c, const rg__cas *cas, const uint64_t *ids, const void *const *rows,
                      const void *const *expected, size_t n, rg_err *err) {
     rg__buf *json = rg__conn_text(c);
+    span set = span_of(cas->mask, cas->t->n_columns);
+    span compared = span_of(cas->expect, cas->t->n_columns);
     for (size_t i = 0; i < n; i++) {
-        rg__buf_char(json, i ? ',' : '[');
-        add_row(json, cas, ids[i], rows[i], expected[i]);
+        rg__buf_str(json, i ? ",[" : "[[");
+        rg__buf_u64(json, ids[i]);
+        add_cells(json, cas->t, rows[i], &set, false);
+        add_cells(json, cas->t, expected[i], &compared, true);
+        rg__buf_char(json, ']');
     }
     rg__buf_char(json, ']');
     return json->failed ? rg__fail_memory(err) : RG_OK;

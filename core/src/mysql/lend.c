@@ -262,9 +262,10 @@ rg__mysql *rg__mysql_acquire_idle(rg__mysql_pool *pool) {
 /* ---- giving back ---- */
 
 static void tidy(rg__mysql *c) {
-    rg__ctx ctx = {.deadline_ms = rg__now_ms() + TIDY_MS};
     if (c->n_ahead) c->broken = true; /* answers are on their way */
+    bool clean = !c->tainted && c->tx == RG__TXS_NONE;
     if (c->broken || c->poisoned) return;
+    rg__ctx ctx = {.deadline_ms = clean ? 0 : rg__now_ms() + TIDY_MS};
     if (c->tainted)
         rg__conn_reset(c, &ctx, NULL);
     else if (c->tx != RG__TXS_NONE)

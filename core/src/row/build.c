@@ -59,6 +59,21 @@ static int refuse_room(rg_builder *b, const rg__column *c, rg_err *err) {
     return rg__builder_fail(b, c, err, "row too large, max %d bytes allowed", RG__ROW_MAX);
 }
 
+/* Adds to the position of each VAR value. */
+static void move_vars(const rg_builder *b, uint8_t *image, uint32_t by) {
+    for (uint32_t i = 0; i < b->n_vars; i++) {
+        const rg__column *c = column_of(b, b->vars[i]);
+        if (!rg__cell_null(c, image)) rg__store32(image + c->offset, rg__var_at(c, image) + by);
+    }
+}
+
+/* Before a VAR value changes: from now on positions are in `bytes`. */
+static void part_vars(rg_builder *b) {
+    if (!b->vars_loaded) return;
+    b->vars_loaded = false;
+    move_vars(b, b->image, (uint32_t)b->default_bytes - b->type->fixed_end);
+}
+
 /* Forgets the column's bytes when they are the last ones; others stay as a gap until reset. */
 static void drop_last(rg_builder *b, const rg__column *c) {
     size_t at = rg__var_at(c, b->image), len = rg__var_len(c, b->image);
@@ -75,7 +90,7 @@ int rg__builder_var(rg_builder *b, uint32_t col, const void *p, size_t len, rg__
                     rg_err *err) {
     const rg__column *c = column_of(b, col);
     size_t before = b->bytes.len;
-    b->vars_loaded = false;
+    part_vars(b);
     drop_last(b, c);
     char *to = room(b, len);
     if (!to) {
@@ -91,12 +106,12 @@ int rg__builder_var(rg_builder *b, uint32_t col, const void *p, size_t len, rg__
 
 int rg__builder_var_add(rg_builder *b, uint32_t col, const void *p, size_t len, rg_err *err) {
     const rg__column *c = column_of(b, col);
+    part_vars(b);
     uint32_t at = rg__var_at(c, b->image), had = rg__var_len(c, b->image);
     bool last = had && at + had == b->bytes.len && at >= b->default_bytes;
     size_t move = last ? 0 : had;
     char *to = room(b, move + len);
     if (!to) return refuse_room(b, c, err);
-    b->vars_loaded = false;
     if (move) memcpy(to, b->bytes.p + at, move);
     memcpy(to + move, p, len);
     rg__var_put(c, b->image, last ? at : (uint32_t)b->bytes.len, had + (uint32_t)len);
@@ -107,7 +122,7 @@ int rg__builder_var_add(rg_builder *b, uint32_t col, const void *p, size_t len, 
 
 static void put_null(rg_builder *b, uint32_t col, rg__state state) {
     const rg__column *c = column_of(b, col);
-    if (c->store == RG_STORE_VAR) b->vars_loaded = false;
+    if (c->store == RG_STORE_VAR) part_vars(b);
     if (c->flags & RG_COL_NULLABLE) rg__cell_put_null(c, b->image);
     else rg__cell_put(c, b->image, rg__cell_bits(c, b->defaults));
     b->state[col] = (uint8_t)state;
@@ -226,15 +241,10 @@ void rg_builder_reset(rg_builder *b) {
     b->vars_loaded = false;
 }
 
-/* Adds to the position of each VAR value; how many bytes they have. */
-static uint64_t move_vars(const rg_builder *b, uint8_t *image, uint32_t by) {
+/* How many bytes the VAR values of a row have. */
+static uint64_t var_bytes(const rg_builder *b, const uint8_t *row) {
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < b->n_vars; i++) {
-        const rg__column *c = column_of(b, b->vars[i]);
-        if (rg__cell_null(c, image)) continue;
-        rg__store32(image + c->offset, rg__var_at(c, image) + by);
-        bytes += rg__var_len(c, image);
-    }
+    for (uint32_t i = 0; i < b->n_vars; i++) bytes += rg__var_len(column_of(b, b->vars[i]), row);
     return bytes;
 }
 
@@ -247,9 +257,9 @@ int rg_builder_load(rg_builder *b, const uint8_t *row, uint32_t len, rg_err *err
     if (!to) return rg__fail(err, RG_ECORRUPT, "%s: row too large", t->name);
     memcpy(to, row + t->fixed_end, len - t->fixed_end);
     memcpy(b->image, row, t->fixed_end);
-    uint64_t bytes = move_vars(b, b->image, (uint32_t)b->default_bytes - t->fixed_end);
-    b->vars_loaded = bytes == len - t->fixed_end;
     b->bytes.len += len - t->fixed_end;
+    b->vars_loaded = true;
+    if (var_bytes(b, row) != len - t->fixed_end) part_vars(b);
     memset(b->state, RG__LOADED, t->n_columns);
     b->loaded = rg__row_sum(row);
     return RG_OK;
@@ -335,15 +345,13 @@ void rg__builder_keep_empty(rg_builder *b, const void *before) {
 static uint64_t row_length(const rg_builder *b) {
     uint64_t len = b->type->fixed_end;
     if (b->vars_loaded) return len + b->bytes.len - b->default_bytes;
-    for (uint32_t i = 0; i < b->n_vars; i++) len += rg__var_len(column_of(b, b->vars[i]), b->image);
-    return len;
+    return len + var_bytes(b, b->image);
 }
 
 static void copy_vars(const rg_builder *b, uint8_t *row, uint64_t len) {
     uint32_t at = b->type->fixed_end;
     if (b->vars_loaded) {
         if (len > at) memcpy(row + at, b->bytes.p + b->default_bytes, len - at);
-        move_vars(b, row, at - (uint32_t)b->default_bytes);
         return;
     }
     for (uint32_t i = 0; i < b->n_vars; i++) {
@@ -415,7 +423,7 @@ void rg__builder_values(const rg_builder *b, size_t len, uint8_t *row) {
     uint32_t fixed = b->type->fixed_end;
     memcpy(row, b->image, fixed);
     if (len > fixed) memcpy(row + fixed, b->bytes.p, len - fixed);
-    move_vars(b, row, fixed);
+    move_vars(b, row, b->vars_loaded ? (uint32_t)b->default_bytes : fixed);
     rg__store32(row + 4, (uint32_t)len);
 }
 

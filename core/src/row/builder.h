@@ -27,8 +27,14 @@ struct rg_builder {
     rg__buf bytes;       /* VAR values; `failed` is kept until reset */
     size_t default_bytes; /* how many of them belong to defaults, at the start */
     uint64_t loaded;      /* checksum of the row that was loaded; 0: none since reset */
-    bool vars_loaded;     /* VAR values lie one behind the other, as in that row */
+    bool vars_loaded;     /* VAR values lie one behind the other, as in that row: their positions are those there */
 };
+
+/* Where in `bytes` the value of a VAR column is. */
+static inline size_t rg__builder_var_at(const rg_builder *b, const rg__column *c) {
+    uint32_t at = rg__var_at(c, b->image);
+    return b->vars_loaded ? at - b->type->fixed_end + b->default_bytes : at;
+}
 
 /* EINVALID with entity, field and text. */
 int rg__builder_fail(const rg_builder *b, const rg__column *c, rg_err *err, const char *fmt, ...)

@@ -99,7 +99,7 @@ static rg__value builder_value(const rg_builder *b, uint32_t col) {
     if (is_null) return v;
     if (c->store != RG_STORE_VAR) return rg__row_value(b->type, b->image, col);
     uint32_t len = rg__var_len(c, b->image);
-    v.s = (rg__slice){len ? b->bytes.p + rg__var_at(c, b->image) : "", len};
+    v.s = (rg__slice){len ? b->bytes.p + rg__builder_var_at(b, c) : "", len};
     return v;
 }
 

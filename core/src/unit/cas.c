@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 
-enum { TRIES = 5, RACES = 3, PENDING_WAIT_MS = 5, LOCK_WAIT_TIMEOUT = 1205 };
+enum { TRIES = 5, RACES = 3, PENDING_WAIT_MS = 5, LOCK_WAIT_TIMEOUT = 1205, FEW = 16 };
 
 /* ---- groups ---- */
 
@@ -192,10 +192,11 @@ static int run_once(rg__each_run *e, const uint32_t *items, size_t n, bool last,
 /* One chunk to its end: 1 when it failed for what is in it and is to be cut. before: what it has failed with
  * already, or NULL. */
 static int run_chunk(rg__each_run *e, uint32_t *items, size_t n, const rg__failure *before) {
-    rg__failure f = {0};
-    rg_err pending = {0}; /* what the time went by with */
+    rg__failure f;
+    rg_err pending; /* what the time went by with */
     int tries = 0;
     int races = 0;
+    pending.code = RG_OK;
     if (before) f = *before;
     while ((n = keep_open(e, items, n)) > 0) {
         int rc = before && before->code < 0 ? before->code : run_once(e, items, n, races >= RACES, &f);
@@ -268,19 +269,25 @@ static int run_waves(rg__each_run *e, uint32_t *scratch, rg_err *err) {
     return RG_OK;
 }
 
+/* One allocation, which begins with the places. */
+static uint32_t *make_room(rg__each_run *e) {
+    size_t n = e->items->n;
+    e->places = rg__reallocarray(NULL, n, sizeof *e->places + 2 * sizeof *e->earlier);
+    e->earlier = e->places ? (uint32_t *)(e->places + n) : NULL;
+    return e->earlier ? e->earlier + n : NULL;
+}
+
 int rg__each(rg__store *s, const rg__ctx *ctx, rg__items *items, rg_err *err) {
     int64_t started = rg__now_us();
-    rg__each_run e = {.store = s, .ctx = ctx, .items = items, .pool = -1};
-    e.places = rg__reallocarray(NULL, items->n + 1, sizeof *e.places);
-    e.earlier = rg__reallocarray(NULL, items->n + 1, sizeof *e.earlier);
-    uint32_t *scratch = rg__reallocarray(NULL, items->n + 1, sizeof *scratch);
-    int rc = e.places && e.earlier && scratch ? number_waves(&e) : RG_ENO_MEMORY;
+    rg__place places[FEW];
+    uint32_t earlier[FEW], few[FEW];
+    rg__each_run e = {.store = s, .ctx = ctx, .items = items, .pool = -1, .places = places, .earlier = earlier};
+    uint32_t *scratch = few;
+    int rc = items->n <= FEW || (scratch = make_room(&e)) ? number_waves(&e) : RG_ENO_MEMORY;
     if (rc >= 0) sort(&e);
     if (rc >= 0) rc = run_waves(&e, scratch, err);
     rg__each_let_go(&e);
-    rg__free(e.places);
-    rg__free(e.earlier);
-    rg__free(scratch);
+    if (scratch != few) rg__free(e.places);
     rg__observe(ctx->metrics, RG__H_FLUSH_SECONDS, rg__now_us() - started);
     rg__count(ctx->metrics, RG__C_FLUSHED_OPS, items->n);
     return rc < 0 ? rg__fail_memory(err) : RG_OK;

@@ -8,7 +8,14 @@
 void rg__chunk_init(rg__chunk *k, rg__each_run *e, const uint32_t *items, size_t n) {
     const rg__item *first = &e->items->items[items[0]];
     const rg__terms *t = first->terms;
-    *k = (rg__chunk){.e = e, .items = items, .n = n, .type = first->type, .write = first->write};
+    k->e = e;
+    k->items = items;
+    k->n = n;
+    k->type = first->type;
+    k->write = first->write;
+    k->marks = k->pending = 0;
+    k->begun = k->marked = false;
+    k->changes = (rg__changes){0};
     k->cas = (rg__cas){.t = first->type, .write = first->write, .expect = t->expect,
                        .bump = t->bump, .exprs = t->exprs, .n_exprs = t->n_exprs};
     if (first->write == RG_UPDATE) k->cas.mask = first->mask;

@@ -52,7 +52,7 @@ void rg__items_deinit(rg__items *items) {
 
 rg__item *rg__items_add(rg__items *items) {
     if (items->n == items->cap) {
-        size_t cap = items->cap ? items->cap * 2 : 32;
+        size_t cap = items->cap == 0 ? 8 : items->cap == 8 ? 32 : items->cap * 2;
         rg__item *p = rg__reallocarray(items->items, cap, sizeof *p);
         if (!p) return NULL;
         items->items = p;
