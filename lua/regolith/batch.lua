@@ -172,6 +172,8 @@ local function note_written(b, place)
   return before
 end
 
+M.note_written = note_written
+
 --- The session has it back, holding on to nothing.
 function M.give(self, b)
   for i = 1, b.n do

@@ -9,6 +9,7 @@ local jobs = require "regolith.job"
 local literal = require "regolith.literal"
 local native = require "regolith.native"
 local options = require "regolith.options"
+local plain = require "regolith.plain"
 local record = require "regolith.record"
 
 local new_table = require "table.new"
@@ -65,24 +66,11 @@ local function check_names(given, i, level)
   end, true)
 end
 
-local function is_usual_name(name) return name == 1 or name == 2 or name == "cas" end
-
---- Has an entry no names but the usual ones? (Without a loop, so that the one over the list can be compiled.)
-local function is_usual(given)
-  local first = next(given)
-  if not is_usual_name(first) then return first == nil end
-  local second = next(given, first)
-  if not is_usual_name(second) then return second == nil end
-  local third = next(given, second)
-  if not is_usual_name(third) then return third == nil end
-  return next(given, third) == nil
-end
-
 local function add_entry(self, b, given, i, level)
   if type(given) ~= "table" or (getmetatable(given) and record.type_of(given)) then
     error(string.format("update_all: entry %d is a table as in { user, { visits = 1 } }", i), level + 1)
   end
-  if not is_usual(given) then check_names(given, i, level + 1) end
+  if not plain.is_usual(given) then check_names(given, i, level + 1) end
   local S, place = self:_need(given[1], level + 1)
   if place < 0 then error(string.format("update_all: entry %d: a new entity is flushed first", i), level + 1) end
   if given.delete then
@@ -122,11 +110,14 @@ function M.install(Session)
   ---@return string? sqlstate
   function Session:update_all(list)
     if type(list) ~= "table" then error("update_all takes a list of { entity, changes }", 2) end
+    local answers, fault = plain.run(self, list, 2)
+    if answers then return answers end
+    if fault then return as_results(fault) end
     local b = batch.take(self)
     for i = 1, #list do add_entry(self, b, list[i], i, 2) end
-    local ok, fault = batch.run(self, b, 2)
-    local answers = take_answers(self, b)
-    if not ok then return as_results(fault) end
+    local ok, why = batch.run(self, b, 2)
+    answers = take_answers(self, b)
+    if not ok then return as_results(why) end
     return answers
   end
 

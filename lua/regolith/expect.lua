@@ -178,6 +178,12 @@ local function fill_held(T, direct, map, row)
   return n
 end
 
+--- Stages what is expected of a row when that is what was read; nil when it is not, or is more than plain values.
+function M.stage_held(op, S, map, row)
+  local n = fill_held(S.T, direct_of(S.T), map, row)
+  return n and C.rg_op_flush_expect(op, S.number, nil, numbers, n, 0, err)
+end
+
 local function stage_values(op, S, number, map, row)
   local T, direct = S.T, direct_of(S.T)
   local builder, n = T.builder, fill_held(T, direct, map, row)

@@ -90,6 +90,8 @@ local function know(S)
   S.direct = assign.direct(T)
 end
 
+M.know = know
+
 local function set(job, S, e, place, what)
   if S.hooked == nil then know(S) end
   job.S, job.e, job.place, job.write, job.by_value, job.item = S, e, place, what, false, -1
@@ -338,12 +340,11 @@ local function take_computed(self, op, job)
   settle_computed(S, job.e, old, S.decode(view.data), wanted)
 end
 
---- Brings the entity up to date with its row, but for what it holds of its own; n: columns, in `numbers`.
-local function take_update(self, job, n)
-  local S, e, view = job.S, job.e, self._view
+--- Brings the entity up to date with its row, the view's, but for what it holds of its own; n: columns, in `list`.
+local function take_update(S, e, view, list, n)
   local columns, readers, now = S.T.columns, S.T.readers, nil
   for k = 0, n - 1 do
-    local column = columns[numbers[k]]
+    local column = columns[list[k]]
     local access = column.access
     if #access == 1 then
       rawset(e, access[1], (readers[column](view.data)))
@@ -352,8 +353,9 @@ local function take_update(self, job, n)
       record.write(e, access, record.read(now, access))
     end
   end
-  job.answer = { outcome = "applied", applied = true, changed = true }
+  return { outcome = "applied", applied = true, changed = true }
 end
+M.take_update = take_update
 
 local function take_applied(self, op, job)
   local what, S, e = job.write, job.S, job.e
@@ -389,7 +391,10 @@ end
 function M.take(self, op, job)
   local item = job.item
   local n = C.rg_op_take_update(op, item, self._c, self._view, numbers, MAX_COLUMNS)
-  if n >= 0 then return take_update(self, job, n) end
+  if n >= 0 then
+    job.answer = take_update(job.S, job.e, self._view, numbers, n)
+    return
+  end
   local outcome = C.rg_op_outcome(op, item)
   if outcome == APPLIED then return take_applied(self, op, job) end
   local answer = new_answer(OUTCOMES[outcome])
