@@ -19,12 +19,17 @@ local Cached = regolith.entity("cached", {
   cache = true,
 })
 
+local Numbers = regolith.entity("numbers", {
+  field.int8 "tiny", field.uint8 "small", field.int64 "big", field.uint64 "huge", field.double "real",
+  field.bool "flag", field.int32 "maybe" { nullable = true }, field.uint32 "stock" { nullable = true },
+})
+
 describe("cas: many at once", function()
   local world, orm, db, other
 
   setup(function()
     world = support.world()
-    orm = world:open { Team, Part, Cached }
+    orm = world:open { Team, Part, Cached, Numbers }
   end)
   teardown(function() world:close() end)
   before_each(function() db, other = orm:session(), orm:session() end)
@@ -274,6 +279,39 @@ describe("cas: many at once", function()
     assert.equal("applied", ask { a = 7, name = "other" })
     assert.equal("conflict", ask { a = 7, b = 0 })
     assert.equal("applied", ask { name = "other", b = 1 })
+  end)
+
+  it("come to the same as one by one, whatever the values are", function()
+    local values = { 0, 5, -1, 128, 256, 2.5, 2 ^ 53, 2 ^ 53 + 2, 0 / 0, "7", true, regolith.null }
+    local columns = { "tiny", "small", "big", "huge", "real", "flag", "maybe", "stock" }
+    local spare = {}
+    for i = 1, 2 * 2 * #columns * #values do spare[i] = db:new(Numbers, { big = 5, huge = 5, stock = 5 }) end
+    must(db:flush())
+    local function fresh() return table.remove(spare) end
+    local function told(e, answer, fault)
+      local row = must(db:query("SELECT * FROM numbers WHERE id = ?", e.id))[1]
+      row.id = nil
+      local now = {}
+      for _, column in ipairs(columns) do now[column] = tostring(e[column]) end
+      fault = fault or answer and answer.err
+      return { answer and answer.outcome or "failed", fault and fault.message or "", row, now }
+    end
+    for _, column in ipairs(columns) do
+      for _, v in ipairs(values) do
+        for _, expected in ipairs { 5, v == 5 and regolith.null or 0 } do
+          local one, many = fresh(), fresh()
+          local what = column .. " " .. tostring(v) .. " " .. tostring(expected)
+          local ok, answer, fault = pcall(db.update, db, one, { [column] = v }, { cas = { stock = expected } })
+          local also, answers = pcall(db.update_all, db, { { many, { [column] = v }, cas = { stock = expected } } })
+          assert.equal(ok, also, what)
+          if ok then
+            local a, b = told(one, answer, fault), told(many, must(answers)[1])
+            assert.same(a, b, what)
+          end
+        end
+      end
+    end
+    must(db:execute "DELETE FROM numbers")
   end)
 
   it("do not deadlock, however they are given", function()

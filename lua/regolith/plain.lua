@@ -55,6 +55,17 @@ local function fill(S, changes, view)
   return rc
 end
 
+--- Stages one whole number for another, as most conditions are about; nil when it is something else.
+local function swap(op, S, place, changes, cas)
+  local direct = S.direct
+  local name, v = next(changes)
+  local expected_name, expected = next(cas)
+  local column, expected_column = direct[name], direct[expected_name]
+  if type(v) ~= "number" or type(expected) ~= "number" or not column or not expected_column then return nil end
+  if next(changes, name) ~= nil or next(cas, expected_name) ~= nil then return nil end
+  return C.rg_op_flush_swap(op, S.number, place - 1, column.number, v, expected_column.number, expected, err) >= 0
+end
+
 --- Stages one entry: its entity, or nil when it is none for here.
 local function add(self, op, b, given)
   if type(given) ~= "table" or getmetatable(given) ~= nil or not is_usual(given) then return nil end
@@ -63,9 +74,11 @@ local function add(self, op, b, given)
   if not S or place < 0 or type(changes) ~= "table" then return nil end
   if S.hooked == nil then know(S) end
   if S.hooked or not S.plain or note_written(b, place) then return nil end
+  if cas ~= nil and type(cas) ~= "table" then return nil end
+  if cas and swap(op, S, place, changes, cas) then return e end
   C.rg_session_row(self._c, place - 1, view)
   if cas ~= nil then
-    local rc = type(cas) == "table" and stage_held(op, S, cas, view.data)
+    local rc = stage_held(op, S, cas, view.data)
     if not rc or rc < 0 then return nil end
   end
   if fill(S, changes, view) < 0 then return nil end

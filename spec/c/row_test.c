@@ -244,6 +244,36 @@ static void set_some(rg_builder *b, const rg_type *t, const rg_block *from) {
     }
 }
 
+TEST(whole_numbers_are_replaced_as_a_builder_would) {
+    static const double values[] = {0, 1, -1, 127, 128, -128, 255, 65536, 2147483648.0, 4294967295.0, 4294967296.0,
+                                    9007199254740992.0, 9007199254740994.0, 0.5, -0.0, 1e300};
+    rg_type *t = type_of_all(RG_COL_NULLABLE);
+    rg_builder *b = rg_builder_new(t, &err);
+    uint8_t mask[COLUMNS];
+    srand(12);
+    for (unsigned round = 0; round < 300; round++) {
+        rg_block *row = make(b, round % 50);
+        double v = values[round % (sizeof values / sizeof *values)];
+        for (uint32_t col = 0; col < t->n_columns; col++) {
+            bool takes = rg__row_takes_whole(t, row->data, col, v);
+            CHECK_EQ_INT(rg_builder_load(b, row->data, row->len, &err), RG_OK);
+            if (takes) CHECK_EQ_INT(rg_builder_number(b, col, v, &err), RG_OK);
+            if (!takes) continue;
+            CHECK(col != 0 && t->columns[col].kind >= RG_I8 && t->columns[col].kind <= RG_U64);
+            rg_block *want = finish(b), *got = rg__row_with_whole(t, row, col, v);
+            CHECK(got->len == want->len && memcmp(got->data, want->data, want->len) == 0);
+            CHECK(rg__row_is_whole(t, got->data, col, v) && !rg__row_is_whole(t, got->data, col, v + 2));
+            uint32_t differs = rg__row_diff(t, row->data, got->data, mask);
+            CHECK(differs <= 1 && rg__row_is_whole(t, row->data, col, v) == (differs == 0));
+            rg_block_unref(want);
+            rg_block_unref(got);
+        }
+        rg_block_unref(row);
+    }
+    rg_builder_free(b);
+    rg_type_free(t);
+}
+
 TEST(what_became_of_a_loaded_row_differs_from_it_as_rows_do) {
     rg_type *t = type_of_all(RG_COL_NULLABLE);
     rg_builder *b = rg_builder_new(t, &err);

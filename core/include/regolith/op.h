@@ -108,6 +108,12 @@ RG_API void rg_op_flush_how(rg_op *op, int durability, int on_split);
  * update changes nothing (no item), or a negative code. */
 RG_API int rg_op_flush_add(rg_op *op, int write, uint32_t type, rg_builder *b, int64_t slot,
                            rg_err *err);
+/* Adds an update that sets one column to a whole number if another one (or the same) holds what it did, which is
+ * `expected`; for RG_FLUSH_EACH. The number of the item; -1001, and nothing is added, where there is more to it:
+ * columns of other kinds, NULL, a value that the column does not take, the value that it has, types with a version
+ * or with times of updates. */
+RG_API int rg_op_flush_swap(rg_op *op, uint32_t type, int64_t slot, uint32_t col, double v, uint32_t expect,
+                            double expected, rg_err *err);
 /* What has to hold for the item that is added next: the values set in `expected` (taken now); the
  * values of the session's row in the given columns; with RG_EXPECT_CHANGES also those of the columns
  * that it changes, as they were read. Such an update is an item even when it changes nothing: then

@@ -57,6 +57,13 @@ void rg__builder_given(const rg_builder *b, uint8_t *mask);
 /* rg__row_diff of a row and what the builder has made of it (nothing stamped): only what was set is looked at
  * when it is that row which was loaded. */
 uint32_t rg__builder_diff(const rg_builder *b, const void *before, const void *after, uint8_t *mask);
+/* Whole numbers of a row, as doubles tell them exactly. Is that what the column holds? False for columns of another
+ * kind, and for NULL. */
+bool rg__row_is_whole(const rg_type *t, const void *row, uint32_t col, double v);
+/* May the column hold it, where the row has a whole number now? The id may not. */
+bool rg__row_takes_whole(const rg_type *t, const void *row, uint32_t col, double v);
+/* The row with that number, which it may hold; NULL when out of memory. */
+rg_block *rg__row_with_whole(const rg_type *t, const rg_block *row, uint32_t col, double v);
 /* EINVALID when a value that was given is empty where that is refused. */
 int rg__builder_check_given(const rg_builder *b, rg_err *err);
 bool rg__builder_has(const rg_builder *b, uint32_t col);

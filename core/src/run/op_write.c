@@ -4,7 +4,7 @@
 #include "run/op.h"
 #include "run/session.h"
 
-enum { UNCHANGED = -1000 };
+enum { UNCHANGED = -1000, NOT_PLAIN = -1001 };
 
 static int run_flush(rg_op *op, const rg__ctx *ctx, rg_err *err) {
     return rg__flush(&op->engine->store, ctx, &op->items, err);
@@ -148,6 +148,43 @@ int rg_op_flush_add(rg_op *op, int write, uint32_t type, rg_builder *b, int64_t 
     if (rc >= 0) return (int)op->items.n - 1;
     remove_last(op);
     if (rc != UNCHANGED) rg__err_set_entity(err, t->name);
+    return rc;
+}
+
+/* ---- one whole number for another ---- */
+
+static bool is_plain(const rg_op *op, const rg_type *t, const rg_block *before) {
+    return before && op->flush_mode == RG_FLUSH_EACH && !t->version_column && !has_updated(t) && !op->terms &&
+           !op->assigned;
+}
+
+static int finish_swap(rg_op *op, rg__item *it, uint32_t col, double v, uint32_t expect, rg_err *err) {
+    it->after = rg__row_with_whole(it->type, it->before, col, v);
+    int rc = it->after ? rg_op_flush_expect(op, it->type->number, NULL, &expect, 1, 0, err) : RG_ENO_MEMORY;
+    if (rc < 0) return rc;
+    it->mask = rg__op_take_mask(op, it->type, err);
+    it->mask_lent = true;
+    if (!it->mask) return RG_ENO_MEMORY;
+    it->mask[col] = 1;
+    return rg__op_take_terms(op, it, it->mask, err);
+}
+
+int rg_op_flush_swap(rg_op *op, uint32_t type, int64_t slot, uint32_t col, double v, uint32_t expect,
+                     double expected, rg_err *err) {
+    const rg_type *t = rg__engine_type(op->engine, type, err);
+    if (!t || col >= t->n_columns || expect >= t->n_columns) return RG_EINVALID;
+    rg_block *before = rg__session_block(op->own, slot);
+    const void *row = before ? rg_block_data(before) : NULL;
+    if (!is_plain(op, t, before) || !rg__row_is_whole(t, row, expect, expected) ||
+        !rg__row_takes_whole(t, row, col, v) || rg__row_is_whole(t, row, col, v) ||
+        !rg__type_has_id(t, rg__row_id(t, row)))
+        return NOT_PLAIN;
+    rg__item *it = rg__items_add(&op->items);
+    if (!it || remember_slot(op, slot) < 0) return rg__fail_memory(err);
+    *it = (rg__item){.write = RG_UPDATE, .type = t, .id = rg__row_id(t, row), .before = rg_block_ref(before)};
+    int rc = finish_swap(op, it, col, v, expect, err);
+    if (rc >= 0) return (int)op->items.n - 1;
+    remove_last(op);
     return rc;
 }
 
