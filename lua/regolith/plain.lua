@@ -17,7 +17,7 @@ local MAX_COLUMNS = 4096
 local numbers = ffi.new("uint32_t[?]", MAX_COLUMNS)
 local getmetatable, next, type = getmetatable, next, type
 local done, know, note_written, put = native.done, jobs.know, batch.note_written, write.put
-local stage_held, take_job, take_update = expect.stage_held, jobs.take, jobs.take_update
+local stage, stage_held, take_job, take_update = expect.stage, expect.stage_held, jobs.take, jobs.take_update
 
 local M = {}
 
@@ -74,14 +74,16 @@ local function add(self, op, b, given)
   if not S or place < 0 or type(changes) ~= "table" then return nil end
   if S.hooked == nil then know(S) end
   if S.hooked or not S.plain or note_written(b, place) then return nil end
-  if cas ~= nil and type(cas) ~= "table" then return nil end
-  if cas and swap(op, S, place, changes, cas) then return e end
+  local by_value = type(cas) == "table"
+  if by_value and swap(op, S, place, changes, cas) then return e end
   C.rg_session_row(self._c, place - 1, view)
+  if fill(S, changes, view) < 0 then return nil end
   if cas ~= nil then
-    local rc = stage_held(op, S, cas, view.data)
+    local rc
+    if by_value then rc = stage_held(op, S, cas, view.data)
+    elseif cas == "changes" then rc = stage(op, S, expect.changes, false, changes, view.data) end
     if not rc or rc < 0 then return nil end
   end
-  if fill(S, changes, view) < 0 then return nil end
   if C.rg_op_flush_add(op, UPDATE, S.number, S.T.builder, place - 1, err) < 0 then return nil end
   return e
 end
