@@ -14,6 +14,7 @@
 #include <regolith/cache.h>
 #include <regolith/engine.h>
 #include <regolith/err.h>
+#include <regolith/link.h>
 #include <regolith/lock.h>
 #include <regolith/op.h>
 #include <regolith/pool.h>

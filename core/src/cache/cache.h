@@ -225,6 +225,31 @@ int rg__shared_sweep(rg__shared *s, const rg__ctx *ctx, uint32_t max, rg_err *er
 int rg__shared_drop_type(rg__shared *s, const rg__ctx *ctx, const rg_type *t, uint64_t *dropped,
                          rg_err *err);
 
+/* ---- plain reads over a wire (cache/wire.c), by who must not wait: rows that are there ----
+ * Nothing is taken before the connection was asked whose data its server has, and while the epoch is known, as
+ * by rg__shared_get. What is not a clean answer is to be asked for by that. */
+enum { RG__WIRE_KEYS = 512, RG__WIRE_BOUND_MS = 250 }; /* of one question */
+typedef struct rg__wire_key {
+    const rg_type *type;
+    uint64_t id;
+} rg__wire_key;
+/* Appends the question whose data it is, and hears the answer: may the wire be used? */
+int rg__wire_greet(rg__shared *s, rg__redis *c, rg_err *err);
+bool rg__wire_greeted(rg__shared *s, rg__redis *c, const redisReply *r);
+/* May rows be asked for now? False when an ordinary read has to go first. Never waits. */
+bool rg__wire_ready(rg__shared *s, rg__redis *c);
+/* Has Redis answered an ordinary read lately? Else a wire is not worth trying. */
+bool rg__wire_worthwhile(const rg__shared *s);
+/* The server may be gone, or another one: it is asked again before anything is read. */
+void rg__wire_lost(rg__shared *s);
+/* Appends an MGET. room: for the keys' names. */
+int rg__wire_ask(rg__shared *s, rg__redis *c, const rg__wire_key *keys, size_t n, rg__buf *room, rg_err *err);
+/* What stands there: VALUE (*row has a reference), ABSENT, or MISS for everything else. */
+rg__found rg__wire_read(rg__shared *s, const rg__wire_key *k, rg__slice bytes, rg_block **row);
+/* All of a question's answers came, so many of which were used; or none within the bound. */
+void rg__wire_answered(rg__shared *s, size_t hits);
+void rg__wire_late(rg__shared *s);
+
 /* ---- write side ---- */
 /* What a transaction does to one key. */
 typedef struct rg__change {

@@ -116,7 +116,8 @@ static int say_auth(rg__redis *c, const rg_pool_opts *o, rg_err *err) {
     return o->user && *o->user ? say(c, err, 3, both) : say(c, err, 2, only);
 }
 
-static int say_hello(rg__redis *c, const rg_pool_opts *o, rg_err *err) {
+int rg__redis_say_hello(rg__redis *c, rg_err *err) {
+    const rg_pool_opts *o = &c->pool->opts;
     char db[16];
     snprintf(db, sizeof db, "%u", o->db);
     const char *select[] = {"SELECT", db};
@@ -131,13 +132,19 @@ static bool harmless(const redisReply *r, const rg_err *why) {
     return why->code == RG_EREDIS || (why->code == RG_EACCESS && strncmp(r->str, "NOAUTH", 6) != 0);
 }
 
+int rg__redis_judge_hello(const redisReply *r, bool required, rg_err *err) {
+    rg_err why = {0};
+    if (r->type != REDIS_REPLY_ERROR) return RG_OK;
+    int rc = rg__redis_error(r, &why);
+    if (!required && harmless(r, &why)) return RG_OK;
+    if (err) *err = why;
+    return rc;
+}
+
 static int hear(rg__redis *c, const rg__ctx *ctx, bool required, rg_err *err) {
     redisReply *r = NULL;
     int rc = rg__redis_reply(c, ctx, &r, err);
-    rg_err why = {0};
-    if (rc == RG_OK && r->type == REDIS_REPLY_ERROR) rc = rg__redis_error(r, &why);
-    if (rc < 0 && r && !required && harmless(r, &why)) rc = RG_OK;
-    if (rc < 0 && r && err) *err = why;
+    if (rc == RG_OK) rc = rg__redis_judge_hello(r, required, err);
     freeReplyObject(r);
     return rc;
 }
@@ -147,7 +154,7 @@ static int introduce(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
     const rg_pool_opts *o = &c->pool->opts;
     size_t room = 256 + (o->password ? strlen(o->password) : 0) + (o->user ? strlen(o->user) : 0);
     if (!rg__buf_reserve(&c->out, room)) return rg__fail_memory(err); /* one buffer to wipe */
-    int rc = say_hello(c, o, err);
+    int rc = rg__redis_say_hello(c, err);
     if (rc == RG_OK) rc = rg__redis_flush(c, rg__redis_deadline(c->pool, ctx), err);
     explicit_bzero(c->out.p, c->out.cap);
     while (rc == RG_OK && c->pending > 0) rc = hear(c, ctx, c->pending > 1, err);
@@ -156,7 +163,7 @@ static int introduce(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
 
 /* ---- life ---- */
 
-static rg__redis *new_connection(rg__redis_pool *pool, const atomic_bool *stop) {
+rg__redis *rg__redis_make(rg__redis_pool *pool, const atomic_bool *stop) {
     static atomic_ullong ids;
     rg__redis *c = rg__calloc(1, sizeof *c);
     if (!c) return NULL;
@@ -192,7 +199,7 @@ static int establish(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
 
 int rg__redis_open(rg__redis_pool *pool, const rg__ctx *ctx, const atomic_bool *stop,
                    rg__redis **out, rg_err *err) {
-    rg__redis *c = new_connection(pool, stop);
+    rg__redis *c = rg__redis_make(pool, stop);
     if (!c) return rg__fail_memory(err);
     rg__ctx within = *ctx;
     within.deadline_ms = rg__deadline_within(ctx->deadline_ms, pool->opts.connect_timeout_ms);

@@ -91,6 +91,10 @@ int rg__redis_lost(rg__redis *c, rg_err *err, const char *what, int error);
 int rg__redis_timed_out(rg__redis *c, rg_err *err);
 
 /* ---- conn.c ---- */
+/* One that is not connected, in no list; stop: NULL, or it is a dedicated one. */
+rg__redis *rg__redis_make(rg__redis_pool *pool, const atomic_bool *stop);
+/* Appends the introduction: AUTH, SELECT, last CLIENT SETNAME. */
+int rg__redis_say_hello(rg__redis *c, rg_err *err);
 /* A connection in its pool's busy list, connected, authenticated; counts nothing. */
 int rg__redis_open(rg__redis_pool *pool, const rg__ctx *ctx, const atomic_bool *stop,
                    rg__redis **out, rg_err *err);
@@ -101,7 +105,12 @@ bool rg__redis_alive(rg__redis *c);
 /* The deadline of one call: the operation's, or the pool's time-out from now. */
 int64_t rg__redis_deadline(const rg__redis_pool *pool, const rg__ctx *ctx);
 
+/* Hands bytes to the reader (io.c). */
+int rg__redis_digest(rg__redis *c, const char *p, size_t n, rg_err *err);
+
 /* ---- pipeline.c ---- */
+/* A reply from the bytes that are there: 1, 0 more are needed, negative. */
+int rg__redis_parse(rg__redis *c, redisReply **reply, rg_err *err);
 /* One command of two lists of arguments, one after the other. */
 typedef struct rg__redis_args {
     int n;

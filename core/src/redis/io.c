@@ -68,7 +68,7 @@ static ssize_t transmit(rg__redis *c, const void *p, size_t n, short *events) {
 }
 
 /* Hands bytes to the reader; what it holds unparsed is bounded. */
-static int digest(rg__redis *c, const char *p, size_t n, rg_err *err) {
+int rg__redis_digest(rg__redis *c, const char *p, size_t n, rg_err *err) {
     if (c->reader->len > RG__REDIS_MAX_REPLY)
         return fail(c, err, RG_ELIMIT, "a reply of Redis is over 512 MiB", 0);
     if (redisReaderFeed(c->reader, p, n) == REDIS_OK) return RG_OK;
@@ -79,7 +79,7 @@ static int digest(rg__redis *c, const char *p, size_t n, rg_err *err) {
 /* What a read of a whole chunk has said: 1 got bytes, 0 none there now, negative. */
 static int took(rg__redis *c, const char *chunk, ssize_t n, rg_err *err) {
     c->more = n == RG__REDIS_CHUNK || (n > 0 && c->tls);
-    if (n > 0) return digest(c, chunk, (size_t)n, err) < 0 ? RG_ENO_MEMORY : 1;
+    if (n > 0) return rg__redis_digest(c, chunk, (size_t)n, err) < 0 ? RG_ENO_MEMORY : 1;
     if (n == 0) return rg__redis_lost(c, err, "Redis closed the connection", 0);
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return 0;
     return rg__redis_lost(c, err, "reading from Redis", errno);

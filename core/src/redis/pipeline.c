@@ -88,7 +88,7 @@ int rg__redis_send(rg__redis *c, const rg__ctx *ctx, rg_err *err) {
 }
 
 /* 1 a reply, 0 more bytes are needed, negative. */
-static int parse(rg__redis *c, redisReply **reply, rg_err *err) {
+int rg__redis_parse(rg__redis *c, redisReply **reply, rg_err *err) {
     void *r = NULL;
     if (redisReaderGetReply(c->reader, &r) != REDIS_OK) {
         c->broken = true;
@@ -102,7 +102,7 @@ static int parse(rg__redis *c, redisReply **reply, rg_err *err) {
 
 static int next_reply(rg__redis *c, int64_t deadline_ms, redisReply **reply, rg_err *err) {
     for (;;) {
-        int rc = parse(c, reply, err);
+        int rc = rg__redis_parse(c, reply, err);
         if (rc != 0) return rc;
         rc = rg__redis_feed(c, deadline_ms, err);
         if (rc <= 0) return rc;

@@ -80,6 +80,24 @@ uint64_t rg__redis_connection_id(const rg__redis *c); /* counts connects of the 
 /* A word of who uses the pool, false on a new connection. */
 bool *rg__redis_note(rg__redis *c);
 
+/* ---- wires (wire.c): connections whose bytes somebody else carries, and for which nobody waits ----
+ * Confined to one thread. Outside the pool's count; rg__redis_release forgets one. */
+/* Can it be done without what only the pool's own connections know: TLS, looking up a host's name? */
+bool rg__redis_wirable(const rg__redis_pool *pool);
+/* A new one. *replies: how many the introduction, which is appended already, will have. */
+rg__redis *rg__redis_wire(rg__redis_pool *pool, uint32_t *replies, rg_err *err);
+/* Appended and not handed out yet; valid until rg__redis_carried, which comes before the next append. */
+rg__slice rg__redis_outgoing(rg__redis *c);
+void rg__redis_carried(rg__redis *c);
+/* Bytes that came. */
+int rg__redis_incoming(rg__redis *c, const char *p, size_t n, rg_err *err);
+/* The next reply: 1, 0 it has not come yet, negative. Elements of arrays go to the sink, unless it is NULL. */
+int rg__redis_take(rg__redis *c, const rg__redis_sink *sink, redisReply **reply, rg_err *err);
+/* Counts and times what was answered, or failed. */
+void rg__redis_answered(rg__redis *c, const rg__ctx *ctx, const char *error);
+/* What a reply to the introduction says; required: not the last one. */
+int rg__redis_judge_hello(const redisReply *r, bool required, rg_err *err);
+
 /* ---- scripts ---- */
 /* A script: text assembled once (prelude + body), called by digest, loaded again on NOSCRIPT. */
 typedef struct rg__script {

@@ -213,6 +213,20 @@ void rg__notifier_let_go(rg_notifier *n) {
     unref(n);
 }
 
+void rg__notifier_hush(rg_notifier *n) {
+    pthread_mutex_lock(&n->lock);
+    n->held++;
+    pthread_mutex_unlock(&n->lock);
+}
+
+void rg__notifier_unhush(rg_notifier *n) {
+    pthread_mutex_lock(&n->lock);
+    if (--n->held == 0) n->owed = false;
+    pthread_mutex_unlock(&n->lock);
+}
+
+void rg__notifier_unref(rg_notifier *n) { unref(n); }
+
 void rg__notifier_post(rg_notifier *n, rg__ready *ready) {
     pthread_mutex_lock(&n->lock);
     if (!n->closed) {

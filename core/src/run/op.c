@@ -169,7 +169,7 @@ static void run_job(rg__job *job) {
 
 bool rg__job_is_op(const rg__job *job) { return job->run == run_job; }
 
-int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err) {
+int rg__op_expect(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err) {
     if (atomic_load(&op->phase) != RG_OP_NEW)
         return rg__fail(err, RG_EMISUSE, "the operation has run already");
     if (rg_engine_orphan(op->engine)) return rg__engine_fail_orphan(err);
@@ -180,7 +180,17 @@ int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, r
     atomic_store(&op->phase, RG_OP_QUEUED);
     atomic_fetch_add(&op->owners, 1);
     rg__notifier_expect(n, op);
-    int rc = rg__workers_submit(op->engine->workers, &op->job, err);
+    return RG_OK;
+}
+
+int rg__op_hand_over(rg_op *op, rg_err *err) {
+    return rg__workers_submit(op->engine->workers, &op->job, err);
+}
+
+int rg_op_submit(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err) {
+    int rc = rg__op_expect(op, n, tag, timeout_ms, err);
+    if (rc < 0) return rc;
+    rc = rg__op_hand_over(op, err);
     if (rc < 0) {
         rg__notifier_unexpect(op);
         atomic_store(&op->phase, RG_OP_NEW);

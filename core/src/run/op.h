@@ -122,6 +122,9 @@ rg_builder *rg__key_copy(const rg_type *t, uint32_t index, rg_builder *key, rg_e
 /* On a worker: runs it, with its own deadline; tells its host, and lets go of it. */
 int rg__op_execute(rg_op *op, uint32_t timeout_ms);
 void rg__op_finish(rg_op *op);
+/* rg_op_submit in two steps, with whatever comes between: from QUEUED on it ends in rg__op_finish. */
+int rg__op_expect(rg_op *op, rg_notifier *n, uint32_t tag, uint32_t timeout_ms, rg_err *err);
+int rg__op_hand_over(rg_op *op, rg_err *err);
 bool rg__job_is_op(const rg__job *job);
 bool rg__op_is_get(const rg_op *op);    /* by id, by way of the caches */
 bool rg__op_is_lookup(const rg_op *op); /* by the values of an index */

@@ -40,13 +40,26 @@ struct rg__load {
 };
 typedef struct rg__load load;
 
-static void keep(load *l, const item *it) {
-    if (!l->process) return;
-    rg_block *b = it->row ? rg_block_ref(it->row) : rg__block_new(0);
+bool rg__load_plainly(rg__store *s, const rg_type *t) {
+    return t->cache_redis && t->redis_pool >= 0 && rg__trusted(s, t);
+}
+
+uint64_t rg__load_stamp(rg__store *s, const rg_type *t, uint64_t id) {
+    if (!t->cache_process) return 0;
+    rg__store_cohere(s, t);
+    return rg__process_stamp(s->process, t->space, id);
+}
+
+void rg__load_keep(rg__store *s, const rg_type *t, uint64_t id, rg_block *row, uint64_t stamp) {
+    if (!t->cache_process) return;
+    rg_block *b = row ? rg_block_ref(row) : rg__block_new(0);
     if (!b) return;
-    rg__process_put(l->store->process, l->type->space, it->id, b,
-                    it->row ? l->type->ttl_s : l->type->absent_ttl_s, it->stamp);
+    rg__process_put(s->process, t->space, id, b, row ? t->ttl_s : t->absent_ttl_s, stamp);
     rg_block_unref(b);
+}
+
+static void keep(load *l, const item *it) {
+    if (l->process) rg__load_keep(l->store, l->type, it->id, it->row, it->stamp);
 }
 
 static void ask_process(load *l) {

@@ -16,6 +16,11 @@ enum {
 /* What the process tier knows of one row: RG_GET_HIT (*out has a reference), ABSENT or MISS. ctx may
  * be NULL: nobody listens. */
 int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out);
+/* May Redis be asked for rows of this type by itself, with nothing to be looked up first? */
+bool rg__load_plainly(rg__store *s, const rg_type *t);
+/* The process tier, around such a question: before it, and what came of it (row NULL: there is none). */
+uint64_t rg__load_stamp(rg__store *s, const rg_type *t, uint64_t id);
+void rg__load_keep(rg__store *s, const rg_type *t, uint64_t id, rg_block *row, uint64_t stamp);
 /* One row; *out NULL when there is none. */
 int rg__load_one(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out,
                  rg_err *err);

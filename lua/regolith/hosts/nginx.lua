@@ -4,6 +4,7 @@
 -- reads the engine's wake-up bytes from a cosocket and posts the semaphores of what is done.
 
 local errors = require "regolith.err"
+local links = require "regolith.hosts.nginx_link"
 local native = require "regolith.native"
 
 local C, ffi, err = native.C, native.ffi, native.err
@@ -45,9 +46,18 @@ local function drain(self, notifier)
   until n == 0
 end
 
+local function close_links(self)
+  for _, link in pairs(self.links) do
+    if link then link:close() end
+  end
+  self.links = {}
+end
+
 --- A notifier's socket takes one client, so pump and notifier end together.
 local function retire(self, notifier)
-  if self.notifier == notifier then self.notifier = nil end
+  if self.notifier ~= notifier then return end
+  close_links(self)
+  self.notifier = nil
 end
 
 local function pump(premature, self, notifier)
@@ -72,6 +82,7 @@ local function watch(premature, self)
     return
   end
   local notifier = self.notifier
+  close_links(self)
   if notifier and C.rg_notifier_in_flight(notifier) == 0 then
     retire(self, notifier)
     C.rg_notifier_close(notifier) -- the pump may be at it still: the collector frees it
@@ -142,7 +153,16 @@ local function take_entry(self)
   return { sema = semaphore.new(0) }
 end
 
-local function wait(self, op, entry)
+--- For what a link has, which has it no more when it does not answer in time. A semaphore may hold a post of
+--- the operation before, which nobody waited for any more.
+local function wait_for_link(op, entry, link, patience_ms)
+  local woken
+  repeat woken = entry.sema:wait(patience_ms / 1000) until entry.posted or not woken
+  if not entry.posted then C.rg_link_leave(link.c, op) end
+end
+
+local function wait(self, op, entry, link, patience_ms)
+  if link then wait_for_link(op, entry, link, patience_ms) end
   while C.rg_op_phase_of(op) ~= DONE or not entry.posted do
     entry.sema:wait(1)
     if C.rg_op_phase_of(op) == DONE and not entry.posted then
@@ -224,6 +244,18 @@ function Nginx:watch(tell, fn)
   return entry
 end
 
+--- The link that may carry the operation, if any.
+local function link_of(self, op, notifier)
+  local pool = C.rg_op_link(op)
+  if pool < 0 then return nil end
+  local link = self.links[pool]
+  if link == nil then
+    link = links.new(self.engine, notifier, pool, function() drain(self, notifier) end) or false
+    self.links[pool] = link
+  end
+  return link or nil
+end
+
 ---@param op ffi.cdata* rg_op
 ---@param timeout_ms integer?
 ---@return true? ok
@@ -239,13 +271,18 @@ function Nginx:run(op, timeout_ms)
   local entry = take_entry(self)
   local tag = next_tag(self)
   self.waiting[tag] = entry
-  if C.rg_op_submit(op, notifier, tag, timeout_ms or 0, err) < 0 then
-    self.waiting[tag] = nil
-    return nil, errors.from_c(err)
+  local link = link_of(self, op, notifier)
+  local patience_ms = link and link:submit(op, tag, timeout_ms or 0) or 0
+  if patience_ms <= 0 then
+    link = nil
+    if C.rg_op_submit(op, notifier, tag, timeout_ms or 0, err) < 0 then
+      self.waiting[tag] = nil
+      return nil, errors.from_c(err)
+    end
   end
   local request = request_of()
   if request then C.rg_request_add_op(request, op) end
-  wait(self, op, entry)
+  wait(self, op, entry, link, patience_ms)
   C.rg_op_leave(op)
   self.waiting[tag] = nil
   if C.rg_op_code(op) < 0 then return nil, errors.from_c(C.rg_op_error(op)) end
@@ -269,6 +306,7 @@ return {
   ---@param engine ffi.cdata*
   ---@return regolith.Host
   new = function(engine)
-    return setmetatable({ engine = engine, waiting = setmetatable({}, { __mode = "v" }), pool = {}, tag = 0 }, Nginx)
+    local waiting = setmetatable({}, { __mode = "v" })
+    return setmetatable({ engine = engine, waiting = waiting, pool = {}, tag = 0, links = {} }, Nginx)
   end,
 }
