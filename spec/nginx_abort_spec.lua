@@ -16,6 +16,7 @@ local APP = [[
 local regolith = require "regolith"
 local field = regolith.field
 local Item = regolith.entity("item", { field.string "name", field.uint32 "n" { default = 0 }, cache = true })
+local Note = regolith.entity("note", { field.string "text", cache = { redis = true } }) -- by the worker's own link
 local orm = assert(regolith.open(@orm))
 local pages = {}
 local function number(name) return tonumber(ngx.var["arg_" .. name]) end
@@ -27,6 +28,11 @@ local function begin()
   ngx.flush(true)
 end
 
+function pages.note(db)
+  begin()
+  for i = 1, 40 do assert(db:get(Note, number "id" + i)) end
+  return "noted"
+end
 function pages.read(db) return assert(db:get(Item, number "id")).name end
 function pages.slow(db)
   begin()
@@ -86,22 +92,24 @@ end }
 local run = nginx.available() and describe or pending
 
 run("requests that nginx kills", function()
-  local world, web, id
+  local world, web, id, note_id
 
   setup(function()
     world = support.world()
     local Item = regolith.entity("item", {
       regolith.field.string "name", regolith.field.uint32 "n" { default = 0 }, cache = true,
     })
-    local orm = world:open { Item }
+    local Note = regolith.entity("note", { regolith.field.string "text", cache = { redis = true } })
+    local orm = world:open { Item, Note }
     local db = orm:session()
-    local item = db:new(Item, { name = "one" })
+    local item, notes = db:new(Item, { name = "one" }), {}
+    for i = 0, 40 do notes[i] = db:new(Note, { text = "note " .. i }) end
     must(db:flush())
-    id = string.format("%.0f", item.id)
+    id, note_id = string.format("%.0f", item.id), string.format("%.0f", notes[0].id)
     db:close()
     world:shut(orm)
     web = nginx.start {
-      app = APP, orm = string.format("{ mysql = %q, redis = %q, prefix = %q, entities = { Item } }",
+      app = APP, orm = string.format("{ mysql = %q, redis = %q, prefix = %q, entities = { Item, Note } }",
         world.mysql_url(world.name, "&pool=4"), world.redis_url(), world.name),
     }
   end)
@@ -163,12 +171,14 @@ run("requests that nginx kills", function()
     local total, every = LONG and 10000 or 250, LONG and 200 or 60
     local pages = {
       "slow?s=0.2", "dirty?s=0.2&id=" .. id, "read?id=" .. id, "lock?s=0.2", "write?id=" .. id, "slow?s=1",
+      "note?id=" .. note_id, "note?begin=1&id=" .. note_id,
     }
     local master, before = web:master(), nil
     note("at the start")
     for i = 1, total do
       web:abort(pages[i % #pages + 1], i % 7)
       if i % 10 == 0 then assert.equal("one", (web:get("read?id=" .. id))) end
+      if i % 10 == 5 then assert.equal("noted", (web:get("note?id=" .. note_id))) end
       if i % every == 0 then
         web:command "-s reload"
         faults.await("one worker", function() return #web:workers() == 1 end, 60)
@@ -195,6 +205,7 @@ run("requests that nginx kills", function()
     local function storm(n)
       for i = 1, n do
         web:abort(i % 2 == 0 and "slow?s=0.05" or "dirty?s=0.05&id=" .. id, i % 5)
+        if i % 3 == 0 then web:abort("note?begin=1&id=" .. note_id, i % 2) end
         if i % 20 == 0 then web:get("read?id=" .. id) end
         if i % 1000 == 0 then note("after " .. i .. " more") end
       end
