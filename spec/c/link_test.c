@@ -360,6 +360,7 @@ static void check_end(const char *answer) {
     CHECK(rg_link_out(c.link, &len) != NULL); /* and is not sent */
     take(&c, waits, 2, 0);
     CHECK(rg_link_out(c.link, &len) == NULL);
+    CHECK(len > 0); /* an answer is to come */
     if (answer) CHECK(rg_link_in(c.link, answer, strlen(answer)) < 0);
     rg_link_lost(c.link);
     await_tag(&c, 1);
@@ -438,6 +439,14 @@ TEST(operations_that_are_gone_leave_nothing) {
     for (int rc = 0; rc == 0;) rc = receive(&c, 65536);
     CHECK(!c.seen[3]);
     rg_op_free(stays);
+    rg_op *never = get(4, 1);
+    size_t len = 1;
+    take(&c, never, 4, 0);
+    rg_link_leave(c.link, never);
+    CHECK(rg_link_out(c.link, &len) == NULL); /* nothing to ask, and nothing to come */
+    CHECK_EQ_INT(len, 0);
+    await_tag(&c, 4);
+    rg_op_free(never);
     carrier_end(&c);
 }
 

@@ -37,7 +37,8 @@ RG_API void rg_link_lost(rg_link *link);
 RG_API int rg_link_submit(rg_link *link, rg_op *op, uint32_t tag, uint32_t timeout_ms, rg_err *err);
 /* Not answered in time: it goes on to the workers. */
 RG_API void rg_link_leave(rg_link *link, rg_op *op);
-/* What to send now; NULL: nothing before the next answer. Valid until the next call. */
+/* What to send now, valid until the next call. NULL: nothing, and *len tells whether an answer is to come (not 0),
+ * after which there may be something. */
 RG_API const char *rg_link_out(rg_link *link, size_t *len);
 /* Bytes that came. 1: ask for rg_link_out; 0: more is to come; negative: close the connection. Drain the
  * notifier next: no byte tells of what is done by this. */

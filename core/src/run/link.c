@@ -208,10 +208,12 @@ static bool ask(rg_link *l) {
 }
 
 const char *rg_link_out(rg_link *l, size_t *len) {
+    *len = 0;
     if (rg_engine_orphan(l->engine)) return NULL;
     if (l->state == LINK_NEW) {
         l->state = LINK_GREETING;
     } else {
+        *len = l->asked.n;
         if (l->state != LINK_OPEN || l->asked.n > 0 || l->waiting.n == 0) return NULL;
         rg__redis_carried(l->wire);
         if (!ask(l)) return NULL;

@@ -21,7 +21,9 @@ local len, port = ffi.new "size_t[1]", ffi.new "uint32_t[1]"
 ---@field sock table? the cosocket, while there is one
 ---@field starting boolean a light thread has it, or soon will
 ---@field asks boolean the writer was called, or a question is under way
----@field closing boolean
+---@field over boolean the reader has ended
+---@field given_up boolean the connection is to be closed
+---@field closing boolean for good
 ---@field retry_at number? no connection before
 ---@field retry_s number
 local Link = {}
@@ -46,14 +48,15 @@ end
 
 --- Sends what is to be asked; false when the connection is lost.
 local function flush(self)
-  if self.writing then return true end
+  if self.writing then return true end -- and looks again when it was sent
   self.writing = true
   local ok, p = true, C.rg_link_out(self.c, len)
-  self.asks = p ~= nil
   while ok and p ~= nil do
+    self.asks = true
     ok = self.sock:send(ffi.string(p, len[0]))
-    p = C.rg_link_out(self.c, len) -- it was answered while the rest was sent
+    p = C.rg_link_out(self.c, len)
   end
+  self.asks = len[0] > 0
   self.writing = false
   return ok
 end
@@ -74,7 +77,7 @@ end
 --- The writer: until the connection is lost, or is to be given up.
 local function serve(self)
   local reader = ngx.thread.spawn(read, self)
-  while not self.over and not self.closing and flush(self) do self.sema:wait(FOREVER_S) end
+  while not (self.over or self.given_up or self.closing) and flush(self) do self.sema:wait(FOREVER_S) end
   if not self.over then ngx.thread.kill(reader) end
 end
 
@@ -90,7 +93,7 @@ end
 local function carry(premature, self)
   local sock = not premature and not self.closing and connect(self)
   if sock then
-    self.sock, self.over, self.asks, self.writing = sock, false, true, false
+    self.sock, self.over, self.given_up, self.asks, self.writing = sock, false, false, true, false
     if C.rg_link_begin(self.c, err) == 0 then serve(self) end
     self.sock = nil
     sock:close()
@@ -117,13 +120,13 @@ function Link:submit(op, tag, timeout_ms)
       self.sema:post(1)
     end
   elseif not self.starting then start(self)
-  elseif C.rg_link_late(self.c) > DEAD_MS then self:drop() end
+  elseif not self.given_up and C.rg_link_late(self.c) > DEAD_MS then self:drop() end
   return patience
 end
 
 --- Ends the connection; another one may follow.
 function Link:drop()
-  self.over = true
+  self.given_up = true
   self.sema:post(1)
 end
 
