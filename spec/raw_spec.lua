@@ -72,5 +72,19 @@ describe("session: SQL", function()
         return rows[1].n == 0 and 0
       end))
     end)
+
+    it("does not keep one that has left its database", function()
+      local home = must(people.db:query "SELECT DATABASE() AS name")[1].name
+      for _, statement in ipairs { "USE information_schema", "/*! USE information_schema */" } do
+        local id = people.db:connection(function(conn)
+          must(conn:execute(statement))
+          assert.equal("information_schema", conn:query("SELECT DATABASE() AS name")[1].name)
+          return conn:query("SELECT CONNECTION_ID() AS id")[1].id
+        end)
+        local now = must(people.db:query "SELECT DATABASE() AS name, CONNECTION_ID() AS id")[1]
+        assert.equal(home, now.name)
+        assert.not_equal(id, now.id)
+      end
+    end)
   end)
 end)

@@ -114,6 +114,13 @@ static bool row_is_pinned(char **row) {
            is(row[3], "utf8mb4") && is(row[4], "utf8mb4") && is(row[5], "1");
 }
 
+/* Resetting a session leaves it in the database that a USE took it to: what it was opened in is kept. */
+static bool is_at_home(rg__mysql *c, const char *database) {
+    if (!database) return false;
+    if (!c->home[0]) snprintf(c->home, sizeof c->home, "%s", database);
+    return is(database, c->home);
+}
+
 static void read_limits(rg__mysql *c, char **row) {
     c->max_packet = row[6] ? strtoull(row[6], NULL, 10) : 0;
     c->id_step = row[7] ? strtoull(row[7], NULL, 10) : 0;
@@ -125,13 +132,13 @@ static int verify_pins(rg__mysql *c, rg_err *err) {
     int code = run(c,
                    "SELECT @@sql_mode, @@time_zone, @@character_set_client, "
                    "@@character_set_connection, @@character_set_results, @@autocommit, "
-                   "@@max_allowed_packet, @@auto_increment_increment",
+                   "@@max_allowed_packet, @@auto_increment_increment, DATABASE()",
                    err);
     if (code) return code;
     MYSQL_RES *res = mysql_store_result(c->my);
     if (!res) return rg__mysql_error(c, err, "preparing the session");
     MYSQL_ROW row = mysql_fetch_row(res);
-    bool ok = row && mysql_num_fields(res) == 8 && row_is_pinned(row);
+    bool ok = row && mysql_num_fields(res) == 9 && row_is_pinned(row) && is_at_home(c, row[8]);
     if (ok) read_limits(c, row);
     mysql_free_result(res);
     if (ok) return 0;

@@ -85,6 +85,7 @@ struct rg__mysql {
     unsigned version;
     size_t max_packet; /* @@max_allowed_packet */
     uint64_t id_step;  /* @@auto_increment_increment */
+    char home[260];    /* its database, as the server spells it */
     bool json_table;   /* the server knows JSON_TABLE */
     bool pipelines;    /* a statement may be sent before the answer to another one is read */
     rg__tx_state tx;
