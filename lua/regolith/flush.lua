@@ -58,6 +58,13 @@ function M.move(self, S, e, place, view)
   if place > self._top then self._top = place end
 end
 
+--- Where an entity with that id is that waits to be deleted, or nil: a new one may have had its id.
+local function doomed_place(self, S, id)
+  for place, e in pairs(self._at) do
+    if self._doomed[e] and rawget(e, "id") == id and record.type_of(e) == S.T then return place end
+  end
+end
+
 --- Drops an entity from the session.
 function M.forget(self, S, e, place)
   if place < 0 then
@@ -67,7 +74,9 @@ function M.forget(self, S, e, place)
     C.rg_session_repin(self._c, place - 1, nil)
   end
   local id = rawget(e, "id")
-  if id ~= nil and S.places[id] == place then S.places[id] = nil end
+  if id ~= nil and S.places[id] == place then
+    S.places[id] = place < 0 and self._n_doomed > 0 and doomed_place(self, S, id) or nil
+  end
 end
 
 function M.discard(self, S, e, place)
@@ -75,6 +84,7 @@ function M.discard(self, S, e, place)
   C.rg_session_row(self._c, place - 1, self._view)
   M.reset(S, e, self._view.data)
   self._doomed[e] = nil
+  S.places[e.id] = place
 end
 
 --- Fills the type's builder from an entity; base is its row, or nil for an insert.

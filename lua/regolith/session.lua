@@ -89,6 +89,14 @@ function Session:_type(entity, level)
   return S
 end
 
+--- One that is to be deleted, while a new one has its id already.
+local function replaced(self, S, e)
+  if not self._doomed[e] then return nil end
+  for place, known in pairs(self._at) do
+    if known == e then return S, place end
+  end
+end
+
 --- The types of entities that are under this session's care.
 ---@return regolith.SessionType? S
 ---@return integer? place
@@ -102,6 +110,7 @@ local function care(self, e)
   local id = rawget(e, "id")
   local place = type(id) == "number" and S.places[id]
   if place and self._at[place] == e then return S, place end
+  return replaced(self, S, e)
 end
 Session._care = care
 

@@ -113,9 +113,10 @@ static void join(wave *w, rg__qdecoded *op, uint32_t order) {
 
 static int sign(int64_t a, int64_t b) { return (a > b) - (a < b); }
 
+/* Types on one cycle of foreign keys are taken as one: there the order of the queue stands. */
 static int compare_types(const rg_type *a, const rg_type *b) {
     int d = sign(a->rank, b->rank);
-    return d ? d : sign(a->number, b->number);
+    return d ? d : sign(a->cycle, b->cycle);
 }
 
 /* Those that compare the same columns go together. */
@@ -142,6 +143,7 @@ static int compare_updates(const void *p, const void *q) {
     int d = sign(a->grouped, b->grouped);
     if (d == 0 && !a->grouped) return sign(a->order, b->order);
     if (d == 0) d = compare_types(a->op->type, b->op->type);
+    if (d == 0) d = sign(a->op->type->number, b->op->type->number);
     if (d == 0) d = memcmp(a->op->mask, b->op->mask, a->op->type->n_columns);
     if (d == 0) d = compare_expectations(a->op, b->op);
     return d ? d : compare_ids(a->op, b->op);
@@ -150,13 +152,14 @@ static int compare_updates(const void *p, const void *q) {
 static int compare_deletes(const void *p, const void *q) {
     const member *a = p, *b = q;
     int d = compare_types(b->op->type, a->op->type);
+    if (d == 0 && a->op->type->cyclic) return sign(a->order, b->order);
     if (d == 0) d = compare_expectations(a->op, b->op);
     return d ? d : compare_ids(a->op, b->op);
 }
 
 static bool same_statement(const member *a, const member *b) {
     const rg__qdecoded *x = a->op, *y = b->op;
-    if (x->type != y->type) return false;
+    if (x->type != y->type || (x->write == RG_DELETE && x->type->cyclic)) return false;
     if (x->write != RG_INSERT && compare_expectations(x, y) != 0) return false;
     if (x->write != RG_UPDATE) return true;
     return a->grouped && b->grouped && memcmp(x->mask, y->mask, x->type->n_columns) == 0;

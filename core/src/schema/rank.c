@@ -18,13 +18,17 @@ static void connect(reach *r, uint32_t from, uint32_t to) {
     r->bits[from * r->words + to / 64] |= UINT64_C(1) << (to % 64);
 }
 
-static bool counted(const rg__column *c, bool lists) {
-    return c->kind == RG_REF || (lists && c->kind == RG_REFS);
+/* Which references count. */
+typedef enum which { LISTS_TOO, SINGLE, FOREIGN_KEYS } which;
+
+static bool counted(const rg__column *c, which w) {
+    if (c->kind == RG_REFS) return w == LISTS_TOO;
+    return c->kind == RG_REF && (w != FOREIGN_KEYS || c->foreign_key);
 }
 
-static void connect_type(reach *r, const rg_type *t, bool lists) {
+static void connect_type(reach *r, const rg_type *t, which w) {
     for (uint32_t i = 0; i < t->n_columns; i++)
-        if (counted(&t->columns[i], lists))
+        if (counted(&t->columns[i], w))
             connect(r, t->number, (uint32_t)t->columns[i].target_space);
 }
 
@@ -37,11 +41,11 @@ static void close_over(reach *r, uint32_t n) {
                     r->bits[from * r->words + w] |= r->bits[via * r->words + w];
 }
 
-static bool build(reach *r, const rg__schema *s, bool lists) {
+static bool build(reach *r, const rg__schema *s, which w) {
     r->words = (s->n + 63) / 64;
     r->bits = rg__calloc((size_t)s->n * r->words, sizeof *r->bits);
     if (!r->bits) return false;
-    for (uint32_t i = 0; i < s->n; i++) connect_type(r, s->types[i], lists);
+    for (uint32_t i = 0; i < s->n; i++) connect_type(r, s->types[i], w);
     close_over(r, s->n);
     return true;
 }
@@ -64,7 +68,7 @@ static bool lift(const rg__schema *s, const reach *all, const reach *single, rg_
     bool changed = false;
     for (uint32_t i = 0; i < t->n_columns; i++) {
         const rg__column *c = &t->columns[i];
-        if (counted(c, true) && orders(all, single, c, t->number))
+        if (counted(c, LISTS_TOO) && orders(all, single, c, t->number))
             changed |= raise_to(t, s->types[c->target_space]->rank + 1);
     }
     for (uint32_t k = 0; k < s->n; k++)
@@ -82,11 +86,25 @@ static void rank_all(const rg__schema *s, const reach *all, const reach *single)
     }
 }
 
+static void find_cycles(const rg__schema *s, const reach *foreign) {
+    for (uint32_t i = 0; i < s->n; i++) {
+        rg_type *t = s->types[i];
+        t->cycle = i;
+        t->cyclic = reaches(foreign, i, i);
+        for (uint32_t k = 0; k < s->n; k++) t->has_foreign |= reaches(foreign, i, k);
+        for (uint32_t k = 0; k < i && t->cycle == i; k++)
+            if (reaches(foreign, i, k) && reaches(foreign, k, i)) t->cycle = k;
+    }
+}
+
 int rg__schema_rank(rg__schema *s, rg_err *err) {
-    reach all = {0}, single = {0};
-    bool ok = build(&all, s, true) && build(&single, s, false);
+    reach all = {0}, single = {0}, foreign = {0};
+    bool ok = build(&all, s, LISTS_TOO) && build(&single, s, SINGLE) &&
+              build(&foreign, s, FOREIGN_KEYS);
     if (ok) rank_all(s, &all, &single);
+    if (ok) find_cycles(s, &foreign);
     rg__free(all.bits);
     rg__free(single.bits);
+    rg__free(foreign.bits);
     return ok ? RG_OK : rg__fail_memory(err);
 }

@@ -43,7 +43,7 @@ typedef struct rg__item {
     rg_block *before;    /* update, delete: the row as it was read (owned reference) */
     rg_block *after;     /* insert, update: the row as it will be (owned reference) */
     uint8_t *mask;       /* update: columns that change (n_columns bytes; owned, unless it is lent) */
-    uint32_t level;      /* plan: waits for items that free a unique value it takes */
+    uint32_t level;      /* plan: comes before those of a lower one (order.c) */
     bool early;          /* plan: frees a unique value that an insert takes */
     bool mask_lent;      /* the mask lies in the operation's slab */
     rg__terms *terms;    /* owned; NULL: none, but that of a version */
@@ -72,10 +72,14 @@ typedef struct rg__plan {
     uint32_t *order; /* arena of item numbers */
 } rg__plan;
 /* Order: deletes and updates that free a unique value taken by an insert; inserts, referenced types
- * first; updates; deletes, referencing types first. Only items whose type is on the pool. Two items
- * of one row are refused (RG_EMISUSE). */
+ * first; updates; deletes, referencing types first. Only items whose type is on the pool. A row
+ * that is written twice is refused (RG_EMISUSE), as are unique values and foreign keys that go in a
+ * circle. */
 int rg__plan_make(const rg__items *items, int mysql_pool, rg__plan *plan, rg_err *err);
 void rg__plan_deinit(rg__plan *plan);
+/* Sets the levels of items, and which are early: for rg__plan_make. */
+int rg__items_order(const rg__items *items, rg_err *err);
+int rg__item_refuse_twin(const rg__item *it, rg_err *err);
 /* The row with another id; NULL when out of memory. */
 rg_block *rg__row_with_id(const rg_type *t, const rg_block *row, uint64_t id, rg_err *err);
 /* Runs a step's statements. RG_ECONFLICT: rows were not as they were read; then the transaction is

@@ -3,10 +3,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
-#include "base/map.h"
 #include "unit/flush.h"
-
-enum { MAX_LEVEL = 1000 };
 
 /* Order of stages within a flush. */
 typedef enum stage {
@@ -69,86 +66,6 @@ void rg__plan_deinit(rg__plan *plan) {
     *plan = (rg__plan){0};
 }
 
-/* ---- unique values that change hands inside the flush ---- */
-
-static void unique_key(const rg__item *it, uint32_t index, const void *row, rg__buf *key, bool *some) {
-    rg__buf_clear(key);
-    rg__buf_le32(key, it->type->number);
-    rg__buf_le32(key, index);
-    *some = rg__key_encode(it->type, &it->type->indexes[index], row, key);
-}
-
-static bool touches(const rg__item *it, const rg__index *x) {
-    if (it->write != RG_UPDATE) return true;
-    for (uint32_t c = 0; c < x->n_columns; c++)
-        if (it->mask[x->columns[c]]) return true;
-    return false;
-}
-
-static bool is_unique(const rg__index *x) { return (x->flags & RG_INDEX_UNIQUE) != 0; }
-
-/* Records which item frees which unique value. */
-static int collect_freed(const rg__items *items, rg__map *freed) {
-    rg__buf key = {0};
-    int rc = RG_OK;
-    for (size_t i = 0; i < items->n && rc == RG_OK; i++) {
-        rg__item *it = &items->items[i];
-        if (it->write == RG_INSERT || !it->before) continue;
-        for (uint32_t x = 0; x < it->type->n_indexes && rc == RG_OK; x++) {
-            bool some = false;
-            if (!is_unique(&it->type->indexes[x]) || !touches(it, &it->type->indexes[x])) continue;
-            unique_key(it, x, rg_block_data(it->before), &key, &some);
-            if (some) rc = rg__map_put(freed, key.p, key.len, it, NULL);
-        }
-    }
-    if (key.failed) rc = RG_ENO_MEMORY;
-    rg__buf_deinit(&key);
-    return rc;
-}
-
-static void wait_for(rg__item *taker, rg__item *freer) {
-    if (freer == taker) return;
-    if (taker->write == RG_INSERT || taker->early || freer->write == RG_DELETE) freer->early = true;
-    if (taker->write == RG_UPDATE && freer->write == RG_UPDATE && taker->level <= freer->level &&
-        freer->level < MAX_LEVEL)
-        taker->level = freer->level + 1;
-}
-
-/* Lets takers wait for freers; repeated so that chains of updates get rising levels. */
-static void order_takers(const rg__items *items, const rg__map *freed) {
-    rg__buf key = {0};
-    for (int round = 0; round < 8; round++) {
-        for (size_t i = 0; i < items->n; i++) {
-            rg__item *it = &items->items[i];
-            if (it->write == RG_DELETE) continue;
-            for (uint32_t x = 0; x < it->type->n_indexes; x++) {
-                bool some = false;
-                if (!is_unique(&it->type->indexes[x]) || !touches(it, &it->type->indexes[x]))
-                    continue;
-                unique_key(it, x, rg_block_data(it->after), &key, &some);
-                rg__item *freer = some ? rg__map_get(freed, key.p, key.len) : NULL;
-                if (freer) wait_for(it, freer);
-            }
-        }
-    }
-    rg__buf_deinit(&key);
-}
-
-static int find_clashes(const rg__items *items) {
-    bool any = false;
-    for (size_t i = 0; i < items->n && !any; i++)
-        for (uint32_t x = 0; x < items->items[i].type->n_indexes; x++)
-            any |= items->items[i].write != RG_INSERT &&
-                   is_unique(&items->items[i].type->indexes[x]);
-    if (!any) return RG_OK;
-    rg__map *freed = rg__map_new();
-    if (!freed) return RG_ENO_MEMORY;
-    int rc = collect_freed(items, freed);
-    if (rc == RG_OK && rg__map_count(freed) > 0) order_takers(items, freed);
-    rg__map_free(freed);
-    return rc;
-}
-
 /* ---- order and steps ---- */
 
 static stage stage_of(const rg__item *it) {
@@ -159,10 +76,13 @@ static stage stage_of(const rg__item *it) {
 
 static int sign(int64_t a, int64_t b) { return (a > b) - (a < b); }
 
+/* Types on one cycle of foreign keys are taken as one, within which the level decides. */
 static int compare_types(const rg__item *a, const rg__item *b) {
-    int d = sign(a->type->rank, b->type->rank);
-    if (d == 0) d = sign(a->type->number, b->type->number);
-    return a->write == RG_DELETE ? -d : d;
+    int up = a->write == RG_DELETE ? -1 : 1;
+    int d = up * sign(a->type->rank, b->type->rank);
+    if (d == 0) d = up * sign(a->type->cycle, b->type->cycle);
+    if (d == 0) d = sign(b->level, a->level);
+    return d ? d : up * sign(a->type->number, b->type->number);
 }
 
 static int compare_masks(const rg__item *a, const rg__item *b) {
@@ -178,7 +98,6 @@ static int compare_terms(const rg__item *a, const rg__item *b) {
 
 static int compare(const rg__item *a, const rg__item *b) {
     int d = sign(stage_of(a), stage_of(b));
-    if (d == 0) d = sign(a->level, b->level);
     if (d == 0) d = compare_types(a, b);
     if (d == 0) d = compare_masks(a, b);
     if (d == 0) d = compare_terms(a, b);
@@ -200,9 +119,10 @@ static bool is_sorted(const rg__item *const *sorted, size_t n) {
     return true;
 }
 
+/* An INSERT keeps the order of its rows, so it may have several levels. */
 static bool same_step(const rg__item *a, const rg__item *b) {
-    return stage_of(a) == stage_of(b) && a->level == b->level && a->type == b->type &&
-           compare_masks(a, b) == 0 && compare_terms(a, b) == 0;
+    return stage_of(a) == stage_of(b) && (a->level == b->level || a->write == RG_INSERT) &&
+           a->type == b->type && compare_masks(a, b) == 0 && compare_terms(a, b) == 0;
 }
 
 static int refuse_twins(const rg__item *const *sorted, size_t n, rg_err *err) {
@@ -210,8 +130,7 @@ static int refuse_twins(const rg__item *const *sorted, size_t n, rg_err *err) {
         const rg__item *a = sorted[i - 1];
         const rg__item *b = sorted[i];
         if (a->type == b->type && a->id == b->id && a->id != 0 && a->write == b->write)
-            return rg__fail(err, RG_EMISUSE, "%s %llu is written twice in one flush", a->type->name,
-                            (unsigned long long)a->id);
+            return rg__item_refuse_twin(a, err);
     }
     return RG_OK;
 }
@@ -245,15 +164,16 @@ static int cut_steps(const rg__items *items, rg__item *const *sorted, size_t n, 
 
 int rg__plan_make(const rg__items *items, int mysql_pool, rg__plan *plan, rg_err *err) {
     *plan = (rg__plan){0};
+    int rc = rg__items_order(items, err);
+    if (rc < 0) return rc;
     rg__item **sorted = rg__reallocarray(NULL, items->n + 1, sizeof *sorted);
     if (!sorted) return rg__fail_memory(err);
-    int rc = find_clashes(items);
     size_t n = 0;
     for (size_t i = 0; i < items->n; i++)
         if (items->items[i].type->mysql_pool == mysql_pool) sorted[n++] = &items->items[i];
     if (!is_sorted((const rg__item *const *)sorted, n))
         qsort(sorted, n, sizeof *sorted, compare_pointers);
-    if (rc == RG_OK) rc = refuse_twins((const rg__item *const *)sorted, n, err);
+    rc = refuse_twins((const rg__item *const *)sorted, n, err);
     if (rc == RG_OK) rc = cut_steps(items, sorted, n, plan);
     rg__free(sorted);
     if (rc == RG_ENO_MEMORY) rg__fail_memory(err);
