@@ -188,4 +188,20 @@ describe("the rows of a flush", function()
     old.year = 1900
     assert.same({ true, 1 }, { db:flush() })
   end)
+
+  it("are refused at enqueue when a cached row, or a queued one, has their id", function()
+    for id, before in ipairs { "flush", "flush_async" } do
+      db:new(Coin, { id = 10 + id, name = "first" .. id })
+      must(db[before](db))
+      assert.equal("first" .. id, orm:session():get(Coin, 10 + id).name)
+      local other = orm:session()
+      local second = other:new(Coin, { id = 10 + id, name = "second" .. id })
+      local ok, err = other:flush_async()
+      assert.is_nil(ok)
+      assert.same({ "DUPLICATE_KEY", "PRIMARY", "coin", second }, { err.code, err.index, err.entity, err.row })
+      assert.equal("first" .. id, orm:session():get(Coin, 10 + id).name)
+      support.drain(orm)
+      assert.equal(0, dead_letters())
+    end
+  end)
 end)

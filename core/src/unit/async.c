@@ -125,9 +125,22 @@ static int conflict(rg__item *it, uint32_t number, rg_block *current, rg_err *er
     return vanished(it, number, err, "changed");
 }
 
+/* MySQL would refuse it long after the caller has gone. */
+static int taken(const rg__item *it, uint32_t number, rg_err *err) {
+    rg__fail(err, RG_EDUPLICATE_KEY, "%s %llu: another row has this id, or is queued to get it",
+             it->type->name, (unsigned long long)it->id);
+    rg__err_set_entity(err, it->type->name);
+    if (!err) return RG_EDUPLICATE_KEY;
+    snprintf(err->index, sizeof err->index, "PRIMARY");
+    err->item = (int32_t)number;
+    err->cls = RG_CLASS_PERMANENT;
+    return RG_EDUPLICATE_KEY;
+}
+
 /* Puts this item's columns over the row as it is now. Takes nothing. */
 static int rebase(batch *b, uint32_t number, rg_block *current, rg_err *err) {
     rg__item *it = &b->items->items[number];
+    if (it->write == RG_INSERT) return taken(it, number, err);
     if (!current) return vanished(it, number, err, "vanished");
     if (!as_expected(it, current)) return conflict(it, number, current, err);
     if (it->type->version_column && version_of(it->type, current) != version_of(it->type, it->before))
@@ -146,7 +159,7 @@ static int rebase(batch *b, uint32_t number, rg_block *current, rg_err *err) {
 
 static int reload(batch *b, uint32_t number, rg_err *err) {
     const rg__item *it = &b->items->items[number];
-    if (it->write == RG_INSERT) return vanished(it, number, err, "was written by somebody else");
+    if (it->write == RG_INSERT) return taken(it, number, err);
     rg_block *current = NULL;
     int rc = rg__load_rows(b->store, b->ctx, it->type, &it->id, 1, RG__LOAD_FILL_ONLY, &current, err);
     if (rc >= 0) rc = rebase(b, number, current, err);
@@ -196,7 +209,7 @@ static int enqueue_once(batch *b, char id[48], bool *again, bool *wait, rg_err *
         *again = true;
         rc = rg__adopt_changes(b->store, b->ctx, &b->changes, err);
     }
-    for (size_t i = 0; rc == RG_EDUPLICATE_KEY && err && i < b->changes.n; i++)
+    for (size_t i = 0; rc == RG_EDUPLICATE_KEY && !*again && err && i < b->changes.n; i++)
         if (stale[i]) err->item = (int32_t)b->owner[i];
     for (size_t i = 0; current && i < b->changes.n; i++) rg_block_unref(current[i]);
     rg__free(current);
