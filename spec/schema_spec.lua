@@ -57,6 +57,30 @@ describe("schema", function()
     world:shut(orm)
   end)
 
+  it("finds columns that the server gives values of its own: caches would not see them", function()
+    local orm = world:open { regolith.entity("legacy", {
+      field.datetime "touched" { nullable = true }, field.uint32 "twice", field.uint32 "once",
+    }) }
+    must(orm:session():execute "INSERT INTO legacy (id, once) VALUES (1, 4)")
+    world.sql:connection(function(conn)
+      must(conn:execute("ALTER TABLE `" .. world.name .. "`.legacy MODIFY touched DATETIME(6) NULL "
+        .. "ON UPDATE CURRENT_TIMESTAMP(6), DROP COLUMN twice, "
+        .. "ADD COLUMN twice INT UNSIGNED AS (once * 2) STORED"))
+    end)
+    local by_column = {}
+    for _, change in ipairs(must(orm:schema_diff())) do
+      assert.is_false(change.safe)
+      if change.reason:find("values of its own", 1, true) then
+        by_column[change.sql:match "MODIFY COLUMN `(%w+)`"] = true
+      end
+    end
+    assert.same({ touched = true, twice = true }, by_column)
+    must(orm:schema_apply { destructive = true })
+    assert.same({}, must(orm:schema_diff()))
+    assert.equal(8, must(orm:session():query "SELECT twice FROM legacy")[1].twice)
+    world:shut(orm)
+  end)
+
   it("stops at a failure and returns it", function()
     local orm = open { field.string "name" { length = 80 }, field.uint32 "new" { unique = true } }
     local session = orm:session()

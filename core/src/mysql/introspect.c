@@ -147,6 +147,7 @@ static bool read_column(const reading *r, const rg__result *rows, size_t i, rg__
     c->nullable = cell_is(rows, i, 2, "YES");
     c->def = mariadb ? dup_cell(rows, i, 3, &ok) : mysql_default(rows, i, &ok);
     c->auto_increment = cell_has(rows, i, 4, "auto_increment");
+    c->computed = cell_has(rows, i, 4, " GENERATED") || cell_has(rows, i, 4, "on update");
     c->collation = dup_cell(rows, i, 5, &ok);
     return ok && c->name && c->type;
 }

@@ -13,6 +13,7 @@ typedef struct rg__live_column {
     bool nullable;
     char *def;        /* default as SQL text ('a''b', 0, NULL, current_timestamp(6)), NULL none */
     bool auto_increment;
+    bool computed;    /* the server gives it values of its own: it is generated, or ON UPDATE sets it */
     char *collation;  /* or NULL */
     bool json_check;  /* MariaDB: longtext with json_valid check */
 } rg__live_column;

@@ -13,6 +13,7 @@ typedef struct facets {
     bool def_differs;
     bool to_null, to_not_null;
     bool auto_on, auto_off;
+    bool computed;
 } facets;
 
 static void deinit_facets(facets *f) {
@@ -54,11 +55,12 @@ static int compare(const rg__ddl_job *job, uint32_t i, const rg__live_column *l,
     f->to_not_null = !null && l->nullable;
     f->auto_on = counts && !l->auto_increment;
     f->auto_off = !counts && l->auto_increment;
+    f->computed = l->computed;
     return RG_OK;
 }
 
 static bool differs_beside_null(const facets *f) {
-    return f->step || f->def_differs || f->to_null || f->auto_on || f->auto_off;
+    return f->step || f->def_differs || f->to_null || f->auto_on || f->auto_off || f->computed;
 }
 
 /* ---- reasons ---- */
@@ -126,6 +128,10 @@ static void explain(const rg__ddl_job *job, const rg__column *c, const rg__live_
         rg__buf_str(reason, f->auto_on ? "the server makes ids"
                                        : "the server makes no ids: inserts without one fail");
     }
+    if (f->computed) {
+        part(reason);
+        rg__buf_str(reason, "the server gives it no values of its own any more, which caches do not see");
+    }
 }
 
 /* ---- changes ---- */
@@ -140,7 +146,7 @@ static void modify(rg__ddl_job *job, uint32_t i, bool null, bool safe, rg__buf *
 /* NOT NULL is a statement of its own: what is safe beside it need not wait for it. */
 static void change_column(rg__ddl_job *job, uint32_t i, const rg__live_column *l, const facets *f) {
     if (differs_beside_null(f)) {
-        bool safe = steps[f->step].safe && !f->auto_off;
+        bool safe = steps[f->step].safe && !f->auto_off && !f->computed;
         rg__buf reason = {0};
         explain(job, &job->t->columns[i], l, f, &reason);
         modify(job, i, f->to_not_null, safe, &reason);
