@@ -38,6 +38,8 @@ describe("config:url", function()
     assert.same({ host = "::1", port = 6380, db = 3, password = "pw" }, (parse("redis", "redis://:pw@[::1]:6380/3")))
     assert.equal("verify", parse("redis", "rediss://host").tls)
     assert.equal("encrypt", parse("redis", "rediss://host?tls=encrypt").tls)
+    local by_query, none = parse("mysql", "mysql://host/shop?user=app@tenant")
+    assert.same({ "app@tenant", "" }, { by_query.user, none })
   end)
 
   it("names what is wrong without repeating the address", function()
@@ -52,6 +54,10 @@ describe("config:url", function()
       ["mysql://u:secret@h/db?pool"] = "option 'pool' has no value",
       ["mysql://u:secret@h/db?tls=maybe"] = "option 'tls' must be",
       ["mysql://u:secret@h/a/b"] = "one database name",
+      ["mysql://u:se?cret/secret@h/db"] = "'/' or '%?' in its user or password: to be written as %%2F and %%3F",
+      ["mysql://u:se?secret=1@h/db"] = "'/' or '%?' in its user or password",
+      ["mysql://u:se/secret@h/db"] = "'/' or '%?' in its user or password",
+      ["mysql://u:1?secret@h/db"] = "an option that is not understood",
       ["mysql+unix://secret/x"] = "three slashes",
       ["mysql+unix:///"] = "names no socket",
     }

@@ -53,7 +53,10 @@ end
 local Parser = {}
 Parser.__index = Parser
 
-function Parser:fault(...) self.complain(string.format(...)) end
+function Parser:fault(text, ...)
+  if select("#", ...) > 0 then text = string.format(text, ...) end
+  self.complain(text)
+end
 
 --- Percent-decodes one part; a fault names the part, not its text.
 function Parser:text(what, raw)
@@ -75,9 +78,14 @@ function Parser:user(raw)
   if user ~= "" then self.out.user = user end
 end
 
-function Parser:host(raw)
+local function host_and_port(raw)
   local host, port = raw:match "^%[([%x:.]+)%]:?(%d*)$"
   if not host then host, port = raw:match "^([^:%[%]]*):?(%d*)$" end
+  return host, port
+end
+
+function Parser:host(raw)
+  local host, port = host_and_port(raw)
   if not host or host == "" then return self:fault "has no host (or one that is not understood)" end
   self.out.host = self:text("host", host)
   if port ~= "" then
@@ -92,7 +100,9 @@ function Parser:query(raw, known)
     local key, value = pair:match "^([^=]*)=(.*)$"
     key = self:text("query", key or pair)
     value = self:text(key or "query", value)
-    if key and not known[key] then
+    if key and not known[key] and not key:find "^[%w_]+$" then
+      self:fault "has an option that is not understood" -- it may be a piece of a password
+    elseif key and not known[key] then
       self:fault("unknown option '%s'%s", key, suggest.hint(key, known))
     elseif key and not value then
       self:fault("option '%s' has no value", key)
@@ -138,6 +148,10 @@ function M.parse(server, url, complain)
   local user, host = authority:match "^(.*)@([^@]*)$"
   if user then self:user(user) end
   host = host or authority
+  if not user and not known.unix and rest:find("@", 1, true) and not host_and_port(authority) then
+    self:fault "has a '/' or '?' in its user or password: to be written as %2F and %3F"
+    return self.out
+  end
   if known.unix then
     if host ~= "" then self:fault "must have three slashes before the socket's path" end
     self.out.socket = self:text("path", path)
