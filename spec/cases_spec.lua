@@ -200,6 +200,28 @@ describe("the write path", function()
     world:shut(own)
   end)
 
+  it("refuses what is no list where a set or references are, which would be stored as less than it says", function()
+    for name, lists in pairs {
+      tags = { { old = true }, { "old", new = true }, { [2] = "old" }, { "old", [3] = "new" } },
+      near = { { a = 1 }, { 1, b = 2 }, { [2] = 1 }, { "0x10" }, { "1e3" }, { 1, [3] = 3 } },
+    } do
+      for _, list in ipairs(lists) do
+        local e = town { [name] = list }
+        local ok, err = db:flush()
+        assert.is_nil(ok)
+        assert.same({ "INVALID", name }, { err.code, err.field })
+        assert.matches("list", err.message)
+        db:discard(e)
+      end
+    end
+    local a, b = town(), town()
+    must(db:flush())
+    local e = town { near = db:get_many(Town, { a.id, b.id }), tags = { "old", n = 1 } } -- lists that tell their length
+    must(db:flush())
+    assert.same({ a.id, b.id }, e.near)
+    assert.same({ "old" }, e.tags)
+  end)
+
   it("refuses times that are not UTC (10)", function()
     for _, text in ipairs { "2026-01-31T12:00:00+02:00", "2026-01-31T12:00:00-00:30", "2026-01-31 12:00:00 CET" } do
       local e = town { seen = text }

@@ -188,7 +188,9 @@ describe("session", function()
     end)
 
     it("has methods", function()
-      assert.equal("x!", people:user({ email = "x" }):label())
+      local user = people:user { email = "x" }
+      assert.equal("x!", user:label())
+      assert.matches("'label' is a method of user", select(2, pcall(function() user.label = 5 end)))
     end)
 
     it("sets by names, paths and SQL names", function()

@@ -38,6 +38,7 @@ end
 ---@param name any
 ---@param level integer
 function M.unknown(entity, name, level)
+  if entity.methods[name] then error(string.format("'%s' is a method of %s", name, entity.name), level + 1) end
   error(string.format("%s has no field '%s'%s", entity.name, tostring(name), suggest.hint(name, names_of(entity))),
     level + 1)
 end

@@ -68,8 +68,20 @@ local function put_json(b, column, v, T, base)
   return C.rg_builder_string(b, column.number, text, #text, err)
 end
 
+--- Whether v holds anything beyond 1 to n: names (`{ reader = true }`), or what comes after a hole. A list that
+--- tells its length, as get_many's does, may.
+local function is_more_than_list(v, n)
+  if next(v, n > 0 and n or nil) == nil then return false end
+  for key, inner in pairs(v) do
+    local at = type(key) == "number" and key >= 1 and key <= n and key % 1 == 0
+    if not at and not (key == "n" and inner == n) then return true end
+  end
+  return false
+end
+
 local function put_set(b, column, v)
   local rc = C.rg_builder_set_begin(b, column.number, err)
+  if is_more_than_list(v, #v) then return refuse(column.path, "a set is a list of strings, without holes") end
   for i = 1, #v do
     if rc < 0 then return rc end
     if type(v[i]) ~= "string" then return refuse(column.path, "a set is a list of strings") end
@@ -85,12 +97,15 @@ local function id_number(target, v)
     if not T or T.name ~= target then return nil end
     v = v.id
   end
-  if type(v) == "string" or type(v) == "cdata" then v = tonumber(v) end
+  if type(v) == "cdata" or (type(v) == "string" and v:find "^%d+$") then v = tonumber(v) end
   return type(v) == "number" and v or nil
 end
 
 local function put_refs(b, column, v, T)
   local rc = C.rg_builder_refs_begin(b, column.number, err)
+  if is_more_than_list(v, #v) then
+    return refuse(column.path, "a list of references is a list of ids or entities, without holes")
+  end
   for i = 1, #v do
     if rc < 0 then return rc end
     local id = id_number(T.target[column.path], v[i])
