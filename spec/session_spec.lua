@@ -217,6 +217,20 @@ describe("session", function()
       people.db:close()
       assert.matches("session_spec.lua:%d+: the session is closed",
         select(2, pcall(function() people.db:get(User, 1) end)))
+      people.db:close() -- again
+    end)
+
+    it("closes before its orm or after it, once or twice", function()
+      local orm = people.world:open { people.Team, User }
+      local session, used = orm:session(), orm:session()
+      used:new(User, { email = "x" })
+      orm:close()
+      used:close()
+      session:close()
+      session:close()
+      orm:close()
+      assert.matches("session_spec.lua:%d+: the orm is closed %(session%)",
+        select(2, pcall(function() orm:session() end)))
     end)
 
     it("survives the collector", function()

@@ -32,8 +32,13 @@ local C, ffi, err = native.C, native.ffi, native.err
 local Orm = { __name = "regolith.Orm" }
 Orm.__index = Orm
 
+--- Closing is done once, and may be asked for again.
 local Closed = {
-  __index = function(_, name) error(string.format("the orm is closed (%s)", tostring(name)), 2) end,
+  __index = function(_, name)
+    if name == "close" then return function() end end
+    local public = type(name) == "string" and not name:find "^_"
+    error("the orm is closed" .. (public and " (" .. name .. ")" or ""), 2)
+  end,
 }
 
 -- ---- opening ------------------------------------------------------------------------------------

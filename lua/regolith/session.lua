@@ -61,7 +61,11 @@ local Session = { __name = "regolith.Session" }
 Session.__index = Session
 
 local Closed = {
-  __index = function(_, name) error(string.format("the session is closed (%s)", tostring(name)), 2) end,
+  __index = function(_, name)
+    if name == "close" then return function() end end
+    local public = type(name) == "string" and not name:find "^_"
+    error("the session is closed" .. (public and " (" .. name .. ")" or ""), 2)
+  end,
   __newindex = function() error("the session is closed", 2) end,
 }
 
@@ -384,11 +388,12 @@ end
 function Session:close()
   if self._busy then error("the session is in use by another coroutine", 2) end
   local c = self._c
-  if self._top <= spare.MOST_ENTRIES then
+  local open = rawget(self._orm, "_engine") ~= nil -- else there are no sessions to come
+  if open and self._top <= spare.MOST_ENTRIES then
     spare.give(self._orm._spare_at, self._at)
     give_types(self._orm, self._types)
   end
-  if self._new ~= spare.NONE and self._n_fresh <= spare.MOST_ENTRIES then
+  if open and self._new ~= spare.NONE and self._n_fresh <= spare.MOST_ENTRIES then
     spare.give(self._orm._spare_new, self._new)
     spare.give(self._orm._spare_new, self._fresh)
   end

@@ -161,7 +161,9 @@ end
 local function check_keys(t, known, path)
   for key in pairs(t) do
     if not known[key] then
-      return refuse(path, format("it has no '%s'%s", tostring(key), require("regolith.suggest").hint(key, known)))
+      local by_id = type(key) == "string" and known[key .. "_id"]
+      return refuse(path, format("it has no '%s'%s", tostring(key), by_id and
+        format("; references within it go by their ids: '%s_id'", key) or require("regolith.suggest").hint(key, known)))
     end
   end
   return 0
