@@ -73,8 +73,8 @@ struct rg_type {
     uint32_t number;      /* position in the schema */
     uint32_t space;       /* process cache space of its rows; index i has space + 1 + i */
     int rank;             /* referenced types have lower ranks; cycles share one */
-    uint32_t cycle;       /* least number of those that it shares a cycle of foreign keys with; or its own */
-    bool cyclic;          /* it is on such a cycle, if only by itself */
+    uint32_t cycle;       /* least number of those on its cycle of references; or its own */
+    bool cyclic;          /* it is on such a cycle, if only by itself, and a foreign key is in it */
     bool has_foreign;     /* some reference of it is a foreign key */
     char *select_list;    /* "`id`,`a`,`b`": all columns in order, for SELECT */
 };

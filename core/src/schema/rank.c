@@ -19,11 +19,10 @@ static void connect(reach *r, uint32_t from, uint32_t to) {
 }
 
 /* Which references count. */
-typedef enum which { LISTS_TOO, SINGLE, FOREIGN_KEYS } which;
+typedef enum which { SINGLE, LISTS_TOO } which;
 
 static bool counted(const rg__column *c, which w) {
-    if (c->kind == RG_REFS) return w == LISTS_TOO;
-    return c->kind == RG_REF && (w != FOREIGN_KEYS || c->foreign_key);
+    return c->kind == RG_REF || (c->kind == RG_REFS && w == LISTS_TOO);
 }
 
 static void connect_type(reach *r, const rg_type *t, which w) {
@@ -86,25 +85,39 @@ static void rank_all(const rg__schema *s, const reach *all, const reach *single)
     }
 }
 
-static void find_cycles(const rg__schema *s, const reach *foreign) {
+/* The least of the types that refer to each other in a circle with this one; or itself. */
+static uint32_t circle_of(const reach *single, uint32_t i) {
+    for (uint32_t k = 0; k < i; k++)
+        if (reaches(single, i, k) && reaches(single, k, i)) return k;
+    return i;
+}
+
+static void note_foreign(const rg__schema *s, const reach *single, rg_type *t) {
+    uint32_t own = circle_of(single, t->number);
+    for (uint32_t i = 0; i < t->n_columns; i++) {
+        uint32_t target = (uint32_t)t->columns[i].target_space;
+        if (!t->columns[i].foreign_key) continue;
+        t->has_foreign = true;
+        if (reaches(single, target, t->number)) s->types[own]->cyclic = true;
+    }
+}
+
+/* A circle without foreign keys orders nothing. */
+static void find_cycles(const rg__schema *s, const reach *single) {
+    for (uint32_t i = 0; i < s->n; i++) note_foreign(s, single, s->types[i]);
     for (uint32_t i = 0; i < s->n; i++) {
-        rg_type *t = s->types[i];
-        t->cycle = i;
-        t->cyclic = reaches(foreign, i, i);
-        for (uint32_t k = 0; k < s->n; k++) t->has_foreign |= reaches(foreign, i, k);
-        for (uint32_t k = 0; k < i && t->cycle == i; k++)
-            if (reaches(foreign, i, k) && reaches(foreign, k, i)) t->cycle = k;
+        uint32_t circle = circle_of(single, i);
+        s->types[i]->cyclic = s->types[circle]->cyclic;
+        s->types[i]->cycle = s->types[i]->cyclic ? circle : i;
     }
 }
 
 int rg__schema_rank(rg__schema *s, rg_err *err) {
-    reach all = {0}, single = {0}, foreign = {0};
-    bool ok = build(&all, s, LISTS_TOO) && build(&single, s, SINGLE) &&
-              build(&foreign, s, FOREIGN_KEYS);
+    reach all = {0}, single = {0};
+    bool ok = build(&all, s, LISTS_TOO) && build(&single, s, SINGLE);
     if (ok) rank_all(s, &all, &single);
-    if (ok) find_cycles(s, &foreign);
+    if (ok) find_cycles(s, &single);
     rg__free(all.bits);
     rg__free(single.bits);
-    rg__free(foreign.bits);
     return ok ? RG_OK : rg__fail_memory(err);
 }

@@ -43,8 +43,8 @@ typedef struct rg__item {
     rg_block *before;    /* update, delete: the row as it was read (owned reference) */
     rg_block *after;     /* insert, update: the row as it will be (owned reference) */
     uint8_t *mask;       /* update: columns that change (n_columns bytes; owned, unless it is lent) */
-    uint32_t level;      /* plan: comes before those of a lower one (order.c) */
-    bool early;          /* plan: frees a unique value that an insert takes */
+    uint32_t round;      /* plan: after inserts, updates and deletes of lower ones (order.c) */
+    uint32_t level;      /* plan: and among its like after those of lower ones */
     bool mask_lent;      /* the mask lies in the operation's slab */
     rg__terms *terms;    /* owned; NULL: none, but that of a version */
 } rg__item;
@@ -71,13 +71,13 @@ typedef struct rg__plan {
     size_t n, cap;
     uint32_t *order; /* arena of item numbers */
 } rg__plan;
-/* Order: deletes and updates that free a unique value taken by an insert; inserts, referenced types
- * first; updates; deletes, referencing types first. Only items whose type is on the pool. A row
+/* Order: inserts, referenced types first; updates; deletes, referencing types first; then those that
+ * had to wait for one of these, in the same order (order.c). Only items whose type is on the pool. A row
  * that is written twice is refused (RG_EMISUSE), as are unique values and foreign keys that go in a
  * circle. */
 int rg__plan_make(const rg__items *items, int mysql_pool, rg__plan *plan, rg_err *err);
 void rg__plan_deinit(rg__plan *plan);
-/* Sets the levels of items, and which are early: for rg__plan_make. */
+/* Sets rounds and levels of items: for rg__plan_make. */
 int rg__items_order(const rg__items *items, rg_err *err);
 int rg__item_refuse_twin(const rg__item *it, rg_err *err);
 /* The row with another id; NULL when out of memory. */

@@ -65,20 +65,13 @@ static int note_freed(order *o, rg__item *it) {
     return rc;
 }
 
-static int take_from(order *o, rg__item *taker, rg__item *freer, uint32_t index) {
-    if (freer == taker) return RG_OK;
-    if (taker->write == RG_INSERT || freer->write == RG_DELETE) freer->early = true;
-    bool updates = taker->write == RG_UPDATE && freer->write == RG_UPDATE;
-    return updates ? connect(o, freer, taker, index) : RG_OK;
-}
-
 static int take_values(order *o, rg__item *it) {
     int rc = RG_OK;
     if (it->write == RG_DELETE) return rc;
     for (uint32_t x = 0; x < it->type->n_indexes && rc == RG_OK; x++) {
         if (!touches(it, &it->type->indexes[x]) || !unique_key(o, it, x, it->after)) continue;
         rg__item *freer = rg__map_get(o->freed, o->key.p, o->key.len);
-        if (freer) rc = take_from(o, it, freer, x);
+        if (freer && freer != it) rc = connect(o, freer, it, x);
     }
     return rc;
 }
@@ -118,21 +111,32 @@ static int note_row(order *o, rg__item *it, rg_err *err) {
     return twin ? rg__item_refuse_twin(it, err) : rc;
 }
 
-/* The row that a new one refers to is there before it; one that is deleted goes after those that refer
- * to it. */
-static int follow(order *o, rg__item *it, const rg__column *c, const rg_block *row) {
-    rg__value v = rg__row_value(it->type, rg_block_data(row), (uint32_t)(c - it->type->columns));
-    rg__item *other = v.is_null ? NULL : find_row(o, it->write, (uint32_t)c->target_space, v.u);
-    if (!other || other == it) return RG_OK;
-    return it->write == RG_INSERT ? connect(o, other, it, NO_INDEX) : connect(o, it, other, NO_INDEX);
+static bool changes(const rg__item *it, uint32_t column) {
+    return it->write != RG_UPDATE || it->mask[column];
+}
+
+/* The row of that write that a reference leads to, or NULL. */
+static rg__item *follow(order *o, const rg__item *it, uint32_t column, const rg_block *row, int write) {
+    rg__value v = rg__row_value(it->type, rg_block_data(row), column);
+    if (v.is_null) return NULL;
+    rg__item *to = find_row(o, write, (uint32_t)it->type->columns[column].target_space, v.u);
+    return to == it ? NULL : to;
+}
+
+/* A row is there before others refer to it, and goes after they have ceased to. */
+static int follow_both(order *o, rg__item *it, uint32_t column) {
+    rg__item *to = it->write != RG_DELETE ? follow(o, it, column, it->after, RG_INSERT) : NULL;
+    int rc = to ? connect(o, to, it, NO_INDEX) : RG_OK;
+    if (rc < 0 || it->write == RG_INSERT || !it->before) return rc;
+    to = follow(o, it, column, it->before, RG_DELETE);
+    return to ? connect(o, it, to, NO_INDEX) : rc;
 }
 
 static int follow_all(order *o, rg__item *it) {
-    const rg_block *row = it->write == RG_INSERT ? it->after : it->before;
     int rc = RG_OK;
-    if (it->write == RG_UPDATE || !row || !it->type->has_foreign) return rc;
+    if (!it->type->has_foreign) return rc;
     for (uint32_t i = 0; i < it->type->n_columns && rc == RG_OK; i++)
-        if (it->type->columns[i].foreign_key) rc = follow(o, it, &it->type->columns[i], row);
+        if (it->type->columns[i].foreign_key && changes(it, i)) rc = follow_both(o, it, i);
     return rc;
 }
 
@@ -156,56 +160,61 @@ static int order_rows(order *o, rg_err *err) {
     return rc;
 }
 
-/* ---- levels: how many, one after the other, wait for an item ---- */
+/* ---- rounds and levels ---- */
 
 typedef struct walk {
-    uint32_t *start; /* where the firsts of an item begin in `firsts` */
-    uint32_t *firsts;
-    uint32_t *waiting; /* of an item: those that it comes before and that have no level yet */
+    uint32_t *start; /* where the edges from an item begin in `edges` */
+    uint32_t *edges; /* by their first */
+    uint32_t *waiting; /* of an item: those that it waits for and that have no place yet */
     uint32_t *ready;
 } walk;
 
 static bool walk_init(walk *w, const order *o) {
     w->start = rg__calloc(o->n + 2, sizeof *w->start);
-    w->firsts = rg__calloc(o->n_edges, sizeof *w->firsts);
+    w->edges = rg__calloc(o->n_edges, sizeof *w->edges);
     w->waiting = rg__calloc(o->n, sizeof *w->waiting);
     w->ready = rg__calloc(o->n, sizeof *w->ready);
-    if (!w->start || !w->firsts || !w->waiting || !w->ready) return false;
+    if (!w->start || !w->edges || !w->waiting || !w->ready) return false;
     for (size_t i = 0; i < o->n_edges; i++) {
-        w->start[o->edges[i].then + 2]++;
-        w->waiting[o->edges[i].first]++;
+        w->start[o->edges[i].first + 2]++;
+        w->waiting[o->edges[i].then]++;
     }
     for (size_t i = 2; i < o->n + 2; i++) w->start[i] += w->start[i - 1];
     for (size_t i = 0; i < o->n_edges; i++)
-        w->firsts[w->start[o->edges[i].then + 1]++] = o->edges[i].first;
+        w->edges[w->start[o->edges[i].first + 1]++] = (uint32_t)i;
     return true;
 }
 
 static void walk_deinit(walk *w) {
     rg__free(w->start);
-    rg__free(w->firsts);
+    rg__free(w->edges);
     rg__free(w->waiting);
     rg__free(w->ready);
 }
 
-/* Between types that are not on one cycle the rank decides. */
-static void go_before(rg__item *first, const rg__item *then) {
-    uint32_t level = then->level + (first->type->cycle == then->type->cycle);
-    if (first->level < level) first->level = level;
-    first->early |= then->early;
+/* Inserts come before updates, and those before deletes: what is to be the other way round takes another
+ * round. Within one kind the rank decides between types that are not on one cycle. */
+static void go_after(const rg__item *first, rg__item *then) {
+    uint32_t round = first->round + (first->write > then->write);
+    bool alike = first->write == then->write && first->type->cycle == then->type->cycle;
+    uint32_t level = alike ? first->level + 1 : 0;
+    if (round < then->round || (round == then->round && level <= then->level)) return;
+    then->round = round;
+    then->level = level;
 }
 
-/* From the last to the first; how many have a level then: all but those that wait for each other, and
- * those that come before them. */
+/* From the first to the last; how many have a place then: all but those that wait for each other, and
+ * those that wait for them. */
 static size_t go_through(const order *o, walk *w) {
     size_t n = 0;
     for (uint32_t i = 0; i < o->n; i++)
         if (!w->waiting[i]) w->ready[n++] = i;
     for (size_t k = 0; k < n; k++) {
-        uint32_t then = w->ready[k];
-        for (uint32_t i = w->start[then]; i < w->start[then + 1]; i++) {
-            go_before(&o->items[w->firsts[i]], &o->items[then]);
-            if (--w->waiting[w->firsts[i]] == 0) w->ready[n++] = w->firsts[i];
+        uint32_t first = w->ready[k];
+        for (uint32_t i = w->start[first]; i < w->start[first + 1]; i++) {
+            uint32_t then = o->edges[w->edges[i]].then;
+            go_after(&o->items[first], &o->items[then]);
+            if (--w->waiting[then] == 0) w->ready[n++] = then;
         }
     }
     return n;
@@ -213,17 +222,22 @@ static size_t go_through(const order *o, walk *w) {
 
 /* ---- what no order can do ---- */
 
-/* One of the edges of a cycle: whoever waits has somebody that waits behind it, so that a walk from one to
- * the next ends up in a cycle. `ready` says where it goes on. */
+/* One of the edges of a cycle, of a unique value if there is any: whoever waits does so for somebody that
+ * waits, so that a walk back from one to the next ends up in a cycle. `ready` says where it goes on. */
 static const edge *find_cycle(const order *o, walk *w) {
     uint32_t at = 0;
     for (size_t i = 0; i < o->n_edges; i++) {
         if (!w->waiting[o->edges[i].first] || !w->waiting[o->edges[i].then]) continue;
-        at = o->edges[i].first;
+        at = o->edges[i].then;
         w->ready[at] = (uint32_t)i;
     }
-    for (size_t i = 0; i < o->n; i++) at = o->edges[w->ready[at]].then;
-    return &o->edges[w->ready[at]];
+    for (size_t i = 0; i < o->n; i++) at = o->edges[w->ready[at]].first;
+    const edge *found = &o->edges[w->ready[at]];
+    for (const edge *e = found; e->first != found->then;) {
+        e = &o->edges[w->ready[e->first]];
+        if (e->index != NO_INDEX) return e;
+    }
+    return found;
 }
 
 static int refuse_cycle(const order *o, const edge *e, rg_err *err) {
@@ -237,8 +251,8 @@ static int refuse_cycle(const order *o, const edge *e, rg_err *err) {
     } else {
         const char *index = it->type->indexes[e->index].name;
         rc = rg__fail(err, RG_EDUPLICATE_KEY,
-                      "%s %llu: rows of one flush exchange values of the unique index '%s', which no "
-                      "order of writes can do; give one of them another value first",
+                      "%s %llu: it gets a value of the unique index '%s' from a row of the same flush that "
+                      "cannot give it up before; give one of them another value first",
                       it->type->name, (unsigned long long)it->id, index);
         if (err) snprintf(err->index, sizeof err->index, "%s", index);
     }
@@ -281,7 +295,7 @@ int rg__items_order(const rg__items *items, rg_err *err) {
     bool rows = k.foreign || (k.seen[RG_INSERT] && k.seen[RG_DELETE]);
     if (items->n < 2 || (!k.values && !rows)) return RG_OK;
     order o = {.items = items->items, .n = items->n};
-    for (size_t i = 0; i < o.n; i++) o.items[i].level = 0, o.items[i].early = false;
+    for (size_t i = 0; i < o.n; i++) o.items[i].round = o.items[i].level = 0;
     o.freed = rg__map_new();
     o.rows = rg__map_new();
     int rc = o.freed && o.rows ? RG_OK : RG_ENO_MEMORY;

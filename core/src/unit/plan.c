@@ -5,15 +5,6 @@
 #include "base/alloc.h"
 #include "unit/flush.h"
 
-/* Order of stages within a flush. */
-typedef enum stage {
-    STAGE_EARLY_DELETE,
-    STAGE_EARLY_UPDATE,
-    STAGE_INSERT,
-    STAGE_UPDATE,
-    STAGE_DELETE
-} stage;
-
 void rg__terms_free(rg__terms *t) {
     if (!t) return;
     rg_block_unref(t->expected);
@@ -68,12 +59,6 @@ void rg__plan_deinit(rg__plan *plan) {
 
 /* ---- order and steps ---- */
 
-static stage stage_of(const rg__item *it) {
-    if (it->write == RG_DELETE) return it->early ? STAGE_EARLY_DELETE : STAGE_DELETE;
-    if (it->write == RG_UPDATE) return it->early ? STAGE_EARLY_UPDATE : STAGE_UPDATE;
-    return STAGE_INSERT;
-}
-
 static int sign(int64_t a, int64_t b) { return (a > b) - (a < b); }
 
 /* Types on one cycle of foreign keys are taken as one, within which the level decides. */
@@ -81,7 +66,7 @@ static int compare_types(const rg__item *a, const rg__item *b) {
     int up = a->write == RG_DELETE ? -1 : 1;
     int d = up * sign(a->type->rank, b->type->rank);
     if (d == 0) d = up * sign(a->type->cycle, b->type->cycle);
-    if (d == 0) d = sign(b->level, a->level);
+    if (d == 0) d = sign(a->level, b->level);
     return d ? d : up * sign(a->type->number, b->type->number);
 }
 
@@ -97,7 +82,8 @@ static int compare_terms(const rg__item *a, const rg__item *b) {
 }
 
 static int compare(const rg__item *a, const rg__item *b) {
-    int d = sign(stage_of(a), stage_of(b));
+    int d = sign(a->round, b->round);
+    if (d == 0) d = sign(a->write, b->write);
     if (d == 0) d = compare_types(a, b);
     if (d == 0) d = compare_masks(a, b);
     if (d == 0) d = compare_terms(a, b);
@@ -121,7 +107,7 @@ static bool is_sorted(const rg__item *const *sorted, size_t n) {
 
 /* An INSERT keeps the order of its rows, so it may have several levels. */
 static bool same_step(const rg__item *a, const rg__item *b) {
-    return stage_of(a) == stage_of(b) && (a->level == b->level || a->write == RG_INSERT) &&
+    return a->round == b->round && a->write == b->write && (a->level == b->level || a->write == RG_INSERT) &&
            a->type == b->type && compare_masks(a, b) == 0 && compare_terms(a, b) == 0;
 }
 
