@@ -128,20 +128,6 @@ describe("session: unit of work", function()
       assert.equal(5, people.orm:session():get(User, user.id).visits)
     end)
 
-    it("keeps the id until the flush, and says so to who gives it to another", function()
-      local user = people:user()
-      must(people.db:flush())
-      local id = user.id
-      people.db:delete(user)
-      assert.error_matches(function() people.db:new(User, { id = id, email = "x@example.org" }) end,
-        "user " .. id .. " waits to be deleted; flush that before")
-      must(people.db:flush())
-      local again = people.db:new(User, { id = id, email = "x@example.org", team = user.team })
-      must(people.db:flush())
-      assert.equal(again, people.db:get(User, id))
-      assert.equal("x@example.org", people:fresh():get(User, id).email)
-    end)
-
     it("forgets a new entity", function()
       people.db:delete(people:user())
       assert.equal(0, select(2, people.db:flush()))

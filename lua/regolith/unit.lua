@@ -28,21 +28,12 @@ local NEW = { shard = options.integer(0) }
 
 local M = {}
 
---- A new entity goes by its id from now on, unless the session has that row: then the flush will say that
---- there is one.
+--- A new entity goes by its id from now on, unless the session has that row and keeps it: then the flush will
+--- say that there is one.
 local function claim(self, S, id, k)
   local place = S.places[id]
-  if not (place and place > 0 and self._at[place]) then S.places[id] = -k end
-end
-
---- Deletions come last in a flush, so that the id is not free yet.
-local function check_free(self, S, id, level)
-  local place = self._n_doomed > 0 and S.places[id]
   local known = place and place > 0 and self._at[place]
-  if known and self._doomed[known] then
-    error(string.format("%s %s waits to be deleted; flush that before another one gets its id", S.T.name,
-      tostring(id)), level + 1)
-  end
+  if not known or self._doomed[known] then S.places[id] = -k end
 end
 
 ---@param Session table
@@ -64,7 +55,6 @@ function M.install(Session)
     local shard = opts and options.require("new", opts, NEW).shard
     if shard and not S.shards then error(string.format("%s has no shards", S.T.name), 2) end
     if values ~= nil and type(values) ~= "table" then error("the values are a table by field", 2) end
-    if values and values.id ~= nil then check_free(self, S, values.id, 2) end
     local e, all = S.make(values or NONE)
     setmetatable(e, S.mt)
     if not all then assign.others(S.T, e, values, 2) end
