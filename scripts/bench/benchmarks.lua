@@ -87,7 +87,8 @@ local benchmarks = {
 
   -- A value of a hundred bytes from the process: a get of lua-resty-lrucache, which no other process
   -- can make forget, gives the same string.
-  { name = "user_cache_hit", turns = true, unit = "gets/s", ours = ours "cache.user_hit", raw = ours "cache.lrucache_get" },
+  { name = "user_cache_hit", turns = true, unit = "gets/s",
+    ours = ours "cache.user_hit", raw = ours "cache.lrucache_get" },
   -- A search that finds ten rows: from the process' cache, and asked of MySQL.
   { name = "query_cache_hit", turns = true, unit = "searches/s", bar = 1, prepare = fill("bench_user", ROWS),
     ours = ours "cache.query_hit", raw = ours "cache.query_uncached" },
