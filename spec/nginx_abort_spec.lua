@@ -9,9 +9,9 @@ local support = require "support.init"
 
 local must = support.must
 local LONG = os.getenv "REGOLITH_LONG" ~= nil
---- The engine's workers, as many as wait at most, and the other threads of an nginx worker. How many there are
---- depends on how busy the machine is.
-local MOST_THREADS = 60 + 4 + 4
+--- They come while operations wait, up to max_workers; those that give borrowed connections back, nginx' own and
+--- the listener besides.
+local MOST_THREADS = 64 + 16
 --- A sanitizer keeps what was freed.
 local SLACK_KIB = (os.getenv "LD_PRELOAD" or ""):find "asan" and 262144 or 8192
 
