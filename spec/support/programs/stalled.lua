@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Reads a row from its process cache without a pause, until it reads 2; says when, and what it reads, after it
--- was kept from it for a while.
+-- Reads a row from its process cache without a pause, until it has read 2; says when it began to read, and what it
+-- read, of the last read and of those before which it was kept from reading for a while.
 
 require "support.programs.follow"
 local faults = require "support.faults"
@@ -23,11 +23,11 @@ faults.await("the process cache", function()
 end)
 print "ready"
 io.flush()
-local last = faults.now()
+local last, before = faults.now(), 0
 repeat
-  local now = faults.now()
-  local n = read()
-  if now - last > 0.5 then print(string.format("%.6f %d", now, n)) end
+  local now, over = faults.now(), before == 2
+  before = read()
+  if over or now - last > 0.5 then print(string.format("%.6f %d", now, before)) end
   last = now
-until n == 2
+until over
 orm:close()
