@@ -15,7 +15,7 @@ typedef struct flight {
 static size_t send(rg__each_run *e, flight *f, uint32_t *items, size_t n) {
     bool sent = false;
     n = rg__chunk_fits(e, items, n);
-    if (n < 2) return 0;
+    if (n < 2 || !e->conn) return 0; /* what went wrong before may have cost the connection */
     rg__chunk_init(&f->k, e, items, n);
     if (!rg__chunk_is_plain(&f->k)) return 0;
     f->items = items;
@@ -41,10 +41,9 @@ static bool is_applied(flight *f) {
 
 /* True when it has failed. */
 static bool see_to(flight *f, rg__rest_fn rest) {
-    bool has_failed = f->failure.code < 0;
-    if (!has_failed) f->failure.code = rg__chunk_end(&f->k, false, &f->failure.fault);
+    if (f->failure.code >= 0) f->failure.code = rg__chunk_end(&f->k, false, &f->failure.fault);
     rest(f->k.e, f->items, f->k.n, &f->failure);
-    return has_failed;
+    return f->failure.code < 0;
 }
 
 size_t rg__ahead_run(rg__each_run *e, uint32_t *items, size_t n, rg__rest_fn rest) {
