@@ -286,10 +286,11 @@ describe("names", function()
       field.string "a" { column = "we`i;r'd\\ -- ?", unique = true }, field.uint32 "b" { column = "select" },
       field.enum "c" { "it's", "b\\", "c\"d", "e`f", "ü😀", "a,b", "); DROP TABLE x; --", column = "what?" },
       field.string "d" { column = "a.b", default = "it's \\ \" -- \n ü" },
-      table = "a:b%3a{c}`d'\"; -- ?", id_column = "i`d", index = { by_b = { "b", "c", cached = true } },
+      table = "a:b%3a{c}`d'\"; -- ?", id_column = "i`d? %s", index = { by_b = { "b", "c", cached = true } },
       cache = { process = true, redis = true, all = true },
     })
-    local orm = world:open { Odd }
+    local Plain = regolith.entity("plain", { field.bool "a", table = "p`; --", id_column = "i`d? %s" })
+    local orm = world:open { Odd, Plain }
     assert.same({}, must(orm:schema_diff()))
     local db, made = orm:session(), {}
     for i, word in ipairs(Odd.columns[3].words) do made[i] = db:new(Odd, { a = word, b = i, c = word }) end
@@ -306,6 +307,9 @@ describe("names", function()
       assert.equal(#made, #other:all(Odd))
       other:close()
     end
+    local plain = db:new(Plain, { a = true })
+    must(db:flush())
+    assert.same({ plain }, db:all(Plain)) -- no list of all is cached: MySQL is asked
     for i, e in ipairs(made) do e.b = e.b + 100 if i % 2 == 0 then db:delete(e) end end
     must(db:flush_async())
     assert.equal(#made, support.drain(orm))

@@ -165,7 +165,8 @@ function M.install(Session)
       return self:all_by(entity, "all", nil, opts)
     end
     opts = options.require("all", opts, PAGE)
-    local found = query.new(self, S, string.format("1 = 1 ORDER BY `%s`", S.T.columns[0].column))
+    local id = S.T.columns[0].column:gsub("`", "``")
+    local found = query.new(self, S, "1 = 1 ORDER BY `" .. id .. "`")
     if opts.size then return found:page_with_count(opts.page or 1, opts.size) end
     local list, fault = found:all()
     if not list then return errors.results(fault) end
