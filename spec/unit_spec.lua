@@ -3,6 +3,7 @@ local support = require "support.init"
 local prepare = require("support.people").prepare
 
 local must = support.must
+local null = require("regolith").null
 local User, Team = require("support.people").User, require("support.people").Team
 
 describe("session: unit of work", function()
@@ -34,6 +35,18 @@ describe("session: unit of work", function()
       user.visits, user.tags = user.visits, { a = { 1 } }
       user.score = { user.score[1], user.score[2] }
       assert.equal(0, select(2, people.db:flush()))
+    end)
+
+    it("gives what says the same the form in which it is stored", function()
+      local user = people:user { credit = "1.50", visits = 0 }
+      must(people.db:flush())
+      user.visits, user.state, user.credit, user.address = nil, null, 1.5, nil
+      assert.equal("", support.statements(people.orm, function() assert.equal(0, select(2, people.db:flush())) end))
+      assert.same({ 0, "new", "1.50" }, { user.visits, user.state, user.credit })
+      assert.is_table(user.address)
+      user.visits = "0"
+      must(people.db:flush())
+      assert.equal(0, user.visits)
     end)
 
     it("names the field that is wrong, and can be tried again", function()

@@ -10,6 +10,7 @@ local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
 local shards = require "regolith.shards"
+local write_rows = require "regolith.codec.write"
 local new_table = require "table.new"
 
 local C, ffi, err = native.C, native.ffi, native.err
@@ -247,15 +248,24 @@ local function add_inserts(self, op, items)
   return true
 end
 
+--- What says the same as the row, in other words, takes the row's.
+local function take_forms(self, S, e, place)
+  C.rg_session_row(self._c, place - 1, self._view)
+  S.refresh(e, self._view.data)
+end
+
 local function add_updates(self, op, items)
   for place = 1, self._top do
     local e = self._at[place]
     if e and not self._doomed[e] then
       local S = type_of(self, e)
       if self._expected and add_expectation(self, op, S, e, place) < 0 then return nil, entity_error(S, e) end
+      write_rows.loose = false
       local item, fault = add_update(self, op, S, e, place, e)
       if not item then return nil, fault end
-      if item ~= UNCHANGED then
+      if item == UNCHANGED then
+        if write_rows.loose then take_forms(self, S, e, place) end
+      else
         local write = self._expected and C.rg_op_flush_changed(op, item, columns_out, 0) == 0 and COMPARE or UPDATE
         add_item(items, S, e, write, place)
       end

@@ -13,7 +13,10 @@ local C, ffi, null, err = native.C, native.ffi, native.null, native.err
 local fstr, format, rawget, type = ffi.string, string.format, rawget, type
 local INVALID = tonumber(C.RG_EINVALID)
 
-local M = {}
+local M = {
+  --- Set when a value was given in another form than it is read in, nil for a column's default too.
+  loose = false,
+}
 
 -- ---- slow paths: values by their Lua type -------------------------------------------------------
 
@@ -137,10 +140,12 @@ function M.put(b, column, v, T, base)
   local kind = type(v)
   if kind == "nil" then
     if base == nil then return 0 end
+    if T.info(column.number).null_at == 0 then M.loose = true end
     return C.rg_builder_null(b, column.number, err)
   end
   if kind == "table" and literal.is(v) then return refuse_expression(column, v) end
   if column.kind.group == "json" then return put_json(b, column, v, T, base) end
+  if kind ~= "table" and kind ~= "cdata" then M.loose = true end
   if v == null then return C.rg_builder_null(b, column.number, err) end
   if kind == "string" then return C.rg_builder_string(b, column.number, v, #v, err) end
   if kind == "number" then return C.rg_builder_number(b, column.number, v, err) end
