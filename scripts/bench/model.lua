@@ -2,6 +2,7 @@
 -- What the benchmarks work on: one entity of ten fields, the values of row i, walks over ids. The raw
 -- sides (raw.h) have the same table, the same values and the same walks.
 
+local clock = require "clock"
 local regolith = require "regolith"
 
 local field = regolith.field
@@ -78,6 +79,19 @@ function M.read_all(orm, User)
     assert(db:get_many(User, ids))
     db:close()
   end
+end
+
+--- Until the process cache is in use: it is off before invalidations are known to arrive.
+---@param orm regolith.Orm
+---@param User regolith.Entity
+function M.await_coherence(orm, User)
+  local deadline = clock.now() + 5
+  repeat
+    local db = orm:session()
+    assert(db:get_many(User, { 1, 2 }))
+    db:close()
+    assert(clock.now() < deadline, "the process cache is not in use")
+  until orm:stats().coherent
 end
 
 --- A walk over ids: each call fills `ids` with MANY distinct ones, in steps of 37 from a random one.

@@ -53,6 +53,7 @@ end
 function M.process_memory()
   local User = model.entity("bench_many", { process = true })
   local orm = model.open({ User }, { process_cache_mb = 1024 })
+  model.await_coherence(orm, User)
   read_all(orm, User, 1, 1)
   local before = allocated()
   local packed = read_all(orm, User, 1, M.CACHED_ROWS)

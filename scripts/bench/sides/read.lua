@@ -59,22 +59,11 @@ function M.redis_fill()
   orm:close()
 end
 
---- Until the process cache is in use: it is off before invalidations are known to arrive.
-local function await_coherence(orm, User)
-  local deadline = clock.now() + 5
-  repeat
-    local db = orm:session()
-    assert(db:get_many(User, { 1, 2 }))
-    db:close()
-    assert(clock.now() < deadline, "the process cache is not in use")
-  until orm:stats().coherent
-end
-
 local function process_hit(seconds, process_cache)
   local User = model.entity("bench_user", { process = true, redis = true })
   local orm = model.open({ User }, { process_cache = process_cache })
   local walk = model.walk(model.ROWS)
-  await_coherence(orm, User)
+  model.await_coherence(orm, User)
   model.read_all(orm, User)
   local misses = orm:counter "regolith_process_cache_misses_total"
   clock.measure(seconds, function() return (read_three(orm, User, walk)) end)
