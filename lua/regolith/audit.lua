@@ -133,7 +133,7 @@ end
 local function audit_one(orm, entity, opts, result)
   local self = setmetatable({
     orm = orm, entity = entity, T = orm._types[entity], db = orm:session { primary = true }, ids = {}, seen = {}, n = 0,
-    id = "`" .. (entity.id_column or "id"):gsub("`", "``") .. "`", older_ms = opts.older_than_ms or 2000,
+    id = sql.quoted(entity.id_column or "id"), older_ms = opts.older_than_ms or 2000,
     result = result, progress = opts.progress,
   }, Run)
   local ok, fault

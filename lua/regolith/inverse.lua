@@ -129,8 +129,6 @@ end
 
 local BATCH = 500
 
-local function quoted(name) return "`" .. name:gsub("`", "``") .. "`" end
-
 --- Writes down what is there: for rows that are older than the option `inverse`, or were written by
 --- other programs.
 ---@param entity regolith.Entity
@@ -144,9 +142,9 @@ function M.rebuild(orm, entity, progress)
     for column in pairs(spread.inverse) do
       local from = 0
       repeat
-        local name = quoted(column.column)
+        local name = sql.quoted(column.column)
         local text = string.format("SELECT DISTINCT %s AS parent FROM %s WHERE %s > ? ORDER BY 1 LIMIT %d",
-          name, quoted(entity.table or entity.name), name, BATCH)
+          name, sql.quoted(entity.table or entity.name), name, BATCH)
         local op, fault = run(orm, spread.pools[k], text, { from })
         if not op then return errors.results(fault) end
         local rows, by_pool = sql.rows(op, 0), {}

@@ -4,7 +4,7 @@
 
 local native = require "regolith.native"
 local options = require "regolith.options"
-local expand = require("regolith.sql").expand
+local expand, quoted = require("regolith.sql").expand, require("regolith.sql").quoted
 
 ---@class regolith.Expression
 ---@field what string
@@ -179,7 +179,7 @@ MAKERS.append, MAKERS.remove = json_array, json_array
 ---@return string? guard
 ---@return table? guard_params
 function M.sql(self, column)
-  return self.make(self, column, "`" .. column.column:gsub("`", "``") .. "`")
+  return self.make(self, column, quoted(column.column))
 end
 
 return M

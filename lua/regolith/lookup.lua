@@ -8,6 +8,7 @@ local options = require "regolith.options"
 local query = require "regolith.query"
 local record = require "regolith.record"
 local route = require "regolith.route"
+local sql = require "regolith.sql"
 local suggest = require "regolith.suggest"
 local write = require "regolith.codec.write"
 
@@ -165,8 +166,7 @@ function M.install(Session)
       return self:all_by(entity, "all", nil, opts)
     end
     opts = options.require("all", opts, PAGE)
-    local id = S.T.columns[0].column:gsub("`", "``")
-    local found = query.new(self, S, "1 = 1 ORDER BY `" .. id .. "`")
+    local found = query.new(self, S, "1 = 1 ORDER BY " .. sql.quoted(S.T.columns[0].column))
     if opts.size then return found:page_with_count(opts.page or 1, opts.size) end
     local list, fault = found:all()
     if not list then return errors.results(fault) end

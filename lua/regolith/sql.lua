@@ -34,6 +34,11 @@ end
 
 M.skip = skip
 
+--- A name as an identifier of SQL.
+---@param name string
+---@return string
+function M.quoted(name) return "`" .. name:gsub("`", "``") .. "`" end
+
 --- Positions of the placeholders of a text.
 local function placeholders(text)
   local found, i = {}, 1

@@ -186,7 +186,7 @@ end
 --- Source of the decoder; its arguments are the names of ENVIRONMENT and words.
 local function source(entity, info, names)
   local gen = setmetatable({ info = info, pointers = {} }, Gen)
-  local blanks, members, branching = { "id = false" }, { "id = tonumber(" .. gen:cell(info(0)) .. ")" }, {}
+  local blanks, members, branching = { "['id'] = false" }, { "['id'] = tonumber(" .. gen:cell(info(0)) .. ")" }, {}
   local settled = {}
   local refreshed = { "  set(e, 'id', tonumber(" .. gen:cell(info(0)) .. "))" }
   for _, node in ipairs(entity.nodes) do
@@ -216,7 +216,7 @@ local function source(entity, info, names)
   lines[#lines + 1] = "local function blank() return { " .. table.concat(blanks, ", ") .. " } end"
   lines[#lines + 1] = "local function fill(e, d)"
   lines[#lines + 1] = pointers_of_row
-  for _, member in ipairs(members) do lines[#lines + 1] = "  e" .. (member:find "^id" and "." or "") .. member end
+  for _, member in ipairs(members) do lines[#lines + 1] = "  e" .. member end
   lines[#lines + 1] = "  return e\nend"
   lines[#lines + 1] = "local function refresh(e, d)"
   lines[#lines + 1] = pointers_of_row
