@@ -43,10 +43,8 @@ rg__asked *rg__sql_ask_ids(rg__mysql_pool *pool, const rg__ctx *ctx, const rg_ty
 
 int rg__sql_take_ids(rg__asked *a, const rg__ctx *ctx, rg__row_fn fn, void *arg) {
     rg__mysql *c = a->c;
-    int64_t deadline = ctx->deadline_ms;
-    if (deadline == RG__NO_DEADLINE) deadline = rg__now_ms() + rg__pool_opts(c->pool)->timeout_ms;
     a->call.ctx = ctx;
-    rg__wait_begin(c, deadline);
+    rg__wait_begin(c, rg__call_deadline(c, &a->call, rg__now_ms()));
     int code = rg__due_receive(c, a->stmt->st) ? rg__call_fail(c, &a->call, a->stmt->st, NULL)
                                             : rg__select_rows(c, &a->call, a->stmt, fn, arg, NULL);
     code = rg__select_end(c, &a->call, code, a->stmt, a->type, NULL);

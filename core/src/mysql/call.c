@@ -23,15 +23,19 @@ static int refuse(const rg__mysql *c, const rg__call *call, rg_err *err) {
                     call->what);
 }
 
+int64_t rg__call_deadline(const rg__mysql *c, const rg__call *call, int64_t now_ms) {
+    int64_t deadline = call->ctx->deadline_ms;
+    return deadline == RG__NO_DEADLINE ? now_ms + rg__pool_opts(c->pool)->timeout_ms : deadline;
+}
+
 int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err) {
     int code = refuse(c, call, err);
     if (code) return code;
-    int64_t deadline = call->ctx->deadline_ms;
     call->started_us = rg__now_us();
     call->autocommit = c->tx == RG__TXS_NONE;
     call->rows = -1;
     int64_t now = call->started_us / 1000;
-    if (deadline == RG__NO_DEADLINE) deadline = now + rg__pool_opts(c->pool)->timeout_ms;
+    int64_t deadline = rg__call_deadline(c, call, now);
     if (now >= deadline)
         return rg__fail(err, RG_ETIMEOUT, "%s: the deadline passed before anything was sent",
                         call->what);

@@ -64,9 +64,8 @@ static int fail(rg__mysql *c, const rg__ahead *a, rg_err *err) {
 
 /* The server has begun with it when it was done with the one before. */
 static int64_t start_waiting(const rg__mysql *c, rg__ahead *a, int64_t since_us) {
-    int64_t deadline = a->call.ctx->deadline_ms;
     if (a->call.started_us < since_us) a->call.started_us = since_us;
-    return deadline == RG__NO_DEADLINE ? a->call.started_us / 1000 + rg__pool_opts(c->pool)->timeout_ms : deadline;
+    return rg__call_deadline(c, &a->call, a->call.started_us / 1000);
 }
 
 int rg__sql_cas_take(rg__mysql *c, size_t n, uint64_t *marks, rg_err *err) {

@@ -120,6 +120,8 @@ struct rg__mysql {
 
 /* ---- calls ---- */
 
+/* When a call ends at the latest that begins now: its context's deadline, or the pool's time-out. */
+int64_t rg__call_deadline(const rg__mysql *c, const rg__call *call, int64_t now_ms);
 /* Arms the deadline. Refuses on a broken connection, in a doomed transaction, past the deadline. */
 int rg__call_begin(rg__mysql *c, rg__call *call, rg_err *err);
 /* Ends what begin began: disarms, notes the transaction state, counts, traces. code is what the

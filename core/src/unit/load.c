@@ -411,7 +411,7 @@ static bool ask(load *l, const uint64_t *ids, size_t n) {
 /* The query log tells how long a server took: with one all is done at once. */
 static bool may_ask(rg__store *s, const rg__ctx *ctx, const rg_type *t) {
     if (rg__tx_of(ctx, t->mysql_pool)) return false;
-    if (t->cache_redis) return rg__store_shared(s, t) && rg__trusted(s, t) && !rg__traced(ctx, RG__SOURCE_REDIS);
+    if (t->cache_redis) return rg__load_plainly(s, t) && !rg__traced(ctx, RG__SOURCE_REDIS);
     return !t->cache_process && !rg__traced(ctx, RG__SOURCE_MYSQL) &&
            rg__mysql_pool_replicas(rg__store_mysql(s, t)) == 0;
 }
