@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The reference-counted block of bytes behind rows and lookups. The cache fields belong to the
- * process cache while it holds the block (one cache at a time) and to nobody else: 56 bytes with
- * the malloc header and the cache's bucket. */
+ * process cache while it holds the block (one cache at a time) and to nobody else: 51 to 54 bytes with
+ * the malloc header, the cache's slot and ghosts. */
 #ifndef RG_BASE_BLOCK_H
 #define RG_BASE_BLOCK_H
 
@@ -9,8 +9,7 @@
 #include <stdatomic.h>
 
 struct rg_block {
-    struct rg_block *hash_next; /* process cache: bucket chain, under the shard's lock */
-    struct rg_block *queue_next; /* process cache: eviction queue, under the shard's lock */
+    struct rg_block *queue_next; /* process cache: its queue, or what is let go; under the shard's lock */
     uint64_t key;               /* process cache: id, or keyed hash of a lookup */
     atomic_uint refs;           /* holders: sessions, operations, the cache */
     uint32_t len;               /* bytes in data */

@@ -32,7 +32,7 @@ struct rg__process {
 };
 
 static inline uint64_t hash_of(const rg__process *p, uint32_t space, uint64_t key) {
-    return rg__shard_hash(p->seed, space, key);
+    return rg__table_hash(p->seed, space, key);
 }
 
 static inline uint32_t stamp_at(uint64_t hash) {
@@ -148,18 +148,10 @@ void rg__process_vouch(rg__process *p, uint32_t channel, int64_t until_ms) {
 
 /* ---- reading ---- */
 
-/* Who asks reads the row next: its lines come while the reference is taken. */
-static inline void fetch_ahead(const rg_block *b) {
-    enum { LINE = 64, MOST = 4 * LINE };
-    size_t end = sizeof *b + b->len;
-    for (size_t at = LINE; at < end && at < MOST; at += LINE) __builtin_prefetch((const char *)b + at);
-}
-
 static rg_block *find(rg__shard *s, uint64_t hash, uint32_t space, uint64_t key, uint32_t now_s) {
-    rg_block **at = rg__shard_slot(s, hash, space, key);
-    rg_block *b = *at;
-    if (!b) return NULL;
-    fetch_ahead(b);
+    uint32_t at = rg__table_find(&s->table, hash, space, key);
+    if (at == RG__NOWHERE) return NULL;
+    rg_block *b = rg__table_block(&s->table, at);
     if (b->expires_s && b->expires_s <= now_s) {
         rg__shard_kill(s, at);
         return NULL;
@@ -214,8 +206,7 @@ static bool current(rg__process *p, uint32_t space, uint64_t key, uint64_t stamp
 
 static bool try_insert(rg__process *p, rg__shard *s, uint64_t hash, rg_block *b, uint64_t stamp) {
     rg__shard_lock(s);
-    bool ok = current(p, rg__block_space(b), b->key, stamp);
-    if (ok) rg__shard_insert(s, hash, b);
+    bool ok = current(p, rg__block_space(b), b->key, stamp) && rg__shard_insert(s, hash, b);
     rg__shard_unlock(s);
     return ok;
 }
@@ -245,8 +236,8 @@ void rg__process_drop(rg__process *p, uint32_t space, uint64_t key) {
     rg__shard *s = shard_of(p, hash);
     rg__shard_lock(s);
     atomic_fetch_add_explicit(&p->stamps[stamp_at(hash)], 1, memory_order_acq_rel);
-    rg_block **at = rg__shard_slot(s, hash, space, key);
-    bool found = *at != NULL;
+    uint32_t at = rg__table_find(&s->table, hash, space, key);
+    bool found = at != RG__NOWHERE;
     if (found) rg__shard_kill(s, at);
     rg__shard_sweep(s);
     rg__shard_unlock(s);
@@ -280,7 +271,7 @@ void rg__process_stats(rg__process *p, uint64_t *bytes, uint64_t *entries) {
         rg__shard *s = &p->shards[i];
         rg__shard_lock(s);
         *bytes += s->small.bytes + s->main.bytes;
-        *entries += s->entries;
+        *entries += s->table.n;
         rg__shard_unlock(s);
     }
 }
@@ -288,17 +279,11 @@ void rg__process_stats(rg__process *p, uint64_t *bytes, uint64_t *entries) {
 /* ---- forks ---- */
 
 /* A shard whose lock somebody held at the fork may be half-changed: its blocks are forgotten, not
- * freed. Without memory for new tables the old ones serve. */
+ * freed. Without memory for new tables it takes nothing any more. */
 static void renew_shard(rg__process *p, rg__shard *s) {
-    rg__shard old = *s;
+    size_t max_bytes = s->max_bytes;
     memset(s, 0, sizeof *s);
-    if (rg__shard_init(s, old.max_bytes, p->seed, p->metrics)) return;
-    rg__free(s->buckets);
-    rg__free(s->ghosts);
-    s->buckets = old.buckets;
-    s->ghosts = old.ghosts;
-    s->mask = old.mask;
-    memset(s->buckets, 0, (s->mask + 1) * sizeof *s->buckets);
+    (void)rg__shard_init(s, max_bytes, p->seed, p->metrics);
 }
 
 static void abandon_shard(rg__process *p, rg__shard *s) {

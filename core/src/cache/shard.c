@@ -7,14 +7,13 @@
 #include "base/alloc.h"
 
 enum {
-    MIN_BUCKETS = 64,
-    PER_BUCKET = 2, /* blocks, before the table grows */
-    OVERHEAD = 10,  /* bytes of bucket and ghosts, per block */
+    MIN_GHOSTS = 128,
+    OVERHEAD = 13, /* bytes of slot and ghosts, per block */
     MALLOC_UNIT = 16,
 };
 
 static uint64_t hash_of(const rg__shard *s, const rg_block *b) {
-    return rg__shard_hash(s->seed, rg__block_space(b), b->key);
+    return rg__table_hash(s->table.seed, rg__block_space(b), b->key);
 }
 
 size_t rg__shard_cost(const rg_block *b) {
@@ -26,16 +25,14 @@ size_t rg__shard_cost(const rg_block *b) {
 
 void rg__shard_let_go(rg_block *garbage) {
     while (garbage) {
-        rg_block *next = garbage->hash_next;
-        garbage->hash_next = NULL;
+        rg_block *next = garbage->queue_next;
         rg__block_disown(garbage);
         garbage = next;
     }
 }
 
 static void discard(rg__shard *s, rg_block *b) {
-    b->queue_next = NULL;
-    b->hash_next = s->garbage;
+    b->queue_next = s->garbage;
     s->garbage = b;
 }
 
@@ -65,57 +62,28 @@ static void push_main(rg__shard *s, rg_block *b) {
 
 /* ---- the table ---- */
 
-void rg__shard_kill(rg__shard *s, rg_block **at) {
-    rg_block *b = *at;
-    *at = b->hash_next;
-    b->hash_next = NULL;
+void rg__shard_kill(rg__shard *s, uint32_t at) {
+    rg_block *b = rg__table_block(&s->table, at);
+    rg__table_remove(&s->table, at);
     rg__block_set_word(b, rg__block_word(b) | RG__DEAD);
-    s->entries--;
     s->dead_bytes += rg__shard_cost(b);
-}
-
-static void unlink_live(rg__shard *s, rg_block *b) {
-    rg_block **at = rg__shard_slot(s, hash_of(s, b), rg__block_space(b), b->key);
-    *at = b->hash_next;
-    s->entries--;
-}
-
-static void rehash(rg__shard *s, rg_block **to, size_t mask) {
-    for (size_t i = 0; i <= s->mask; i++) {
-        for (rg_block *b = s->buckets[i], *next; b; b = next) {
-            next = b->hash_next;
-            size_t at = (hash_of(s, b) >> 12) & mask;
-            b->hash_next = to[at];
-            to[at] = b;
-        }
-    }
-}
-
-/* Without memory the chains grow instead. */
-static void grow(rg__shard *s) {
-    size_t n = s->mask + 1;
-    if (s->entries < n * PER_BUCKET) return;
-    rg_block **buckets = rg__calloc(n * 2, sizeof *buckets);
-    uint16_t *ghosts = rg__calloc(n * 4, sizeof *ghosts);
-    if (!buckets || !ghosts) {
-        rg__free(buckets);
-        rg__free(ghosts);
-        return;
-    }
-    rehash(s, buckets, n * 2 - 1);
-    memcpy(ghosts, s->ghosts, n * 2 * sizeof *ghosts);
-    memcpy(ghosts + n * 2, s->ghosts, n * 2 * sizeof *ghosts);
-    rg__free(s->buckets);
-    rg__free(s->ghosts);
-    s->buckets = buckets;
-    s->ghosts = ghosts;
-    s->mask = n * 2 - 1;
 }
 
 /* ---- the ghost ---- */
 
+/* As many as blocks, and up to twice that. Without memory there are fewer. */
+static void grow_ghosts(rg__shard *s) {
+    size_t n = (size_t)s->ghost_mask + 1;
+    if (s->table.n < n) return;
+    uint16_t *ghosts = rg__reallocarray(s->ghosts, n * 2, sizeof *ghosts);
+    if (!ghosts) return;
+    memcpy(ghosts + n, ghosts, n * sizeof *ghosts);
+    s->ghosts = ghosts;
+    s->ghost_mask = (uint32_t)(n * 2 - 1);
+}
+
 static uint16_t *ghost_at(rg__shard *s, uint64_t hash) {
-    return &s->ghosts[(hash >> 12) & (s->mask * 2 + 1)];
+    return &s->ghosts[(hash >> 12) & s->ghost_mask];
 }
 
 static uint16_t fingerprint(uint64_t hash) {
@@ -138,8 +106,8 @@ static bool bury(rg__shard *s, rg_block *b) {
     return true;
 }
 
-static void evict(rg__shard *s, rg_block *b) {
-    unlink_live(s, b);
+static void evict(rg__shard *s, rg_block *b, uint64_t hash) {
+    rg__table_remove(&s->table, rg__table_slot_of(&s->table, hash, b));
     discard(s, b);
     rg__count(s->metrics, RG__C_PROCESS_EVICTED, 1);
 }
@@ -153,7 +121,7 @@ static void evict_small(rg__shard *s) {
     }
     uint64_t hash = hash_of(s, b);
     *ghost_at(s, hash) = fingerprint(hash);
-    evict(s, b);
+    evict(s, b, hash);
 }
 
 static void evict_main(rg__shard *s) {
@@ -164,7 +132,7 @@ static void evict_main(rg__shard *s) {
         push(&s->main, b);
         return;
     }
-    evict(s, b);
+    evict(s, b, hash_of(s, b));
 }
 
 /* Each step lets a block go, moves one from small to main, or takes one from a frequency, so this
@@ -195,24 +163,25 @@ void rg__shard_sweep(rg__shard *s) {
 /* ---- insertion ---- */
 
 /* True when the block belongs in main: one was there under its key, or it came back soon. */
-static bool replace(rg__shard *s, uint64_t hash, rg_block **at) {
-    if (!*at) return came_back(s, hash);
-    bool main = rg__block_word(*at) & RG__IN_MAIN;
+static bool replace(rg__shard *s, uint64_t hash, const rg_block *b) {
+    uint32_t at = rg__table_find(&s->table, hash, rg__block_space(b), b->key);
+    if (at == RG__NOWHERE) return came_back(s, hash);
+    bool main = rg__block_word(rg__table_block(&s->table, at)) & RG__IN_MAIN;
     rg__shard_kill(s, at);
     return main;
 }
 
-void rg__shard_insert(rg__shard *s, uint64_t hash, rg_block *b) {
-    bool main = replace(s, hash, rg__shard_slot(s, hash, rg__block_space(b), b->key));
+bool rg__shard_insert(rg__shard *s, uint64_t hash, rg_block *b) {
+    if (!s->ghosts) return false;
+    bool main = replace(s, hash, b);
+    if ((uintptr_t)b >> RG__TAG_SHIFT || !rg__table_reserve(&s->table)) return false;
     rg__shard_sweep(s);
     make_room(s, rg__shard_cost(b));
-    rg_block **bucket = &s->buckets[(hash >> 12) & s->mask];
-    b->hash_next = *bucket;
-    *bucket = b;
-    s->entries++;
+    rg__table_insert(&s->table, hash, b);
     if (main) push_main(s, b);
     else push(&s->small, b);
-    grow(s);
+    grow_ghosts(s);
+    return true;
 }
 
 /* ---- life ---- */
@@ -226,12 +195,10 @@ bool rg__shard_init(rg__shard *s, size_t max_bytes, uint64_t seed, rg__metrics *
     pthread_mutex_init(&s->lock, &attr);
     pthread_mutexattr_destroy(&attr);
     s->max_bytes = max_bytes;
-    s->seed = seed;
     s->metrics = m;
-    s->mask = MIN_BUCKETS - 1;
-    s->buckets = rg__calloc(MIN_BUCKETS, sizeof *s->buckets);
-    s->ghosts = rg__calloc(MIN_BUCKETS * 2, sizeof *s->ghosts);
-    return s->buckets && s->ghosts;
+    s->ghost_mask = MIN_GHOSTS - 1;
+    s->ghosts = rg__calloc(MIN_GHOSTS, sizeof *s->ghosts);
+    return (rg__table_init(&s->table, seed) == RG_OK) && s->ghosts;
 }
 
 static void empty_queue(rg__shard *s, rg__queue_of_blocks *q) {
@@ -239,8 +206,8 @@ static void empty_queue(rg__shard *s, rg__queue_of_blocks *q) {
 }
 
 void rg__shard_empty(rg__shard *s) {
-    if (s->entries) memset(s->buckets, 0, (s->mask + 1) * sizeof *s->buckets);
-    s->entries = s->dead_bytes = 0;
+    rg__table_clear(&s->table);
+    s->dead_bytes = 0;
     empty_queue(s, &s->small);
     empty_queue(s, &s->main);
 }
@@ -249,7 +216,7 @@ void rg__shard_deinit(rg__shard *s) {
     rg__shard_lock(s);
     rg__shard_empty(s);
     rg__shard_unlock(s);
-    rg__free(s->buckets);
+    rg__table_deinit(&s->table);
     rg__free(s->ghosts);
     pthread_mutex_destroy(&s->lock);
 }
