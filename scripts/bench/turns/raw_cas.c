@@ -49,13 +49,14 @@ static MYSQL_STMT *prepare_single(MYSQL *my, const char *table) {
 
 /* As ours, it does not hold up 63 rows for the server's 50 seconds because somebody has locked another one. */
 static MYSQL_STMT *prepare_json(MYSQL *my, const char *table) {
+    int mariadb = strstr(mysql_get_server_info(my), "MariaDB") != NULL;
     char sql[768];
     snprintf(sql, sizeof sql,
              "%sUPDATE (SELECT LAST_INSERT_ID(0) i) z STRAIGHT_JOIN JSON_TABLE(?,'$[*]' COLUMNS("
              "k FOR ORDINALITY, id BIGINT UNSIGNED PATH '$[0]', v BIGINT UNSIGNED PATH '$[1]',"
              "e BIGINT UNSIGNED PATH '$[2]')) r STRAIGHT_JOIN %s t ON t.id=r.id AND t.visits<=>r.e "
              "SET t.visits=IF(LAST_INSERT_ID(LAST_INSERT_ID()|(1<<(r.k-1)))=0,NULL,r.v)",
-             mariadb_connection(my) ? "SET STATEMENT innodb_lock_wait_timeout=1 FOR " : "", table);
+             mariadb ? "SET STATEMENT innodb_lock_wait_timeout=1 FOR " : "", table);
     return prepare(my, sql);
 }
 
