@@ -274,13 +274,18 @@ describe("command line", function()
     assert.matches("there is no entity 'noet' %(did you mean 'note'%?%)", out)
   end)
 
-  it("runs a command with private servers", function()
+  it("runs a command with private servers, and with the modules it has found itself", function()
+    write("connects.lua", "print(assert(require('regolith').open { entities = {} }):health()[1].ok)")
     local out, code = support.shell(string.format([[
-      REGOLITH_DEV_DIR='%s/dev' '%s/bin/regolith' dev -- sh -c 'echo "$REGOLITH_MYSQL_URL $REGOLITH_REDIS_URL"; exit 3'
-      echo "exit $?"]], folder, root))
+      cd '%s'; unset LUA_PATH LUA_CPATH
+      REGOLITH_DEV_DIR='a dév' '%s/bin/regolith' dev -- sh -c 'echo "$REGOLITH_MYSQL_URL $REGOLITH_REDIS_URL"
+        LD_PRELOAD="%s" luajit connects.lua; exit 3'
+      echo "exit $?"]], folder, root, os.getenv "LD_PRELOAD" or ""))
     assert.is_truthy(code)
-    assert.matches("mysql%+unix://.*/mysql.sock%?user=root&db=app redis%+unix://.*/redis.sock\nexit 3\n$", out)
-    assert.equal("", support.shell("pgrep -f '^[^ ]*(mariadbd|mysqld|redis-server) .*" .. folder .. "/dev'"))
+    assert.matches("mysql%+unix://[^ ]*/mysql.sock%?user=root&db=app redis%+unix://[^ ]*/redis.sock\ntrue\nexit 3\n$",
+      out)
+    assert.equal("", support.shell("pgrep -f '^[^ ]*(mariadbd|mysqld|redis-server) .*" .. folder .. "/a'"))
+    support.shell("rm -rf \"$(cat '" .. folder .. "/a dév/sockets')\"")
   end)
 
   it("explains wrong usage with exit code 2", function()

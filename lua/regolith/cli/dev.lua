@@ -18,11 +18,16 @@ client=$(command -v mariadb || command -v mysql) || fail "no mysql client is ins
 command -v redis-server >/dev/null || fail "redis-server is not installed"
 mkdir -p "$dir" && chmod 700 "$dir"
 dir=$(cd "$dir" && pwd -P)
-sockets=$dir
-if [ ${#dir} -gt 80 ]; then
+# Through a folder of its own, whose path a socket's address, a URL, and mariadb-install-db (which quotes
+# nothing) can all take.
+sockets=$dir there=$dir plain=yes
+case $dir in *[!A-Za-z0-9/._-]*) plain= ;; esac
+if [ ${#dir} -gt 80 ] || [ -z "$plain" ]; then
     sockets=$(cat "$dir/sockets" 2>/dev/null || true)
-    [ -d "$sockets" ] || sockets=$(mktemp -d /tmp/regolith.XXXXXX)
+    [ -d "$sockets" ] && [ -O "$sockets" ] || sockets=$(mktemp -d /tmp/regolith.XXXXXX)
     echo "$sockets" >"$dir/sockets"
+    there=$sockets/dir
+    ln -sfn "$dir" "$there"
 fi
 as_root=
 [ "$(id -u)" != 0 ] || as_root=--user=root
@@ -30,7 +35,7 @@ if [ ! -d "$dir/mysql" ]; then
     echo "regolith: making a database under $dir" >&2
     rm -rf "$dir/mysql.new"
     if command -v mariadb-install-db >/dev/null; then
-        mariadb-install-db --no-defaults --force --skip-test-db --skip-name-resolve --datadir="$dir/mysql.new" \
+        mariadb-install-db --no-defaults --force --skip-test-db --skip-name-resolve --datadir="$there/mysql.new" \
             --auth-root-authentication-method=normal $as_root >"$dir/install.log" 2>&1 ||
             { tail "$dir/install.log" >&2; exit 1; }
     else
@@ -83,6 +88,23 @@ echo "regolith: the servers run until Ctrl-C" >&2
 while :; do sleep 3600 & wait $! || true; done
 ]==]
 
+--- The command finds the modules where this program found them: those of a checkout are on no path.
+local function share_modules()
+  ffi.cdef "char *realpath(const char *path, char *resolved); int setenv(const char *name, const char *value, int);"
+  local buffer = ffi.new "char[4097]"
+  for _, kind in ipairs {
+    { "LUA_PATH", package.searchpath("regolith", package.path), "/regolith/init%.lua$", "%s/?.lua;%s/?/init.lua;" },
+    { "LUA_CPATH", package.searchpath("regolith.core", package.cpath), "/regolith/core%.so$", "%s/?.so;" },
+  } do
+    local variable, file, ending, templates = unpack(kind)
+    local found = file and ffi.C.realpath(file, buffer) ~= nil and ffi.string(buffer)
+    local folder, n = (found or ""):gsub(ending, "")
+    if n == 1 and not folder:find "[;?%%]" then
+      ffi.C.setenv(variable, templates:gsub("%%s", folder) .. (os.getenv(variable) or ";"), 1)
+    end
+  end
+end
+
 --- Becomes the shell that does it: signals reach it directly, and it is what the caller waits for.
 function M.run(args)
   ffi.cdef "int execvp(const char *file, const char *const argv[]);"
@@ -90,6 +112,7 @@ function M.run(args)
   for _, word in ipairs(args.words) do words[#words + 1] = word end
   local argv = ffi.new("const char *[?]", #words + 1)
   for i, word in ipairs(words) do argv[i - 1] = word end
+  share_modules()
   ffi.C.execvp("sh", argv)
   return 1, "there is no shell"
 end
