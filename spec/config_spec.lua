@@ -99,6 +99,16 @@ describe("config:read", function()
     assert.matches("a list of entities is needed", table.concat(config.read({ mysql = "mysql://u@h/d" }).faults))
   end)
 
+  it("takes no list of entities that would be cut short without a word", function()
+    for text, given in pairs {
+      ["a list of entities is needed"] = User, ["without the name 'User'"] = { User = User },
+      ["entry 1 is nil"] = { nil, User }, ["entry 2 is nil"] = { User, nil, User },
+    } do
+      local faults = table.concat(config.read({ mysql = "mysql://u@h/d", entities = given }).faults, "\n")
+      assert.matches(text, faults)
+    end
+  end)
+
   it("finds passwords in files and in the environment", function()
     local path = os.tmpname()
     local file = must(io.open(path, "w"))

@@ -264,10 +264,28 @@ local function wanted_pools(list, member)
   return wanted
 end
 
+--- What is wrong with a list of entities as a list: one that a name or a nil in it would cut short.
+local function no_list(given)
+  if type(given) ~= "table" or entities.is(given) then
+    return "entities: a list of entities is needed, as in entities = { User, Team }"
+  end
+  local last = 0
+  for key in pairs(given) do
+    if type(key) ~= "number" or key < 1 or key % 1 ~= 0 then
+      return string.format("entities: a list is needed, without the name '%s'", tostring(key))
+    end
+    last = math.max(last, key)
+  end
+  for i = 1, last do
+    if given[i] == nil then return string.format("entities: entry %d is nil", i) end
+  end
+end
+
 local function take_entities(given, complain)
   local list, seen = {}, {}
-  if type(given) ~= "table" then
-    complain "entities: a list of entities is needed, as in entities = { User, Team }"
+  local fault = no_list(given)
+  if fault then
+    complain(fault)
     return list
   end
   for i, entity in ipairs(given) do
