@@ -125,7 +125,8 @@ describe("cas: statements sent ahead", function()
         REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name },
         E == shared.Plain and "Plain" or "Versioned", count)
       local waiting = faults.await("a statement that waits", function()
-        local rows = must(db:query("SELECT ID AS id FROM information_schema.processlist WHERE db = ? AND info LIKE ?",
+        local rows = must(db:query([[SELECT ID AS id FROM information_schema.processlist
+          WHERE db = ? AND command = 'Execute' AND info LIKE ? AND id <> CONNECTION_ID()]], -- which is such a text too
           world.name, "%LAST_INSERT_ID%" .. E.name .. "%"))
         return rows[1] and rows[1].id
       end)

@@ -283,9 +283,9 @@ end
 
 local function take_entities(given, complain)
   local list, seen = {}, {}
-  local fault = no_list(given)
-  if fault then
-    complain(fault)
+  local wrong = no_list(given)
+  if wrong then
+    complain(wrong)
     return list
   end
   for i, entity in ipairs(given) do
