@@ -232,6 +232,7 @@ describe("cas: many at once", function()
       local all = must(impatient:update_all(list))
       -- what nobody waits for any more is stopped; until then the lock stays, or it would be made after all
       faults.await("the end of the statement", function()
+        faults.pause(150) -- who asks more often is told the same again
         return not find_waiting()
       end)
       return all
