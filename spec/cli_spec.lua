@@ -156,6 +156,7 @@ describe("command line", function()
       { 2, "'zz' is no id of a delayed flush", "queue", "delayed", "cancel", app, "zz" },
       { 1, "no delayed flush ab waits", "queue", "delayed", "cancel", app, "ab" },
       { 1, "cannot open /nowhere.lua", "consume", "/nowhere.lua" },
+      { 1, "nothing to do: the application has no subscribers\n", "consume", "--only", "events", app },
     } do
       local out, code = run(unpack(case, 3))
       assert.equal(case[1], code, out)
@@ -262,6 +263,14 @@ describe("command line", function()
     out, code = run("stats", folder .. "/down.lua")
     assert.equal(1, code, out)
     assert.matches("DOWN", out)
+  end)
+
+  it("fails when what it says cannot be written", function()
+    for _, words in ipairs { "stats --metrics", "schema diff", "queue status" } do
+      local command = string.format("'%s/bin/regolith' %s '%s' >/dev/full; echo \"exit $?\"", root, words, app)
+      local text = support.shell(command, true)
+      assert.matches("^regolith: the output cannot be written: No space left on device\nexit 1\n$", text)
+    end
   end)
 
   it("drops cached entries", function()

@@ -92,7 +92,10 @@ local function parts_of(orm, args)
   end
   if wanted("events", true) then subscriber_parts(orm, parts) end
   if wanted("callbacks", orm:has_callbacks()) then parts[#parts + 1] = callbacks_part(orm) end
-  if #parts == 0 then return nil, "nothing to do: neither a queue (no Redis), nor subscribers, nor callbacks" end
+  if #parts == 0 then
+    return nil, "nothing to do: " .. (args.only and "the application has no subscribers"
+      or "neither a queue (no Redis), nor subscribers, nor callbacks")
+  end
   return parts
 end
 

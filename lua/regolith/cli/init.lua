@@ -181,7 +181,10 @@ function M.main(argv)
     return FAILED
   end
   if fault then out.error(tostring(fault)) end
-  return code
+  local written, why = out.flush()
+  if written then return code end
+  out.error("the output cannot be written: " .. why)
+  return code == OK and FAILED or code
 end
 
 M.OK, M.FAILED, M.USAGE = OK, FAILED, USAGE

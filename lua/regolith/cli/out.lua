@@ -9,7 +9,25 @@ local function terminal()
   return ok and term.isatty(io.stderr)
 end
 
-function M.line(...) io.stdout:write(string.format(...), "\n") end
+local lost
+
+--- To stdout. What cannot be written is told at the end: see flush.
+function M.write(...)
+  local ok, why = io.stdout:write(...)
+  if not ok then lost = lost or why end
+end
+
+--- Sees to it that all has been written; nil and why not.
+---@return boolean? ok
+---@return string? why
+function M.flush()
+  local ok, why = io.stdout:flush()
+  if not ok then lost = lost or why end
+  if lost then return nil, lost end
+  return true
+end
+
+function M.line(...) M.write(string.format(...), "\n") end
 
 function M.error(text)
   M.finish()
@@ -65,7 +83,7 @@ function M.table(names, rows)
   end
   for _, line in ipairs(lines) do
     for i = 1, #names - 1 do line[i] = line[i] .. string.rep(" ", widths[i] - #line[i]) end
-    io.stdout:write((table.concat(line, "  "):gsub(" +$", "")), "\n")
+    M.write((table.concat(line, "  "):gsub(" +$", "")), "\n")
   end
 end
 

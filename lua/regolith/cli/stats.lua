@@ -10,7 +10,7 @@ local function stats(orm, args)
   local pools, fault = orm:health()
   if not pools then return nil, fault end
   if args.metrics then
-    io.stdout:write(orm:metrics())
+    out.write(orm:metrics())
     return 0
   end
   local well = true
