@@ -10,6 +10,8 @@
 
 #ifdef __RG_CDEF__
 #define RG_API
+#elif defined(__cplusplus)
+#define RG_API extern "C" __attribute__((visibility("default")))
 #else
 #define RG_API __attribute__((visibility("default")))
 #endif
