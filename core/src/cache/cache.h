@@ -322,7 +322,8 @@ typedef struct rg__enqueue {
 /* All checks before the first write. Rows with `before`: the entry must hold exactly that row (V or
  * P); else nothing is queued, RG_ECONFLICT, and *stale (n_changes bytes) tells which: 1 the entry
  * holds another row (current[i] gets it, one reference), 2 there is no entry (load it, try again).
- * Uncached types (no row cache) skip that check and get an unverified pending entry. A row marked by an open transaction: ECONFLICT with stale 3 (wait and retry).
+ * Types that Redis does not cache get an unverified pending entry, and their rows are compared only with what
+ * is queued of them already. A row marked by an open transaction: ECONFLICT with stale 3 (wait and retry).
  * *id gets "ms-seq" (48 bytes). A lost connection is retried with the same seq until the deadline,
  * then EUNAVAILABLE with err->cls RG_CLASS_AMBIGUOUS. EDURABILITY: it is queued and has its id, but
  * what was waited for did not come. EPENDING: entries of unique values are suspect, adopt them first.

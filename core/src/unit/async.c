@@ -261,6 +261,29 @@ static int check_expected(batch *b, rg_err *err) {
     return rc;
 }
 
+/* What only processes cache Redis does not know, so it cannot compare: what was read of such a row is compared
+ * here with what is there now, as what is queued of it will be read by others. */
+static bool unproved(const rg__item *it) {
+    return it->before && it->type->cache_process && !it->type->cache_redis;
+}
+
+static int check_base(batch *b, uint32_t number, rg_err *err) {
+    const rg__item *it = &b->items->items[number];
+    rg_block *current = NULL;
+    int rc = rg__load_one(b->store, b->ctx, it->type, it->id, &current, err);
+    bool same = current && rg__row_sum(rg_block_data(current)) == rg__row_sum(rg_block_data(it->before));
+    if (rc >= 0 && !same) rc = rebase(b, number, current, err);
+    rg_block_unref(current);
+    return rc;
+}
+
+static int check_bases(batch *b, rg_err *err) {
+    int rc = RG_OK;
+    for (size_t i = 0; rc >= 0 && i < b->n; i++)
+        if (unproved(&b->items->items[b->numbers[i]])) rc = check_base(b, b->numbers[i], err);
+    return rc;
+}
+
 static int take_producer(batch *b, const char *name, rg_err *err) {
     if (name) {
         snprintf(b->own.name, sizeof b->own.name, "%s", name);
@@ -369,6 +392,7 @@ static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     if (rc >= 0) rc = check_sizes(b, err);
     if (rc >= 0) rc = prepare(b, err);
     if (rc >= 0) rc = check_expected(b, err);
+    if (rc >= 0) rc = check_bases(b, err);
     if (rc >= 0) rc = take_producer(b, b->name, err);
     if (rc >= 0) rc = enqueue(b, stream_id, err);
     if (b->producer) atomic_store(&b->producer->busy, false);

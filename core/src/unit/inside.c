@@ -137,7 +137,8 @@ static int refuse_own_locks(const inside *l, rg__lock lock, rg_err *err) {
 }
 
 static int read_all(inside *l, int flags, rg_err *err) {
-    rg__shared *shared = l->type->cache_redis ? rg__store_shared(l->store, l->type) : NULL;
+    bool asks = l->type->cache_redis || l->type->cache_process; /* of the latter it knows what is queued */
+    rg__shared *shared = asks ? rg__store_shared(l->store, l->type) : NULL;
     int rc = RG_OK;
     if (flags >= RG__LOAD_LOCK) rc = refuse_own_locks(l, (rg__lock)(flags / RG__LOAD_LOCK), err);
     if (rc < 0) return rc;

@@ -29,6 +29,7 @@ struct rg__load {
     bool process;
     bool may_lag;        /* a replica may answer: nothing is filled, and nobody asked for the newest */
     bool patient;        /* waits for locks rather than leave Redis unfilled */
+    bool queued;         /* only processes cache the rows: Redis knows those of which writes are queued */
     rg__key *keys;
     char *texts;         /* of all keys */
     rg__entry *entries;
@@ -72,6 +73,12 @@ static void ask_process(load *l) {
     }
 }
 
+static size_t undone(const load *l) {
+    size_t n = 0;
+    for (size_t i = 0; i < l->n; i++) n += !l->items[i].done;
+    return n;
+}
+
 /* Takes what Redis answered. */
 static void settle(load *l) {
     for (size_t i = 0; i < l->n; i++) {
@@ -111,6 +118,34 @@ static int ask_redis(load *l) {
     l->asked = NULL;
     settle(l);
     return RG_OK;
+}
+
+static void forget_keys(load *l) {
+    for (size_t i = 0; i < l->n_keys; i++) rg__entry_deinit(&l->entries[i]);
+    rg__free(l->keys);
+    rg__free(l->texts);
+    rg__free(l->entries);
+    rg__free(l->values);
+    l->keys = NULL;
+    l->texts = NULL;
+    l->entries = NULL;
+    l->values = NULL;
+    l->n_keys = 0;
+}
+
+/* Takes the rows of which writes are queued. */
+static int ask_queue(load *l) {
+    if (!l->queued || undone(l) == 0) return RG_OK;
+    l->shared = rg__store_shared(l->store, l->type);
+    if (!l->shared) return RG_OK;
+    int rc = name_keys(l);
+    if (rc >= 0) {
+        rg__load_entries(l->store, l->ctx, l->type, true, l->keys, l->n_keys, false, NULL, l->entries);
+        settle(l);
+    }
+    forget_keys(l);
+    l->shared = NULL;
+    return rc;
 }
 
 static const rg__entry *entry_of(const load *l, const item *it) {
@@ -283,12 +318,6 @@ static bool wait_for_others(load *l) {
     return again;
 }
 
-static size_t undone(const load *l) {
-    size_t n = 0;
-    for (size_t i = 0; i < l->n; i++) n += !l->items[i].done;
-    return n;
-}
-
 static size_t leading(const load *l) {
     size_t n = 0;
     for (size_t i = 0; i < l->n; i++) n += !l->items[i].done && l->items[i].leads;
@@ -334,12 +363,8 @@ static int sort_ids(load *l, const uint64_t *ids, size_t n, rg_err *err) {
 }
 
 static void load_deinit(load *l) {
-    for (size_t i = 0; i < l->n_keys; i++) rg__entry_deinit(&l->entries[i]);
+    forget_keys(l);
     for (size_t i = 0; i < l->n; i++) rg_block_unref(l->items[i].row);
-    rg__free(l->keys);
-    rg__free(l->texts);
-    rg__free(l->entries);
-    rg__free(l->values);
     rg__free(l->items);
 }
 
@@ -355,6 +380,7 @@ static void hand_out(load *l, const uint64_t *ids, size_t n, rg_block **out) {
 
 static int finish(load *l, const uint64_t *ids, size_t n, rg_block **out, rg_err *err) {
     int rc = ask_redis(l);
+    if (rc >= 0) rc = ask_queue(l);
     if (rc >= 0) rc = ask_mysql(l, err);
     if (rc >= 0) hand_out(l, ids, n, out);
     if (rc < 0) rg__err_about(err, "loading", l->type->name);
@@ -375,6 +401,7 @@ int rg__load_rows(rg__store *s, const rg__ctx *ctx, const rg_type *t, const uint
     l.process = t->cache_process && !flags && !fresh;
     l.patient = (flags & RG__LOAD_FILL_ONLY) != 0;
     l.shared = t->cache_redis && !fresh ? rg__store_shared(s, t) : NULL;
+    l.queued = t->cache_process && !t->cache_redis && !fresh;
     l.may_lag = !flags && !t->cache_process && !t->cache_redis;
     int rc = sort_ids(&l, ids, n, err);
     if (rc >= 0) ask_process(&l);

@@ -160,6 +160,15 @@ static int select_rows(rg__lookup *l, rg__rows *rows, rg_err *err) {
                           select_here, &s, err);
 }
 
+/* Does it stand for the row that was found? What nothing tells of as queued may have been made of a row that
+ * was read long ago. */
+static bool stands(const rg__lookup *l, const rg__entry *e) {
+    rg__slice key = {l->encoded.p, l->encoded.len};
+    if (l->type->cache_redis) return e->found == RG__VALUE || e->pending;
+    if (!e->pending) return false;
+    return l->pending || !e->block || rg__key_matches(l->type, l->index, rg_block_data(e->block), key);
+}
+
 /* Queued writes of rows that Redis does not cache otherwise show through their pending entries. */
 static void overlay(rg__lookup *l, rg__rows *rows) {
     rg__shared *shared = rg__store_shared(l->store, l->type);
@@ -170,7 +179,7 @@ static void overlay(rg__lookup *l, rg__rows *rows) {
         rg__load_entries(l->store, l->ctx, l->type, true, keys, rows->n, false, NULL, entries);
         for (size_t i = 0; i < rows->n; i++) {
             bool told = entries[i].found != RG__BYPASS; /* void: only MySQL knows */
-            if ((entries[i].pending && told) || (l->type->cache_redis && entries[i].found == RG__VALUE)) {
+            if (told && stands(l, &entries[i])) {
                 rg_block_unref(rows->items[i]);
                 rows->items[i] = entries[i].block;
                 entries[i].block = NULL;
@@ -231,10 +240,10 @@ static int from_mysql(rg__lookup *l, rg__rows *rows, rg_err *err) {
         rg__rows_deinit(rows);
         if (apply_deltas(l) < 0) return rg__fail_memory(err);
         rc = load_ids(l, rows, err);
-        if (rc >= 0 && l->pending && !l->type->cache_redis) overlay(l, rows);
+        if (rc >= 0 && !l->type->cache_redis) overlay(l, rows);
         if (rc >= 0) check(l, rows);
-    } else if (l->type->cache_redis && rg__store_shared(l->store, l->type) &&
-               rg__trusted(l->store, l->type)) {
+    } else if (l->type->cache_redis ? rg__store_shared(l->store, l->type) && rg__trusted(l->store, l->type)
+                                    : l->shared != NULL) {
         overlay(l, rows);
         if (l->index->exact) check(l, rows);
     }
@@ -243,7 +252,8 @@ static int from_mysql(rg__lookup *l, rg__rows *rows, rg_err *err) {
 }
 
 bool rg__lookup_judge(rg__lookup *l, rg__rows *rows) {
-    if (l->pending && !l->type->cache_redis) overlay(l, rows);
+    bool kept = l->type->cache_redis || l->type->cache_process; /* rows come with what is queued of them */
+    if (l->shared && (l->pending ? !l->type->cache_redis : !kept)) overlay(l, rows);
     if (check(l, rows) == 0) return true;
     /* the list said more than the rows: it is being changed; MySQL decides */
     rg__count(l->ctx->metrics, RG__C_LOOKUP_MISMATCH, 1);

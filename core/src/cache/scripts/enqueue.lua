@@ -17,6 +17,7 @@
 -- of the entry of a unique value that another row has, or is queued to get; 5 when such an entry has to
 -- be adopted first.
 local kinds, sums, forget = ARGV[6], ARGV[7], tonumber(ARGV[10])
+local NOTHING = string.rep('\0', 8)
 local LIST = 8192 -- bytes of a list that is kept up to date; longer ones become changes
 
 local n_parts, part, names = tonumber(ARGV[13]), ARGV[14], ARGV[15]
@@ -97,11 +98,14 @@ local function judge(kind, i, e, s)
     states[i] = s
   end
   if kind == 105 then return (s == 'V' or (s == 'P' and not suspect(e))) and 1 or 0 end
-  if kind ~= 117 and kind ~= 120 then return 0 end
+  local row = kind == 117 or kind == 120
+  if not row and kind ~= 85 and kind ~= 88 then return 0 end
   if s == 'P' or s == 'Q' then
-    if suspect(e) then return 2 end
-    if void(e) then return 3 end
+    if suspect(e) then return row and 2 or 0 end
+    if void(e) then return row and 3 or 0 end
   end
+  -- of rows that Redis does not cache only what is queued is known; one that goes may come again
+  if not row and s ~= 'P' and (s ~= 'Q' or sub(sums, i * 8 - 7, i * 8) == NOTHING) then return 0 end
   local at = s == 'V' and 26 or s == 'P' and 59
   if at then return sub(e, at, at + 7) == sub(sums, i * 8 - 7, i * 8) and 0 or 1 end
   return (s == 'Q' or s == 'N') and 1 or 2
