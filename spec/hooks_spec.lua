@@ -79,6 +79,28 @@ describe("hooks", function()
     assert.same({ "after_load" }, calls)
   end)
 
+  it("that fail to take an entity in leave the session without it", function()
+    local first, second = db:new(Note, { title = "a", n = 1 }), db:new(Note, { title = "b", n = 1 })
+    must(db:flush())
+    local ids = { first.id, second.id }
+    db:clear()
+    behave.after_load = function(note)
+      if note.title == "b" then error({ code = "NOT_MINE" }) end
+    end
+    for _ = 1, 2 do
+      local ok, fault = pcall(db.get, db, Note, ids[2])
+      assert.is_false(ok)
+      assert.equal("NOT_MINE", fault.code)
+      ok, fault = pcall(db.get_many, db, Note, ids)
+      assert.is_false(ok)
+      assert.equal("NOT_MINE", fault.code)
+    end
+    behave.after_load = function(note) note.n = 5 end
+    assert.equal(5, db:get(Note, ids[2]).n)
+    assert.equal("a", db:get(Note, ids[1]).title)
+    must(db:flush())
+  end)
+
   it("may change the entity", function()
     behave.before_insert = function(note) note.title = note.title:lower() end
     behave.before_update = function(note) note.n = note.n + 1 end
@@ -149,6 +171,46 @@ describe("hooks", function()
     assert.is_false(session:is_new(note))
     session:close()
     world:shut(own)
+  end)
+
+  it("fail with whatever they like, and their reporter may fail too", function()
+    local mute = setmetatable({}, { __tostring = function() error "no name" end })
+    local reporting = world:open({ Note, Plain }, { on_error = function() error "no reporter" end, schema = false })
+    local session = reporting:session()
+    behave.before_insert = function() error(mute) end
+    session:new(Note, { title = "a" })
+    local ok, err = session:flush()
+    assert.is_nil(ok)
+    assert.same({ "HOOK", "before_insert" }, { err.code, err.hook })
+    assert.equal(mute, err.cause)
+
+    local told = 0
+    behave.before_insert = nil
+    behave.after_insert = function()
+      told = told + 1
+      error(mute)
+    end
+    session:new(Note, { title = "b" })
+    local n, failures
+    ok, n, failures = session:flush()
+    assert.same({ true, 2, 2, 2 }, { ok, n, #failures, told })
+    local answers = must(session:insert_all(Note, { { title = "c" } }))
+    assert.is_true(answers[1].applied)
+    assert.equal(mute, answers[1].failures[1].cause)
+    behave.after_insert = nil
+    told = 0
+    assert.is_true(session:transaction(function(tx)
+      for _ = 1, 2 do
+        tx:commit(function()
+          told = told + 1
+          error(mute)
+        end)
+      end
+      session:new(Note, { title = "d" })
+      return true
+    end))
+    assert.same({ 2, 2 }, { told, #session:outcome().failures })
+    session:close()
   end)
 
   it("may flush again afterwards, not before", function()

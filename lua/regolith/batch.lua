@@ -2,6 +2,7 @@
 -- Writes with outcomes of their own, one or many, in one operation, with the hooks around them. What the
 -- calls look like is in cas; what is repeated until it works, in retry.
 
+local errors = require "regolith.err"
 local hooks = require "regolith.hooks"
 local inverse = require "regolith.inverse"
 local jobs = require "regolith.job"
@@ -45,7 +46,7 @@ local function tell_hook(self, job)
   local ok, fault = hooks.run(job.S.T, name, job.e, self, answer)
   if ok then return end
   answer.failures = { fault }
-  if self._orm._on_error then self._orm._on_error(fault) end
+  errors.report(self._orm._on_error, fault)
 end
 
 -- ---- running ------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ local function claim(self)
 end
 
 local function error_text(fault)
-  local text = tostring(fault)
+  local text = errors.text(fault)
   if #text > ERROR_MAX then text = text:sub(1, ERROR_MAX):gsub("[\192-\255]?[\128-\191]*$", "") end
   return native.json_encode(text) and text or text:gsub("[\128-\255]", "?")
 end

@@ -119,4 +119,19 @@ function M.fail(c) return M.results(M.from_c(c)) end
 ---@return boolean
 function M.is(value) return getmetatable(value) == Err end
 
+--- What anything that was raised says of itself, if it does.
+---@param v any
+---@return string
+function M.text(v)
+  local ok, said = pcall(tostring, v)
+  return ok and type(said) == "string" and said or "a " .. type(v) .. " that has no text"
+end
+
+--- Tells somebody of an error; what comes of that changes nothing any more.
+---@param told fun(fault: regolith.Err)?
+---@param fault regolith.Err
+function M.report(told, fault)
+  if told then pcall(told, fault) end
+end
+
 return M

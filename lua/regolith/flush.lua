@@ -343,7 +343,7 @@ local function tell_hooks(self, items)
     if not ok then
       failures = failures or {}
       failures[#failures + 1] = fault
-      if self._orm._on_error then self._orm._on_error(fault) end
+      errors.report(self._orm._on_error, fault)
     end
   end
   return failures

@@ -9,7 +9,7 @@ local M = {}
 local function refusal(T, name, e, message, field)
   local cause = message
   if message == nil then message = "refused" end
-  return errors.new("HOOK", string.format("%s of %s: %s", name, T.name, tostring(message)), {
+  return errors.new("HOOK", string.format("%s of %s: %s", name, T.name, errors.text(message)), {
     hook = name, entity = T.name, field = type(field) == "string" and field or nil, row = e, cause = cause,
   })
 end

@@ -11,12 +11,11 @@ local function run(scope, fn, failures)
   local ok, fault = pcall(fn)
   if ok then return failures end
   if not errors.is(fault) then
-    fault = errors.new("HOOK", "a callback of a transaction failed: " .. tostring(fault), { cause = fault })
+    fault = errors.new("HOOK", "a callback of a transaction failed: " .. errors.text(fault), { cause = fault })
   end
   failures = failures or {}
   failures[#failures + 1] = fault
-  local on_error = scope._session._orm._on_error
-  if on_error then pcall(on_error, fault) end
+  errors.report(scope._session._orm._on_error, fault)
   return failures
 end
 

@@ -151,6 +151,17 @@ function Session:_run(op, level)
   return ok, e
 end
 
+--- Tells the hook of an entity that was loaded; one that it refuses, by raising, is not in the session.
+local function welcome(self, S, id, e, place)
+  local ok, fault = pcall(S.after_load, e, self)
+  if ok then return end
+  if rawget(self, "_at") and self._at[place] == e then
+    self._at[place], S.places[id] = nil, nil
+    C.rg_session_repin(self._c, place - 1, nil)
+  end
+  error(fault, 0)
+end
+
 --- Makes an entity of the row in the view and remembers it; blank: its table, when there is one already.
 function Session:_adopt(S, id, view, blank)
   local place = view.slot + 1
@@ -158,7 +169,7 @@ function Session:_adopt(S, id, view, blank)
   S.places[id] = place
   self._at[place] = e
   if place > self._top then self._top = place end
-  if S.after_load then S.after_load(e, self) end
+  if S.after_load then welcome(self, S, id, e, place) end
   return e
 end
 
