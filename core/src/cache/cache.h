@@ -306,7 +306,7 @@ void rg__changes_deinit(rg__changes *c);
 /* ---- queue side: one atomic script for the stream entry and the cache (cache/overlay.c) ---- */
 typedef struct rg__enqueue {
     const char *stream;    /* Redis key of the queue's stream, same tag */
-    rg__slice payload;     /* the stream entry, one field "d" */
+    rg__slice payload;     /* the stream entry, one field "d"; none: nothing is queued, *id is no stream's */
     uint64_t max_len;      /* entries in the stream: EBACKPRESSURE at or above */
     const char *producer;  /* id of this process' producer */
     bool keep;             /* remember it for a day, even when its answer came */

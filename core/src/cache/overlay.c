@@ -250,7 +250,7 @@ static int describe(enqueueing *e) {
 
 static int prepare(enqueueing *e) {
     rg__buf_reserve(&e->values, values_size(e));
-    take_forget(e);
+    if (e->q->payload.len) take_forget(e); /* else nobody would */
     wish_for_id(e);
     add_keys(e);
     add_header(e);
@@ -312,7 +312,7 @@ static int call(enqueueing *e, const rg__ctx *ctx, redisReply **reply, bool *sen
         err->code = rc = RG_EBACKPRESSURE;
     }
     bool lost = rc == RG_EUNAVAILABLE || rc == RG_ETIMEOUT || rc == RG_ECLOSED || rc == RG_ECORRUPT;
-    *sent |= lost && err->cls != RG_CLASS_WAIT;
+    *sent |= lost && err->cls != RG_CLASS_WAIT && e->q->payload.len;
     return rc;
 }
 
@@ -361,6 +361,7 @@ static int queued(enqueueing *e, const redisReply *r, bool once, char id[48], rg
     if (r->elements < 4 || r->element[1]->type != REDIS_REPLY_STRING || r->element[1]->len >= 48)
         return rg__fail(err, RG_ECORRUPT, "ENQUEUE told no id");
     memcpy(id, r->element[1]->str, (size_t)r->element[1]->len + 1);
+    if (e->q->payload.len == 0) return RG_OK;
     learn_id(e->s, id, r->element[2]->integer);
     if (r->element[3]->len == 8) rg__shared_learn(e->s, rg__epoch_of(r->element[3]->str));
     if (once && !e->q->keep) remember_to_forget(e);

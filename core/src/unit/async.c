@@ -28,6 +28,7 @@ typedef struct batch {
     rg__producer *producer; /* held while queueing */
     int durability;         /* rg_durability; FAST when nothing has to be waited for */
     uint32_t wait_ms;       /* for that */
+    bool asks;              /* only whether all of it would be queued */
     const char *name;       /* of its producer, or NULL */
     rg__producer own;       /* of a flush that is queued once under its own name */
     rg__plan plan;
@@ -187,7 +188,7 @@ static int enqueue_once(batch *b, char id[48], bool *again, bool *wait, rg_err *
     uint8_t *stale = rg__calloc(b->changes.n + 1, 1);
     rg_block **current = rg__calloc(b->changes.n + 1, sizeof *current);
     rg__enqueue q = {.stream = b->queue->stream,
-                     .payload = {b->payload.p, b->payload.len},
+                     .payload = {b->payload.p, b->asks ? 0 : b->payload.len},
                      .max_len = b->queue->rules.max_len,
                      .producer = b->producer->name,
                      .seq = b->producer->seq,
@@ -195,7 +196,7 @@ static int enqueue_once(batch *b, char id[48], bool *again, bool *wait, rg_err *
                      .part = b->queue->part,
                      .n_parts = b->queue->n_parts,
                      .queue = b->queue->name,
-                     .replica_ms = b->durability > RG_DURABLE_FAST ? b->wait_ms : 0,
+                     .replica_ms = b->durability > RG_DURABLE_FAST && !b->asks ? b->wait_ms : 0,
                      .fsync = b->durability == RG_DURABLE_FSYNC,
                      .changes = b->changes.items,
                      .n_changes = b->changes.n};
@@ -399,7 +400,7 @@ static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     for (size_t i = 0; i < b->changes.n; i++)
         rg__process_drop(b->store->process, b->changes.items[i].key.space,
                          b->changes.items[i].key.hash);
-    bool queued = rc >= 0 || rc == RG_EDURABILITY;
+    bool queued = (rc >= 0 || rc == RG_EDURABILITY) && !b->asks;
     if (queued) rg__count(b->ctx->metrics, RG__C_ENQUEUED_OPS, b->n);
     if (queued) tell_timeline(b, stream_id);
     if (queued) rg__queue_told(b->queue, b->ctx, stream_id);
@@ -489,17 +490,24 @@ static bool wants_sync(const rg__store *s, const rg__items *items, const rg__asy
 
 /* One pool's part; a queue without room may have the flush go to MySQL, while nothing is queued. */
 static int queue_part(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
-                      uint32_t pool, char *stream_id, rg_err *err) {
+                      uint32_t pool, bool asks, char *stream_id, rg_err *err) {
+    char none[48];
     uint8_t parts[RG__PARTS];
     uint32_t part;
     if (!find_parts(items, (int)pool, s->queues[pool].n_parts, parts, &part)) return RG_OK;
     const rg__queue *q = &s->parts[pool][part];
     batch b = {.store = s, .ctx = ctx, .items = items, .queue = q, .wait_ms = q->rules.replica_ms,
-               .name = how->producer};
+               .name = how->producer, .asks = asks};
     b.durability = how->durability ? how->durability : q->rules.durability;
-    int rc = run_batch(&b, (int)pool, stream_id, err);
+    int rc = run_batch(&b, (int)pool, asks ? none : stream_id, err);
     batch_deinit(&b);
     return rc;
+}
+
+static bool is_of_several(const rg__items *items) {
+    for (size_t i = 1; i < items->n; i++)
+        if (items->items[i].type->mysql_pool != items->items[0].type->mysql_pool) return true;
+    return false;
 }
 
 static bool may_go_sync(const rg__store *s, uint32_t pool, int rc, const char *stream_id) {
@@ -515,8 +523,11 @@ int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg
     int rc = check_split(s, items, how, err);
     if (rc > 0 && how->producer) rc = RG_ESPLIT; /* it could not be told whether it was written already */
     if (rc > 0) return flush_now(s, ctx, items, err);
-    for (uint32_t i = 0; rc >= 0 && i < s->n_mysql; i++) {
-        rc = queue_part(s, ctx, items, how, i, stream_id, err);
+    /* what one queue would refuse is not to be in another one already */
+    uint32_t asked = rc >= 0 && is_of_several(items) ? s->n_mysql : 0;
+    for (uint32_t n = 0; rc >= 0 && n < asked + s->n_mysql; n++) {
+        uint32_t i = n % s->n_mysql;
+        rc = queue_part(s, ctx, items, how, i, n < asked, stream_id, err);
         if (!how->producer && may_go_sync(s, i, rc, stream_id)) return rg__flush(s, ctx, items, err);
         if (rc != RG_EDURABILITY) continue;
         if (err) unsafe = *err;

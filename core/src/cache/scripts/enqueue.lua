@@ -11,6 +11,7 @@
 --   l  lookup: changes (+ or -, id)     k  the same of a unique index
 -- Every byte of a string costs time here (it is hashed), so entries come ready made and are patched
 -- when they have to be.
+-- Without a payload nothing is queued: it tells only whether it would be.
 -- Returns 0, the id, the clock in us and the epoch; 1 when the stream is full; 2, a string of reasons
 -- (0 none, 1 another row, 2 no entry or one to be adopted, 3 marked or void), and for each 1 its
 -- entry; 3 and the number of partitions, when entries wait in another number of them; 4 and the number
@@ -67,6 +68,9 @@ local function queue()
 end
 
 local n, states, entries = #kinds, {}, {}
+local asks = ARGV[5] == '' -- whether it would be queued
+local yes = { 0, '0-0', time[1] * 1000000 + time[2], epoch }
+if n == 0 and asks then return yes end
 if n == 0 then return { 0, queue(), time[1] * 1000000 + time[2], epoch } end
 
 -- Of large rows only what decides is read: state, flag and checksum.
@@ -175,6 +179,7 @@ for i = 1, n do
   end
 end
 if bad then return { 2, table.concat(reasons), unpack(currents) } end
+if asks then return yes end
 
 local id = queue()
 

@@ -1,0 +1,126 @@
+-- SPDX-License-Identifier: MIT
+-- A flush_async of entities of several MySQL pools, which have a queue each: all of it is queued, or nothing.
+
+local regolith = require "regolith"
+local support = require "support.init"
+
+local must = support.must
+local field = regolith.field
+
+local function entity(name, pool)
+  return regolith.entity(name, {
+    field.string "name" { nullable = true, unique = true }, field.uint32 "n", cache = true, mysql = pool,
+  })
+end
+
+local Here = entity("here", nil)
+local There = entity("there", "other")
+
+describe("a queued flush of several pools", function()
+  local world, second, orm, db
+
+  local function open(more)
+    local config = world:config({ Here, There }, more)
+    config.mysql = { default = world.mysql_url(world.name), other = world.mysql_url(second.name) }
+    local made = must(regolith.open(config))
+    must(made:schema_apply { destructive = true })
+    world.orms[#world.orms + 1] = made
+    return made
+  end
+
+  setup(function()
+    world, second = support.world(), support.world()
+    orm = open()
+  end)
+  teardown(function()
+    world:close()
+    second:close()
+  end)
+  before_each(function() db = orm:session() end)
+
+  local function drain()
+    local n = 0
+    for _, queue in ipairs { "default", "other" } do n = n + support.drain(orm, { queue = queue }) end
+    return n
+  end
+
+  after_each(function()
+    db:close()
+    drain()
+    local admin = orm:session()
+    for _, E in ipairs { Here, There } do
+      must(orm:drop("all", E.mysql))
+      must(admin:delete_all(E, must(admin:search(E, "1 = 1"):ids())))
+    end
+    admin:close()
+  end)
+
+  local function lengths()
+    local list = {}
+    for _, queue in ipairs(must(orm:queues())) do list[#list + 1] = queue.queue .. " " .. queue.length end
+    table.sort(list)
+    return table.concat(list, ", ")
+  end
+
+  local function seen(E, id) return orm:session():get(E, id) ~= nil end
+
+  for _, pair in ipairs { { Here, There }, { There, Here } } do
+    local First, Second = pair[1], pair[2]
+
+    it("is not queued in part when " .. Second.name .. " is refused, and can be mended", function()
+      db:new(Second, { name = "taken" })
+      must(db:flush())
+      assert.truthy(orm:session():by(Second, "name", "taken")) -- a lookup knows it
+      local old = db:new(First, { name = "old", n = 1 })
+      must(db:flush())
+      old.n = 2
+      local a, b = db:new(First, { name = "free" }), db:new(Second, { name = "taken" })
+      local ok, err = db:flush_async()
+      assert.is_nil(ok)
+      assert.same({ "DUPLICATE_KEY", "name", Second.name }, { err.code, err.index, err.entity })
+      assert.equal("default 0, other 0", lengths())
+      assert.same({ false, false, true, true }, { seen(First, a.id), seen(Second, b.id), db:is_new(a), db:is_new(b) })
+      assert.equal(1, orm:session():get(First, old.id).n)
+      b.name = "mended"
+      ok, err = db:flush_async()
+      assert.same({ true, 3 }, { ok, err })
+      assert.equal("default 1, other 1", lengths())
+      assert.equal(3, drain())
+      for _, queue in ipairs { "default", "other" } do assert.equal(0, #must(orm:dead_letters(queue))) end
+      assert.equal(2, orm:session():search(First, "1 = 1"):count())
+      assert.equal("mended", orm:session():get(Second, b.id).name)
+    end)
+  end
+
+  it("is not queued in part when one queue is full", function()
+    local bounded = open { queues = { other = { max_len = 1 } } }
+    local session = bounded:session()
+    session:new(There, { name = "first" })
+    must(session:flush_async())
+    local a, b = session:new(Here, { name = "a" }), session:new(There, { name = "b" })
+    local ok, err = session:flush_async()
+    assert.is_nil(ok)
+    assert.equal("BACKPRESSURE", err.code)
+    assert.equal("default 0, other 1", lengths())
+    assert.is_false(seen(Here, a.id))
+    assert.equal(1, drain())
+    must(session:flush_async())
+    assert.equal(2, drain())
+    assert.same({ true, true }, { seen(Here, a.id), seen(There, b.id) })
+    session:close()
+  end)
+
+  it("goes to MySQL as a whole when a queue without room has it so", function()
+    local bounded = open { queues = { other = { max_len = 1, when_full = "sync" } } }
+    local session = bounded:session()
+    session:new(There, { name = "first" })
+    must(session:flush_async())
+    session:new(Here, { name = "a" })
+    session:new(There, { name = "b" })
+    must(session:flush_async())
+    assert.equal("default 0, other 1", lengths())
+    assert.equal(1, orm:session():search(Here, "name = 'a'"):count())
+    assert.equal(1, orm:session():search(There, "name = 'b'"):count())
+    session:close()
+  end)
+end)
