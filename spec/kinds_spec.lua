@@ -321,3 +321,78 @@ describe("kinds", function()
     end
   end
 end)
+
+--- Fields, what is given, and what is read: the same value in another form.
+local FORMS = {
+  { "int", field.int32, {}, 7LL, 7 }, { "uint", field.uint64, {}, 7ULL, 7 }, { "count", field.uint8, {}, "7", 7 },
+  { "cdata", field.int64, { int64 = "cdata" }, 7, 7LL }, { "text", field.uint64, { int64 = "string" }, 7, "7" },
+  { "bool", field.bool, {}, 1, true }, { "float", field.float, {}, 0.1, 0.10000000149011612 },
+  { "credit", field.decimal, {}, "1.5", "1.50" }, { "price", field.decimal, {}, 1.5, "1.50" },
+  { "day", field.date, { as = "number", nullable = true }, "1970-01-02", 86400 },
+  { "date", field.date, { nullable = true }, 86400, "1970-01-02" },
+  { "seen", field.datetime, { nullable = true }, "2026-01-31T12:00:00.5Z", "2026-01-31 12:00:00.500000" },
+  { "moment", field.datetime, { as = "number", nullable = true }, "1970-01-01 00:00:01.5", 1.5 },
+  { "hour", field.time, {}, "1:02", "01:02:00" }, { "roles", field.set, { "a", "b" }, { "b", "a" }, { "a", "b" } },
+  { "named", field.set, { "a", "b" }, "b", { "b" } }, { "friends", field.refs, { "form" }, { "2", 1ULL }, { 2, 1 } },
+  { "boss", field.ref, { "form" }, 5ULL, 5 }, { "tags", field.json, {}, null, nil },
+}
+
+describe("a value in another form than it is read in", function()
+  local world, orm
+  local list = { field.uint32 "n", cache = true,
+    field.struct "inner" { field.decimal "sum", field.int8 "small", field.set "of" { "x", "y" } },
+    field.array "points" { of = field.int16, n = 2 } }
+  for _, form in ipairs(FORMS) do list[#list + 1] = form[2](form[1], record.copy(form[3])) end
+  local Form = regolith.entity("form", list)
+
+  setup(function()
+    world = support.world()
+    orm = world:open { Form }
+  end)
+  teardown(function() world:close() end)
+
+  local function give(e)
+    for _, form in ipairs(FORMS) do e[form[1]] = record.copy(form[4]) end
+    e.inner, e.points = { sum = "2", small = 3LL, of = { "y", "x" } }, { 1LL, "2" }
+  end
+
+  local function shown(v) return type(v) .. " " .. (type(v) == "table" and regolith.json_encode(v) or tostring(v)) end
+
+  local function check(e, where)
+    for _, form in ipairs(FORMS) do
+      local key = form[1] == "boss" and "boss_id" or form[1]
+      assert.equal(shown(form[5]), shown(rawget(e, key)), where .. ": " .. key)
+      if type(form[5]) == "table" then
+        for i, v in ipairs(form[5]) do assert.equal(shown(v), shown(e[key][i]), where .. ": " .. key) end
+      end
+    end
+    assert.same({ "2.00", "number 3", "x", "y" }, { e.inner.sum, shown(e.inner.small), e.inner.of[1], e.inner.of[2] })
+    assert.same({ "number 1", "number 2" }, { shown(e.points[1]), shown(e.points[2]) })
+  end
+
+  for _, way in ipairs { "flush", "flush_async" } do
+    it("becomes that one with " .. way .. ", whether anything changed or not", function()
+      local db = orm:session()
+      local e, other = db:new(Form), db:new(Form)
+      give(e)
+      must(db[way](db))
+      check(e, "a new row")
+      give(other)
+      must(db[way](db))
+      check(other, "a changed row")
+      give(e)
+      assert.is_nil((db:dirty(e)))
+      assert.same({ true, 0 }, { db[way](db) })
+      check(e, "the same again")
+      e.n = 1
+      give(e)
+      must(db[way](db))
+      check(e, "one other field changed")
+      if way == "flush_async" then support.drain(orm) end
+      must(orm:invalidate(Form))
+      check(orm:session():get(Form, e.id), "from MySQL")
+      check(orm:session():get(Form, e.id), "from a cache")
+      db:close()
+    end)
+  end
+end)

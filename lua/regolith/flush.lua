@@ -250,8 +250,10 @@ end
 
 --- What says the same as the row, in other words, takes the row's.
 local function take_forms(self, S, e, place)
+  local take = write_rows.loose and S.refresh or S.T.form
+  if not take then return end
   C.rg_session_row(self._c, place - 1, self._view)
-  S.refresh(e, self._view.data)
+  take(e, self._view.data)
 end
 
 local function add_updates(self, op, items)
@@ -264,7 +266,7 @@ local function add_updates(self, op, items)
       local item, fault = add_update(self, op, S, e, place, e)
       if not item then return nil, fault end
       if item == UNCHANGED then
-        if write_rows.loose then take_forms(self, S, e, place) end
+        take_forms(self, S, e, place)
       else
         local write = self._expected and C.rg_op_flush_changed(op, item, columns_out, 0) == 0 and COMPARE or UPDATE
         add_item(items, S, e, write, place)

@@ -147,9 +147,9 @@ function M.copy(v)
   return copy
 end
 
---- Deep equality of two values of a field.
+--- Deep equality of two values of a field. A cdata is not the same as the number that it equals.
 function M.same(a, b)
-  if a == b then return true end
+  if a == b then return type(a) == type(b) end
   if type(a) ~= "table" or type(b) ~= "table" or M.type_of(a) or M.type_of(b) then return false end
   for key, v in pairs(a) do
     if not M.same(v, b[key]) then return false end

@@ -25,6 +25,7 @@ local C, ffi, err = native.C, native.ffi, native.err
 ---@field settle fun(e: table, row: ffi.cdata*)
 ---@field blank fun(): table
 ---@field fill fun(blank: table, row: ffi.cdata*): table
+---@field form (fun(e: table, row: ffi.cdata*))?
 ---@field encode fun(b: ffi.cdata*, e: table, base: ffi.cdata*?): integer
 ---@field make fun(values: table): table, boolean an entity's table, and whether it has all the values
 ---@field index function of its entities' metatables
@@ -196,7 +197,7 @@ function M.new(entity, c, number)
   local builder = C.rg_builder_new(c, err)
   if builder == nil then return nil, err end
   T.builder = ffi.gc(builder, C.rg_builder_free)
-  T.decode, T.refresh, T.settle, T.blank, T.fill = read.decoder(entity, T.info)
+  T.decode, T.refresh, T.settle, T.blank, T.fill, T.form = read.decoder(entity, T.info)
   T.make = read.maker(entity)
   T.encode = write.encoder(T)
   T.index, T.newindex = record.accessors(T)

@@ -168,6 +168,26 @@ local VERBATIM = {
   ref = "type(v) == 'number' and v < 2^53",
 }
 
+--- Whether what is given for a member may say the same as the row in another form than it is read in, which its
+--- Lua type does not tell: a text of other digits, a list in another order.
+local function has_forms(node)
+  for _, child in ipairs(node.members or node.items or {}) do
+    if has_forms(child) then return true end
+  end
+  local column = node.column
+  if not column then return false end
+  local name, int64 = column.kind.name, column.args.int64
+  return SECONDS[name] ~= nil or name == "float" or name == "decimal" or name == "set" or name == "refs"
+    or (int64 ~= nil and int64 ~= "number")
+end
+
+--- Whether the row's value has to be taken; a cdata may equal a number.
+local function differs(node)
+  local test = format("rawget(e, %q) ~= v", node.key)
+  if not (node.column and node.column.kind.group == "number") then return test end
+  return format("%s or type(rawget(e, %q)) ~= type(v)", test, node.key)
+end
+
 --- The condition under which a new entity's member needs no look at the row, or nil.
 local function verbatim(node)
   if node.shape ~= "value" then return nil end
@@ -187,7 +207,7 @@ end
 local function source(entity, info, names)
   local gen = setmetatable({ info = info, pointers = {} }, Gen)
   local blanks, members, branching = { "['id'] = false" }, { "['id'] = tonumber(" .. gen:cell(info(0)) .. ")" }, {}
-  local settled = {}
+  local settled, formed = {}, {}
   local refreshed = { "  set(e, 'id', tonumber(" .. gen:cell(info(0)) .. "))" }
   for _, node in ipairs(entity.nodes) do
     local value = gen:node(node)
@@ -195,12 +215,16 @@ local function source(entity, info, names)
     to[#to + 1] = format("[%q] = %s", node.key, value)
     blanks[#blanks + 1] = format("[%q] = false", node.key)
     refreshed[#refreshed + 1] = format("  v = %s", value)
-    refreshed[#refreshed + 1] = format("  if rawget(e, %q) ~= v then set(e, %q, v) end", node.key, node.key)
+    refreshed[#refreshed + 1] = format("  if %s then set(e, %q, v) end", differs(node), node.key)
     local same = verbatim(node)
     if same then settled[#settled + 1] = format("  v = rawget(e, %q)\n  if not (%s) then", node.key, same) end
     settled[#settled + 1] = refreshed[#refreshed - 1]
     settled[#settled + 1] = refreshed[#refreshed]
     if same then settled[#settled + 1] = "  end" end
+    if has_forms(node) then
+      formed[#formed + 1] = refreshed[#refreshed - 1]
+      formed[#formed + 1] = refreshed[#refreshed]
+    end
   end
   for _, member in ipairs(branching) do members[#members + 1] = member end
   local lines = { "local " .. table.concat(names, ", ") .. " = ..." }
@@ -226,13 +250,18 @@ local function source(entity, info, names)
   lines[#lines + 1] = pointers_of_row
   lines[#lines + 1] = "  local v\n" .. refreshed[1]
   for _, line in ipairs(settled) do lines[#lines + 1] = line end
-  lines[#lines + 1] = "end\nreturn decode, refresh, settle, blank, fill"
+  lines[#lines + 1] = "end\nlocal function form(e, d)"
+  lines[#lines + 1] = pointers_of_row
+  lines[#lines + 1] = "  local v"
+  for _, line in ipairs(formed) do lines[#lines + 1] = line end
+  lines[#lines + 1] = format("end\nreturn decode, refresh, settle, blank, fill, %s", #formed > 0 and "form" or "nil")
   return table.concat(lines, "\n")
 end
 
 --- Functions for a type: decode(const uint8_t *row) -> table; refresh(entity, row), which gives an entity
 --- the values of a row; settle(entity, row), which does so for a new entity that the row was made of; and
---- the two steps of decode: blank() -> table, with room for all members, and fill(blank, row) -> the same.
+--- the two steps of decode: blank() -> table, with room for all members, and fill(blank, row) -> the same;
+--- form(entity, row), for an entity that says the same as the row, maybe in other words: it takes the row's.
 ---@param entity regolith.Entity
 ---@param info fun(column: integer): table what rg_type_column_info says, as a Lua table
 ---@return fun(row: ffi.cdata*): table decode
@@ -240,6 +269,7 @@ end
 ---@return fun(e: table, row: ffi.cdata*) settle
 ---@return fun(): table blank
 ---@return fun(blank: table, row: ffi.cdata*): table fill
+---@return fun(e: table, row: ffi.cdata*)? form nil when there is but one form of each value
 function M.decoder(entity, info)
   local words = {}
   for _, column in ipairs(entity.columns) do words[column.number] = column.words end

@@ -66,6 +66,7 @@ local function put_json(b, column, v, T, base)
   local text, fault = native.json_encode(v)
   if not text then return refuse(column.path, fault) end
   local old = base ~= nil and same_json(T, column, v, text, base)
+  if v == null then M.loose = true end
   if not old and v == null then return C.rg_builder_null(b, column.number, err) end
   text = old or text
   return C.rg_builder_string(b, column.number, text, #text, err)
@@ -145,7 +146,7 @@ function M.put(b, column, v, T, base)
   end
   if kind == "table" and literal.is(v) then return refuse_expression(column, v) end
   if column.kind.group == "json" then return put_json(b, column, v, T, base) end
-  if kind ~= "table" and kind ~= "cdata" then M.loose = true end
+  if kind ~= "table" and not (kind == "cdata" and column.args.int64 == "cdata") then M.loose = true end
   if v == null then return C.rg_builder_null(b, column.number, err) end
   if kind == "string" then return C.rg_builder_string(b, column.number, v, #v, err) end
   if kind == "number" then return C.rg_builder_number(b, column.number, v, err) end
