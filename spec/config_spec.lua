@@ -60,6 +60,7 @@ describe("config:url", function()
       ["mysql://u:1?secret@h/db"] = "an option that is not understood",
       ["mysql+unix://secret/x"] = "three slashes",
       ["mysql+unix:///"] = "names no socket",
+      ["mysql+unix:///x?user=u&password=secret&db=d"] = "a password before its host, or by password_file",
     }
     for text, why in pairs(wrong) do
       local _, faults = parse("mysql", text)
@@ -97,6 +98,15 @@ describe("config:read", function()
       table.concat(read({ mysql = "mysql://u@h/d", log = { mysql = true } }).faults))
     assert.matches("no server is given", table.concat(read({}).faults))
     assert.matches("a list of entities is needed", table.concat(config.read({ mysql = "mysql://u@h/d" }).faults))
+    for _, given in ipairs { User, { user = User }, { [0] = User }, { [1.5] = User } } do
+      assert.matches("a list of entities is needed",
+        table.concat(config.read({ mysql = "mysql://u@h/d", entities = given }).faults))
+    end
+    local own = { regolith.entity("_regolith_ids", { regolith.field.bool "a" }),
+      regolith.entity("own", { regolith.field.bool "a", table = "_Regolith_dead" }) }
+    faults = table.concat(config.read({ mysql = "mysql://u@h/d", entities = own }).faults, "\n")
+    assert.matches("_regolith_ids: tables whose names start with", faults)
+    assert.matches("own: tables whose names start with", faults)
   end)
 
   it("takes no list of entities that would be cut short without a word", function()
@@ -210,6 +220,11 @@ end)
 describe("regolith.open", function()
   it("raises for an argument of the wrong kind", function()
     assert.matches("takes a table, or the path", select(2, pcall(regolith.open, 5)))
+    for _, given in ipairs { { "/nowhere.lua", 5 }, { { entities = {} }, { prefix = "x" } } } do
+      local ok, message = pcall(function() local _ = regolith.open(given[1], given[2]) end)
+      assert.is_false(ok)
+      assert.matches("config_spec.lua:%d+: regolith.open takes, after the path", message)
+    end
   end)
 
   it("never shows a password", function()

@@ -3,7 +3,7 @@ local regolith = require "regolith"
 local fields = require "regolith.field"
 local shape = require "regolith.shape"
 
-local field = regolith.field
+local field, null = regolith.field, regolith.null
 
 --- Nodes, columns by path, and faults of a list of fields.
 local function flatten(list)
@@ -94,6 +94,18 @@ describe("field:flatten", function()
     assert.equal("[1,2]", columns.j.default)
     assert.equal("a,b", columns.f.default)
     assert.equal("18446744073709551615", columns.big.default)
+    _, columns = flatten {
+      field.date "day" { as = "number", default = -86400 }, field.datetime "at" { as = "number", default = 86400.5 },
+      field.time "hour" { as = "number", default = -1.5 }, field.refs "r" { "x", default = { 2, 2 ^ 53 } },
+      field.refs "none" { "x", default = {} }, field.set "f" { "a", default = {} }, field.json "j" { default = null },
+    }
+    assert.equal("1969-12-31", columns.day.default)
+    assert.equal("1970-01-02 00:00:00.500000", columns.at.default)
+    assert.equal("-00:00:01.500000", columns.hour.default)
+    assert.equal("[2,9007199254740992]", columns.r.default)
+    assert.equal("[]", columns.none.default)
+    assert.equal("", columns.f.default)
+    assert.is_nil(columns.j.default)
   end)
 
   it("finds faults of options", function()
@@ -112,6 +124,14 @@ describe("field:flatten", function()
     assert.matches("'cached' needs", fault_of(field.uint32 "n" { cached = true }))
     assert.matches("both 'created' and 'updated'", fault_of(field.datetime "at" { created = true, updated = true }))
     assert.matches("'default' must be a value", fault_of(field.uint32 "n" { default = {} }))
+    for _, default in ipairs { { {} }, { a = true }, { 1 }, { "a", nil, "a" } } do
+      assert.matches("'default' must be a value", fault_of(field.set "f" { "a", default = default }))
+    end
+    for _, default in ipairs { { "x" }, { 1.5 }, { a = 1 } } do
+      assert.matches("'default' must be a value", fault_of(field.refs "r" { "x", default = default }))
+    end
+    assert.matches("'default' must be a value", fault_of(field.date "d" { as = "number", default = 1 }))
+    assert.matches("'default' must be a value", fault_of(field.datetime "d" { as = "number", default = 1e300 }))
   end)
 
   it("finds faults of structs and arrays, one for all elements", function()

@@ -356,18 +356,18 @@ describe("a value in another form than it is read in", function()
     e.inner, e.points = { sum = "2", small = 3LL, of = { "y", "x" } }, { 1LL, "2" }
   end
 
-  local function shown(v) return type(v) .. " " .. (type(v) == "table" and regolith.json_encode(v) or tostring(v)) end
+  local function told(v) return type(v) .. " " .. (type(v) == "table" and regolith.json_encode(v) or tostring(v)) end
 
-  local function check(e, where)
+  local function has_forms(e, where)
     for _, form in ipairs(FORMS) do
       local key = form[1] == "boss" and "boss_id" or form[1]
-      assert.equal(shown(form[5]), shown(rawget(e, key)), where .. ": " .. key)
+      assert.equal(told(form[5]), told(rawget(e, key)), where .. ": " .. key)
       if type(form[5]) == "table" then
-        for i, v in ipairs(form[5]) do assert.equal(shown(v), shown(e[key][i]), where .. ": " .. key) end
+        for i, v in ipairs(form[5]) do assert.equal(told(v), told(e[key][i]), where .. ": " .. key) end
       end
     end
-    assert.same({ "2.00", "number 3", "x", "y" }, { e.inner.sum, shown(e.inner.small), e.inner.of[1], e.inner.of[2] })
-    assert.same({ "number 1", "number 2" }, { shown(e.points[1]), shown(e.points[2]) })
+    assert.same({ "2.00", "number 3", "x", "y" }, { e.inner.sum, told(e.inner.small), e.inner.of[1], e.inner.of[2] })
+    assert.same({ "number 1", "number 2" }, { told(e.points[1]), told(e.points[2]) })
   end
 
   for _, way in ipairs { "flush", "flush_async" } do
@@ -376,23 +376,53 @@ describe("a value in another form than it is read in", function()
       local e, other = db:new(Form), db:new(Form)
       give(e)
       must(db[way](db))
-      check(e, "a new row")
+      has_forms(e, "a new row")
       give(other)
       must(db[way](db))
-      check(other, "a changed row")
+      has_forms(other, "a changed row")
       give(e)
       assert.is_nil((db:dirty(e)))
       assert.same({ true, 0 }, { db[way](db) })
-      check(e, "the same again")
+      has_forms(e, "the same again")
       e.n = 1
       give(e)
       must(db[way](db))
-      check(e, "one other field changed")
+      has_forms(e, "one other field changed")
       if way == "flush_async" then support.drain(orm) end
       must(orm:invalidate(Form))
-      check(orm:session():get(Form, e.id), "from MySQL")
-      check(orm:session():get(Form, e.id), "from a cache")
+      has_forms(orm:session():get(Form, e.id), "from MySQL")
+      has_forms(orm:session():get(Form, e.id), "from a cache")
       db:close()
     end)
   end
+end)
+
+describe("a default", function()
+  it("may be any form of the field's value; a version needs none", function()
+    local world = support.world()
+    local Given = regolith.entity("given", {
+      field.date "day" { as = "number", default = -86400 }, field.datetime "at" { as = "number", default = 0.5 },
+      field.time "hour" { as = "number", default = -1.5 }, field.refs "friends" { "given", default = { 7, 1 } },
+      field.set "roles" { "a", "b", default = { "b", "a" } }, field.json "tags" { default = null },
+      field.uint32 "version" { version = true, required = true }, cache = true,
+    })
+    local orm = world:open { Given }
+    local db = orm:session()
+    local e = db:new(Given)
+    must(db:flush())
+    must(db:execute "INSERT INTO given (id, friends) VALUES (5, '[]')")
+    local read = orm:session()
+    for _, row in ipairs { e, read:get(Given, e.id), read:get(Given, 5) } do
+      assert.same({ -86400, 0.5, -1.5, "a", "b" }, { row.day, row.at, row.hour, row.roles[1], row.roles[2] })
+      assert.is_nil(row.tags)
+    end
+    assert.same({ 7, 1 }, read:get(Given, e.id).friends)
+    e.day = 0
+    must(db:flush())
+    assert.equal(2, e.version)
+    assert.same({}, must(orm:schema_diff()))
+    db:close()
+    read:close()
+    world:close()
+  end)
 end)

@@ -94,6 +94,22 @@ describe("schema", function()
     world:shut(orm)
   end)
 
+  it("names the table, and what the server names, when a change fails", function()
+    local wrong = {
+      { field.string "f" { collation = "utf8mb4_nope" }, "utf8mb4_nope" },
+      { field.enum "f" { "a", "\195\164", collation = "utf8mb4_general_ci" }, "'f'" },
+      { field.string "f" { length = 16383 }, "Row size too large" },
+    }
+    for _, case in ipairs(wrong) do
+      local orm = world:open({ regolith.entity("wrong", { case[1] }) }, { schema = false })
+      local result, err = orm:schema_apply()
+      assert.is_nil(result)
+      assert.matches("table 'wrong' (create table)", tostring(err), 1, true)
+      assert.matches(case[2], tostring(err), 1, true)
+      world:shut(orm)
+    end
+  end)
+
   it("says what is missing when tables are not there", function()
     local Gone = regolith.entity("gone", { field.bool "a" })
     local orm = world:open({ Gone }, { schema = false })

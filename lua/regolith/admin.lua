@@ -47,6 +47,7 @@ end
 local function apply(self, change, progress, i, n)
   local op, fault = self:_do(C.rg_op_schema_apply(self._engine, change.pool, change.sql, #change.sql, err))
   if not op and is_made(self, change) then fault = nil end
+  if fault then fault.message = string.format("table '%s' (%s): %s", change.table, change.kind, fault.message) end
   if progress then progress(change, fault, i, n) end
   return fault == nil, fault
 end

@@ -272,7 +272,7 @@ local function no_list(given)
   local last = 0
   for key in pairs(given) do
     if type(key) ~= "number" or key < 1 or key % 1 ~= 0 then
-      return string.format("entities: a list is needed, without the name '%s'", tostring(key))
+      return string.format("entities: a list of entities is needed, without the name '%s'", tostring(key))
     end
     last = math.max(last, key)
   end

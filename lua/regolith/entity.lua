@@ -285,6 +285,9 @@ local function entity(name, args)
   local wrong = options.name(name)
   if wrong then self:complain("", "its name " .. wrong) end
   options.check(args, OPTIONS, function(text) self:complain("", text) end, true)
+  if (self.table or name):lower():find "^_regolith_" then
+    self:complain("", "tables whose names start with '_regolith_' are the engine's own")
+  end
   local list = {}
   for i = 1, #args do list[i] = args[i] end
   self.nodes, self.columns = shape.flatten(list, function(path, text) self:complain(path, text) end)

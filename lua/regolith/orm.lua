@@ -241,6 +241,9 @@ function M.open(given, overrides)
   if given ~= nil and type(given) ~= "table" and type(given) ~= "string" then
     error("regolith.open takes a table, or the path of a file", 2)
   end
+  if overrides ~= nil and (type(overrides) ~= "table" or type(given) == "table") then
+    error("regolith.open takes, after the path of a file, a table of what goes before it", 2)
+  end
   local settings = config.read(given, overrides)
   local engine, fault = new_engine(settings)
   if not engine then return fail(fault) end

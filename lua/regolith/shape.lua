@@ -10,6 +10,7 @@ local fields = require "regolith.field"
 local native = require "regolith.native"
 local options = require "regolith.options"
 
+local C, ffi = native.C, native.ffi
 local KINDS = fields.KINDS
 
 ---@class regolith.Column
@@ -32,11 +33,48 @@ local KINDS = fields.KINDS
 
 local M = {}
 
+--- "a,b" of a list of words, "[1,2]" of a list of ids; nil when it is no such list.
+local function list_text(kind, list)
+  local texts = {}
+  for i, v in ipairs(list) do
+    local is_word, is_id = type(v) == "string", type(v) == "number" and v % 1 == 0
+    if kind.group == "set" and is_word then texts[i] = v end
+    if kind.group == "refs" and is_id then texts[i] = string.format("%.0f", v) end
+    if not texts[i] then return nil end
+  end
+  for key in pairs(list) do
+    if not texts[key] then return nil end
+  end
+  local text = table.concat(texts, ",")
+  return kind.group == "refs" and "[" .. text .. "]" or text
+end
+
+local LAST_S = 253402300800 -- the year 10000
+local text_buffer = ffi.new "char[64]"
+
+--- The text of seconds since 1970, or of a length of time.
+local function seconds_text(kind, v)
+  if not (v > -LAST_S and v < LAST_S) then return nil end
+  local us, n = math.floor(v * 1e6 + 0.5)
+  if kind.name == "date" then
+    if v % 86400 ~= 0 then return nil end
+    n = C.rg_text_date(v / 86400, text_buffer)
+  elseif kind.name == "datetime" then
+    n = C.rg_text_datetime(us, text_buffer)
+  else
+    n = C.rg_text_time(us, text_buffer)
+  end
+  return ffi.string(text_buffer, n)
+end
+
+local MOMENTS = { date = true, datetime = true, time = true }
+
 --- A value as the text that a column's default is given in.
 local function default_text(kind, v)
   if kind.group == "json" then return native.json_encode(v) end
   if type(v) == "boolean" then return v and "1" or "0" end
-  if type(v) == "table" and kind.group == "set" then return table.concat(v, ",") end
+  if type(v) == "table" and (kind.group == "set" or kind.group == "refs") then return list_text(kind, v) end
+  if type(v) == "number" and MOMENTS[kind.name] then return seconds_text(kind, v) end
   if type(v) == "number" then return (native.json_encode(v)) end
   if type(v) == "cdata" then return (native.json_encode(v)) end
   return type(v) == "string" and v or nil
@@ -76,7 +114,7 @@ end
 
 local function take_default(column, complain)
   local default = column.args.default
-  if default == nil then return end
+  if default == nil or (default == native.null and column.kind.group == "json") then return end
   column.default = default_text(column.kind, default)
   if not column.default then return complain("option 'default' must be a value of the field") end
   if column.default:find("\0", 1, true) then complain("option 'default' must not hold a NUL byte") end

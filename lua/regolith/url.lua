@@ -102,6 +102,8 @@ function Parser:query(raw, known)
     value = self:text(key or "query", value)
     if key and not known[key] and not key:find "^[%w_]+$" then
       self:fault "has an option that is not understood" -- it may be a piece of a password
+    elseif key == "password" then
+      self:fault "takes a password before its host, or by password_file or password_env, not as an option"
     elseif key and not known[key] then
       self:fault("unknown option '%s'%s", key, suggest.hint(key, known))
     elseif key and not value then

@@ -184,7 +184,7 @@ TEST(text_is_measured_in_characters_and_bytes) {
          .refused = "text too long, max 3 allowed"},
         {.o = {.kind = RG_TEXT, .length = 3},
          .g = S("\xC3\xA9\xC3\xA9"),
-         .refused = "text too long, max 3 allowed"},
+         .refused = "text too long, max 3 bytes allowed"},
         {.o = {.kind = RG_TEXT, .length = 4},
          .g = S("\xC3\xA9\xC3\xA9"),
          .stored = "\xC3\xA9\xC3\xA9"},

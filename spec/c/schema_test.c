@@ -171,7 +171,7 @@ TEST(columns_refuse_contradictions) {
     refuses((rg_column_opts){.kind = RG_DECIMAL, .precision = 40, .scale = 31},
             "user.f: scale exceeds max 30");
     refuses((rg_column_opts){.kind = RG_DECIMAL, .precision = 5, .scale = 6},
-            "user.f: scale exceeds precision");
+            "user.f: scale 6 exceeds precision 5");
     refuses((rg_column_opts){.kind = RG_ENUM}, "user.f: no values given");
     refuses((rg_column_opts){.kind = RG_SET, .values = values, .n_values = 65},
             "user.f: more than 64 values");

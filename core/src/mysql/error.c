@@ -108,10 +108,11 @@ static void find_names(rg_err *err, const char *text, rg__flavour f) {
 
 /* ---- messages ---- */
 
-/* Server texts whose quoted parts are names, hosts or paths, never values. */
+/* Server texts whose quoted parts are names, hosts, paths or words of a definition, never values. */
 static const uint16_t quote_names[] = {
-    1040, 1044, 1045, 1048, 1049, 1051, 1052, 1054, 1129, 1130, 1142, 1143, 1146, 1193, 1203, 1205,
-    1213, 1226, 1227, 1264, 1265, 1290, 1305, 1364, 1406, 1451, 1452, 1698, 4025, 4150, 4151};
+    1040, 1044, 1045, 1048, 1049, 1051, 1052, 1054, 1060, 1061, 1067, 1072, 1074, 1091,
+    1115, 1129, 1130, 1142, 1143, 1146, 1193, 1203, 1205, 1213, 1226, 1227, 1253, 1264,
+    1265, 1273, 1290, 1291, 1305, 1364, 1406, 1451, 1452, 1553, 1698, 4025, 4150, 4151};
 
 static bool quotes_names_only(unsigned number) {
     if ((number >= 2000 && number < 3000) || number >= 5000) return true; /* the client's own */

@@ -21,7 +21,8 @@ static int set_text(rg_builder *b, uint32_t col, const char *p, size_t len, rg_e
     size_t chars;
     if (!rg__utf8_valid(p, len, &chars)) return rg__builder_fail(b, c, err, "invalid UTF-8");
     if ((c->kind == RG_STRING ? chars : len) > c->length)
-        return rg__builder_fail(b, c, err, "text too long, max %u allowed", c->length);
+        return rg__builder_fail(b, c, err, "text too long, max %u %sallowed", c->length,
+                                c->kind == RG_STRING ? "" : "bytes ");
     return rg__builder_var(b, col, p, len, RG__SET, err);
 }
 

@@ -40,6 +40,7 @@ static const char *fault_of_flags(const rg_type *t, const rg_column_opts *o) {
  * for days nothing at all, so that they must be given. */
 static uint32_t implied_flags(const rg_column_opts *o) {
     uint32_t f = o->flags;
+    if (f & RG_COL_VERSION) return f & ~(uint32_t)RG_COL_REQUIRED; /* the engine gives it */
     if (f & (RG_COL_NULLABLE | RG_COL_REQUIRED)) return f;
     if (o->kind == RG_REF || o->kind == RG_JSON) return f | RG_COL_NULLABLE;
     bool filled = o->def || (f & (RG_COL_CREATED | RG_COL_UPDATED));
@@ -67,7 +68,9 @@ static int size_column(const rg_type *t, rg__column *c, const rg_column_opts *o,
     c->scale = o->precision || o->scale ? o->scale : 2;
     if (c->precision > 65) return rg__type_fail(t, o->name, err, "precision exceeds max 65");
     if (c->scale > 30) return rg__type_fail(t, o->name, err, "scale exceeds max 30");
-    if (c->scale > c->precision) return rg__type_fail(t, o->name, err, "scale exceeds precision");
+    if (c->scale > c->precision)
+        return rg__type_fail(t, o->name, err, "scale %u exceeds precision %u", c->scale,
+                             c->precision);
     return RG_OK;
 }
 
