@@ -55,7 +55,8 @@ local text_buffer = ffi.new "char[64]"
 --- The text of seconds since 1970, or of a length of time.
 local function seconds_text(kind, v)
   if not (v > -LAST_S and v < LAST_S) then return nil end
-  local us, n = math.floor(v * 1e6 + 0.5)
+  local us = math.floor(v * 1e6 + 0.5)
+  local n
   if kind.name == "date" then
     if v % 86400 ~= 0 then return nil end
     n = C.rg_text_date(v / 86400, text_buffer)
