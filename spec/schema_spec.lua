@@ -94,6 +94,23 @@ describe("schema", function()
     world:shut(orm)
   end)
 
+  it("leaves a full-text index to whoever says so: queries with MATCH fail without it", function()
+    local orm = world:open { regolith.entity("words", { field.text "body" }) }
+    local db = orm:session()
+    must(db:execute "INSERT INTO words (id, body) VALUES (1, 'found')")
+    must(world.sql:connection(function(conn)
+      return conn:execute("ALTER TABLE `" .. world.name .. "`.words ADD FULLTEXT INDEX body (body)")
+    end))
+    local change = must(orm:schema_diff())[1]
+    assert.same({ "drop index", false }, { change.kind, change.safe })
+    assert.equal(0, #must(orm:schema_apply()).applied)
+    assert.equal(1, #must(db:query "SELECT id FROM words WHERE MATCH(body) AGAINST ('found')"))
+    must(orm:schema_apply { destructive = true })
+    assert.same({}, must(orm:schema_diff()))
+    db:close()
+    world:shut(orm)
+  end)
+
   it("names the table, and what the server names, when a change fails", function()
     local wrong = {
       { field.string "f" { collation = "utf8mb4_nope" }, "utf8mb4_nope" },

@@ -224,11 +224,17 @@ static void tell_columns(rg__buf *out, const rg__live_index *l) {
     rg__buf_char(out, ')');
 }
 
+/* Queries with MATCH fail without it. */
+static bool is_fulltext(const rg__live_index *l) {
+    return l->n_columns > 0 && strncmp(l->columns[0], "FULLTEXT ", 9) == 0;
+}
+
 static void tell_drop(rg__buf *reason, const rg__live_index *l) {
     tell_columns(reason, l);
-    rg__buf_str(reason, ": the entity has no such index; ");
-    rg__buf_str(reason, l->unique ? "no data is lost, but equal values are refused no longer"
-                                  : "no data is lost, but queries may become slow");
+    rg__buf_str(reason, ": the entity has no such index; no data is lost, but ");
+    if (is_fulltext(l)) rg__buf_str(reason, "queries with MATCH fail");
+    else if (l->unique) rg__buf_str(reason, "equal values are refused no longer");
+    else rg__buf_str(reason, "queries may become slow");
 }
 
 static void drop_index(rg__ddl_job *job, const rg__live_index *l, rg__ddl_order order, bool safe) {
@@ -237,7 +243,7 @@ static void drop_index(rg__ddl_job *job, const rg__live_index *l, rg__ddl_order 
     write_drop(&sql, l);
     if (column >= 0) write_fk_index(job, (uint32_t)column, &sql);
     tell_drop(&reason, l);
-    rg__ddl_add(job, "drop index", order, safe, &sql, &reason);
+    rg__ddl_add(job, "drop index", order, safe && !is_fulltext(l), &sql, &reason);
 }
 
 /* A live index that the entity does not have. */
@@ -280,7 +286,8 @@ static void swap_index(rg__ddl_job *job, const rg__live_index *l, const rg__inde
     tell_columns(&reason, l);
     rg__buf_str(&reason, " is not what the entity says");
     tell_danger(&reason, job, x);
-    rg__ddl_add(job, "add index", RG__ORDER_ADD_INDEX, safe_to_add(job, x), &sql, &reason);
+    bool safe = safe_to_add(job, x) && !is_fulltext(l);
+    rg__ddl_add(job, "add index", RG__ORDER_ADD_INDEX, safe, &sql, &reason);
 }
 
 static void change_index(rg__ddl_job *job, const rg__live_index *l, const rg__index *x) {
