@@ -397,6 +397,28 @@ describe("a value in another form than it is read in", function()
   end
 end)
 
+describe("false within a list of JSON", function()
+  it("is read as what it is, and stays", function()
+    local world = support.world()
+    local Doc = regolith.entity("doc", { field.uint8 "n", cache = true,
+      field.array "parts" { of = field.json, n = 3 }, field.array "on" { of = field.bool, n = 3, nullable = true } })
+    local orm = world:open { Doc }
+    local db = orm:session()
+    local e = db:new(Doc, { parts = { false, null, { false } }, on = { false, null, true } })
+    must(db:flush())
+    for _, drop in ipairs { false, true } do
+      if drop then must(orm:invalidate(Doc)) end
+      local other = orm:session()
+      local read = other:get(Doc, e.id)
+      assert.same({ { false, null, { false } }, { false, null, true } }, { read.parts, read.on })
+      assert.same({ true, 0 }, { other:flush() }) -- and not NULL in its place
+      other:close()
+    end
+    db:close()
+    world:close()
+  end)
+end)
+
 describe("a default", function()
   it("may be any form of the field's value; a version needs none", function()
     local world = support.world()

@@ -59,6 +59,12 @@ local function json_value(is_null, p, len)
   return v
 end
 
+--- The same as an element of a list, where NULL is the placeholder. (false is a value.)
+local function json_item(is_null, p, len)
+  if is_null then return null end
+  return json_value(false, p, len)
+end
+
 --- Canonical text of the date kinds, by the engine.
 local text_buffer = ffi.new "char[64]"
 local function date_text(days) return fstr(text_buffer, C.rg_text_date(days, text_buffer)) end
@@ -122,7 +128,7 @@ function Gen:expression(column, in_list)
   local info = self.info(column.number)
   local absent = info.null_at ~= 0 and format("band(d[%d], %d) ~= 0", info.null_at, info.null_bit) or "false"
   if column.kind.name == "json" then
-    return format("json_value(%s, %s)%s", absent, self:bytes(info), in_list and " or null" or "")
+    return format("%s(%s, %s)", in_list and "json_item" or "json_value", absent, self:bytes(info))
   end
   local value = self:value(column, info)
   if absent == "false" then return value end
@@ -151,7 +157,7 @@ local ENVIRONMENT = {
   rawget = rawget, set = set, type = type,
   cast = cast, fstr = fstr, tonumber = tonumber, band = band, null = null,
   number_u64 = number_u64, number_i64 = number_i64, text_u64 = text_u64, text_i64 = text_i64,
-  set_list = set_list, refs_list = refs_list, json_value = json_value,
+  set_list = set_list, refs_list = refs_list, json_value = json_value, json_item = json_item,
   date_text = date_text, datetime_text = datetime_text, time_text = time_text,
   bools = { [0] = false, [1] = true, [3] = null },
 }
