@@ -141,6 +141,9 @@ describe("field:flatten", function()
     assert.matches("number of elements", fault_of(field.array "a" { of = field.bool }))
     assert.matches("kind of its elements", fault_of(field.array "a" { n = 3 }))
     assert.matches("kind of its elements", fault_of(field.array "a" { n = 3, of = field.struct }))
+    local long, own = ("c"):rep(40), { column = "y" }
+    assert.matches(long .. "%." .. long .. ": its path is longer than 64 characters",
+      fault_of(field.struct(long, { column = "x", field.bool(long, own) })))
     local _, _, faults = flatten { field.array "a" { of = field.string, n = 9, lenght = 5 } }
     assert.equal(1, #faults)
   end)

@@ -12,6 +12,7 @@ local options = require "regolith.options"
 
 local C, ffi = native.C, native.ffi
 local KINDS = fields.KINDS
+local LONGEST_PATH = 64
 
 ---@class regolith.Column
 ---@field number integer in the type; 0 is the id
@@ -140,6 +141,7 @@ Flattener.__index = Flattener
 function Flattener:value(kind, args, path, name)
   local complain = function(text) self.complain(path, text) end
   options.check(args, kind.opts, complain, kind.list ~= nil)
+  if #path > LONGEST_PATH and name ~= path then complain "its path is longer than 64 characters" end
   local column = {
     number = #self.columns + 1,
     path = path,

@@ -16,7 +16,7 @@ static int check_name(const rg_type *t, const char *name, rg_err *err) {
     rc = rg__ident_dup_quoted(t, NULL, name, &quoted, err);
     if (rc < 0) return rc;
     rg__free(quoted);
-    if (strcasecmp(name, "PRIMARY") == 0)
+    if (strcasecmp(name, "PRIMARY") == 0 || strcasecmp(name, "GEN_CLUST_INDEX") == 0)
         return rg__type_fail(t, NULL, err, "index \"%s\": the name is the server's", name);
     for (uint32_t i = 0; i < t->n_indexes; i++)
         if (strcasecmp(t->indexes[i].name, name) == 0)
