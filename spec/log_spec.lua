@@ -143,4 +143,37 @@ describe("metrics", function()
     db:close()
     world:close()
   end)
+
+  it("count a row once that was read from each tier", function()
+    local world = support.world()
+    local orm = world:open { Item }
+    local db, ids, events = orm:session(), {}, 0
+    for i = 1, 10 do ids[i] = must(db:new(Item, { name = "n" .. i })).id end
+    must(db:flush())
+    must(support.eventually(function()
+      orm:session():get(Item, ids[10])
+      return orm:stats().coherent
+    end))
+    --- Its misses and hits in the process cache, and those of its log.
+    local function counted(fn)
+      local missed = orm:counter "regolith_process_cache_misses_total"
+      local hit = orm:counter "regolith_process_cache_hits_total"
+      events = 0
+      orm:log(function() events = events + 1 end, { process = true })
+      local own = orm:session()
+      fn(own)
+      own:close()
+      orm:log(nil)
+      return { orm:counter "regolith_process_cache_misses_total" - missed,
+        orm:counter "regolith_process_cache_hits_total" - hit, events }
+    end
+    local function one(own) for i = 1, 3 do must(own:get(Item, ids[i])) end end
+    local function many(own) must(own:get_many(Item, { ids[4], ids[5], ids[6], ids[7] })) end
+    assert.same({ 3, 0, 3 }, counted(one))
+    assert.same({ 0, 3, 3 }, counted(one))
+    assert.same({ 4, 0, 4 }, counted(many))
+    assert.same({ 0, 4, 4 }, counted(many))
+    db:close()
+    world:close()
+  end)
 end)

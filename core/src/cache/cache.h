@@ -54,6 +54,10 @@ void rg__process_free(rg__process *p);
 /* A new reference, or NULL. A block with len 0 is a known absence (spaces of rows) or an empty
  * list. Counts hits and misses. */
 rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key);
+/* The same for who has it looked for again when it is not there: that counts the miss. */
+rg_block *rg__process_try(rg__process *p, uint32_t space, uint64_t key);
+/* It was not there, and was found elsewhere without being looked for again. */
+void rg__process_missed(rg__process *p);
 /* Before looking further, take the stamp; put refuses when the key was dropped (or everything was)
  * since. Concurrent invalidations are thus never overtaken by an older value. */
 uint64_t rg__process_stamp(rg__process *p, uint32_t space, uint64_t key);

@@ -161,15 +161,15 @@ static rg_block *find(rg__shard *s, uint64_t hash, uint32_t space, uint64_t key,
     return rg_block_ref(b);
 }
 
-static rg_block *get_from_arena(rg__process *p, uint32_t space, uint64_t key) {
+static rg_block *get_from_arena(rg__process *p, uint32_t space, uint64_t key, bool misses) {
     rg_block *b = rg__arena_get(p->arena, space, key);
     if (b) rg__count(p->metrics, RG__C_PROCESS_HIT, 1);
-    else if (rg__arena_alive(p->arena)) rg__count(p->metrics, RG__C_PROCESS_MISS, 1);
+    else if (misses && rg__arena_alive(p->arena)) rg__count(p->metrics, RG__C_PROCESS_MISS, 1);
     return b;
 }
 
-rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key) {
-    if (!is_on(p)) return p->arena ? get_from_arena(p, space, key) : NULL;
+static inline rg_block *get(rg__process *p, uint32_t space, uint64_t key, bool misses) {
+    if (!is_on(p)) return p->arena ? get_from_arena(p, space, key, misses) : NULL;
     int64_t now_ms = rg__coarse_ms();
     if (!is_vouched(p, now_ms)) return NULL;
     uint64_t hash = hash_of(p, space, key);
@@ -177,8 +177,17 @@ rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key) {
     rg__shard_lock(s);
     rg_block *b = find(s, hash, space, key, seconds(now_ms));
     rg__shard_unlock(s);
-    rg__count(p->metrics, b ? RG__C_PROCESS_HIT : RG__C_PROCESS_MISS, 1);
+    if (b || misses) rg__count(p->metrics, b ? RG__C_PROCESS_HIT : RG__C_PROCESS_MISS, 1);
     return b;
+}
+
+rg_block *rg__process_get(rg__process *p, uint32_t space, uint64_t key) { return get(p, space, key, true); }
+
+rg_block *rg__process_try(rg__process *p, uint32_t space, uint64_t key) { return get(p, space, key, false); }
+
+void rg__process_missed(rg__process *p) {
+    bool counts = is_on(p) ? is_vouched(p, rg__coarse_ms()) : p->arena && rg__arena_alive(p->arena);
+    if (counts) rg__count(p->metrics, RG__C_PROCESS_MISS, 1);
 }
 
 uint64_t rg__process_stamp(rg__process *p, uint32_t space, uint64_t key) {

@@ -246,8 +246,10 @@ static size_t settle(rg_link *l, want *first, size_t most, size_t *hits) {
         pass_on(op);
         return n;
     }
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (op->type->cache_process) rg__process_missed(l->engine->store.process);
         rg__load_keep(&l->engine->store, op->type, op->ids[i], op->rows.items[i], first[i].stamp);
+    }
     *hits += n;
     rg__op_finish(op);
     return n;

@@ -106,9 +106,9 @@ int rg_session_peek(rg_session *s, uint32_t type, double id, rg_view *out) {
     int found;
     if (atomic_load_explicit(&e->log_mask, memory_order_relaxed)) {
         rg__ctx ctx = rg__engine_ctx(e, &s->trace, 0);
-        found = rg__load_peek(&e->store, &ctx, t, (uint64_t)id, &row);
+        found = rg__load_try(&e->store, &ctx, t, (uint64_t)id, &row);
     } else {
-        found = rg__load_peek(&e->store, NULL, t, (uint64_t)id, &row);
+        found = rg__load_try(&e->store, NULL, t, (uint64_t)id, &row);
     }
     return found == RG_GET_HIT ? show(s, pin_taken(s, row), out) : found;
 }

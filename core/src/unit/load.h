@@ -13,9 +13,10 @@ enum {
     RG__LOAD_LOCK = 4       /* times an rg__lock: locked on the way, inside a transaction only */
 };
 
-/* What the process tier knows of one row: RG_GET_HIT (*out has a reference), ABSENT or MISS. ctx may
- * be NULL: nobody listens. */
+/* What the process tier knows of one row: RG_GET_HIT (*out has a reference), ABSENT or MISS. */
 int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out);
+/* The same before a load that looks again, and tells of what is not there. ctx may be NULL: nobody listens. */
+int rg__load_try(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out);
 /* May Redis be asked for rows of this type by itself, with nothing to be looked up first? */
 bool rg__load_plainly(rg__store *s, const rg_type *t);
 /* The process tier, around such a question: before it, and what came of it (row NULL: there is none). */

@@ -43,18 +43,27 @@ static inline int found(rg_block *b, rg_block **out) {
     return RG_GET_ABSENT;
 }
 
-static int peek_traced(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
-    int64_t started = rg__wall_us();
-    rg_block *b = rg__process_get(s->process, t->space, id);
+static void tell(const rg__ctx *ctx, const rg_type *t, uint64_t id, const rg_block *b, int64_t started) {
     char text[64];
     int len = snprintf(text, sizeof text, "%u:%llu", t->space, (unsigned long long)id);
     rg__trace_add(ctx, RG__SOURCE_PROCESS, b ? "hit" : "miss", "process", text, (size_t)len, started,
                   rg__wall_us() - started, b && rg_block_len(b), NULL);
-    return found(b, out);
 }
 
 int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
     if (!t->cache_process || !rg__trusted(s, t)) return RG_GET_MISS;
-    if (ctx && rg__traced(ctx, RG__SOURCE_PROCESS)) return peek_traced(s, ctx, t, id, out);
-    return found(rg__process_get(s->process, t->space, id), out);
+    bool traced = rg__traced(ctx, RG__SOURCE_PROCESS);
+    int64_t started = traced ? rg__wall_us() : 0;
+    rg_block *b = rg__process_get(s->process, t->space, id);
+    if (traced) tell(ctx, t, id, b, started);
+    return found(b, out);
+}
+
+int rg__load_try(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
+    if (!t->cache_process || !rg__trusted(s, t)) return RG_GET_MISS;
+    bool traced = ctx && rg__traced(ctx, RG__SOURCE_PROCESS);
+    int64_t started = traced ? rg__wall_us() : 0;
+    rg_block *b = rg__process_try(s->process, t->space, id);
+    if (traced && b) tell(ctx, t, id, b, started);
+    return found(b, out);
 }
