@@ -18,6 +18,12 @@ local transaction = require "regolith.transaction"
 ---@field cache fun(name: string, options: table?): regolith.Cache a cache of the application's values
 ---@field open fun(config?: table|string, overrides?: table): regolith.Orm?, regolith.Err?, integer?, string?
 ---@field transactional fun(options: table|function, fn?: function): function runs fn in a transaction
+---@field literal fun(sql: string, ...: any): regolith.Expression SQL in the place of a value
+---@field increment fun(by?: number|string, opts?: table): regolith.Expression
+---@field least fun(value: any): regolith.Expression
+---@field greatest fun(value: any): regolith.Expression
+---@field append fun(value: any, opts?: { unique: boolean? }): regolith.Expression
+---@field remove fun(value: string|number|boolean): regolith.Expression
 ---@field null lightuserdata stands for NULL where a table needs a value; equals ngx.null and cjson.null
 ---@field _VERSION string
 local M = {
