@@ -297,6 +297,23 @@ describe("command line", function()
     support.shell("rm -rf \"$(cat '" .. folder .. "/a dév/sockets')\"")
   end)
 
+  it("ends private servers, and what runs with them, at a signal", function()
+    local out = support.shell(string.format([[
+      cd '%s'; regolith='%s/bin/regolith'; export REGOLITH_DEV_DIR=dev
+      printf 'through stdin' | "$regolith" dev -- cat
+      for words in '' '-- sleep 600'; do
+        timeout --foreground -s KILL 60 "$regolith" dev $words >dev.out 2>&1 & pid=$!
+        until redis-cli -s dev/redis.sock ping && [ -S dev/mysql.sock ] || ! kill -0 $pid; do sleep 0.1; done
+        kill -TERM $pid; wait $pid; echo "exit $?"
+      done
+      echo 5 >file
+      REGOLITH_DEV_DIR=file/x "$regolith" dev -- true; echo "exit $?"]], folder, root))
+    assert.matches("through stdin", out)
+    assert.equal(2, select(2, out:gsub("exit 143\n", "")), out)
+    assert.matches("regolith: the servers need a folder: file/x cannot be made .*exit 1\n$", out)
+    assert.equal("", support.shell("pgrep -f '^[^ ]*(mariadbd|mysqld|redis-server) .*" .. folder .. "/dev'"))
+  end)
+
   it("explains wrong usage with exit code 2", function()
     for _, words in ipairs {
       {}, { "schema" }, { "schem", "diff" }, { "schema", "diff" }, { "consume", "--bad", app },

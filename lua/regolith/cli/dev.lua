@@ -16,7 +16,7 @@ fail() { echo "regolith: $*" >&2; exit 1; }
 mysqld=$(command -v mariadbd || command -v mysqld) || fail "neither mariadbd nor mysqld is installed"
 client=$(command -v mariadb || command -v mysql) || fail "no mysql client is installed"
 command -v redis-server >/dev/null || fail "redis-server is not installed"
-mkdir -p "$dir" && chmod 700 "$dir"
+{ mkdir -p "$dir" && chmod 700 "$dir"; } || fail "the servers need a folder: $dir cannot be made (see REGOLITH_DEV_DIR)"
 dir=$(cd "$dir" && pwd -P)
 # Through a folder of its own, whose path a socket's address, a URL, and mariadb-install-db (which quotes
 # nothing) can all take.
@@ -46,16 +46,19 @@ if [ ! -d "$dir/mysql" ]; then
 fi
 sql() { "$client" --no-defaults -uroot --socket="$sockets/mysql.sock" -e "$1" >/dev/null 2>&1; }
 ping_redis() { [ "$(redis-cli -s "$sockets/redis.sock" ping 2>/dev/null)" = PONG ]; }
-own_mysql= own_redis=
+own_mysql= own_redis= child=
 stop() {
     trap - EXIT
-    [ -z "$own_redis" ] || kill "$own_redis" 2>/dev/null || true
-    [ -z "$own_mysql" ] || kill "$own_mysql" 2>/dev/null || true
-    wait
+    trap '' INT TERM HUP
+    for pid in $child $own_redis $own_mysql; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" || true
+    done
 }
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
 if ! sql "select 1"; then
     rm -f "$sockets/mysql.sock" "$sockets/mysql.sock.lock"
     setsid "$mysqld" --no-defaults $as_root --datadir="$dir/mysql" --socket="$sockets/mysql.sock" --skip-networking \
@@ -72,20 +75,35 @@ fi
 n=0
 until sql "create database if not exists app character set utf8mb4" && ping_redis; do
     n=$((n + 1))
-    [ $n -lt 600 ] || { tail "$dir/mysql.log" "$dir/redis.log" >&2; fail "the servers did not start"; }
+    ended=
+    for pid in $own_redis $own_mysql; do kill -0 "$pid" 2>/dev/null || ended=yes; done
+    if [ $n -ge 600 ] || [ "$ended" ]; then
+        tail "$dir/mysql.log" "$dir/redis.log" >&2
+        fail "the servers did not start"
+    fi
     sleep 0.1
 done
 export REGOLITH_MYSQL_URL="mysql+unix://$sockets/mysql.sock?user=root&db=app"
 export REGOLITH_REDIS_URL="redis+unix://$sockets/redis.sock"
+# In the background, so that a signal is acted on at once; there it would be deaf to Ctrl-C.
 if [ $# -gt 0 ]; then
     code=0
-    "$@" || code=$?
+    if env --default-signal=INT true 2>/dev/null; then set -- env --default-signal=INT,QUIT "$@"; fi
+    exec 3<&0 # what is in the background has no stdin otherwise
+    "$@" <&3 3<&- &
+    child=$!
+    wait "$child" || code=$?
+    child=
     exit $code
 fi
 echo "export REGOLITH_MYSQL_URL='$REGOLITH_MYSQL_URL'"
 echo "export REGOLITH_REDIS_URL='$REGOLITH_REDIS_URL'"
 echo "regolith: the servers run until Ctrl-C" >&2
-while :; do sleep 3600 & wait $! || true; done
+while :; do
+    sleep 3600 &
+    child=$!
+    wait "$child" || true
+done
 ]==]
 
 --- The command finds the modules where this program found them: those of a checkout are on no path.
