@@ -314,6 +314,15 @@ describe("command line", function()
     assert.equal("", support.shell("pgrep -f '^[^ ]*(mariadbd|mysqld|redis-server) .*" .. folder .. "/dev'"))
   end)
 
+  it("says what is missing where it was not built, or runs in another Lua", function()
+    local program = "'" .. root .. "/bin/regolith' stats"
+    local text = support.shell("unset LUA_CPATH; REGOLITH_BUILD_DIR=/nowhere " .. program .. " '" .. app .. "'")
+    assert.matches("^regolith: the C half of regolith, regolith/core.so, cannot be loaded; is it built", text)
+    for other in support.shell("for v in 1 2 3 4; do command -v lua5.$v; done"):gmatch "[^\n]+" do
+      assert.matches("regolith runs in LuaJIT, and this is Lua 5", (support.shell(other .. " " .. program)))
+    end
+  end)
+
   it("explains wrong usage with exit code 2", function()
     for _, words in ipairs {
       {}, { "schema" }, { "schem", "diff" }, { "schema", "diff" }, { "consume", "--bad", app },

@@ -2,8 +2,13 @@
 -- The engine behind this module: the C half, its declarations and its calls. The C half is loaded as
 -- a Lua module (values only the C API can make) and through the FFI (everything else).
 
-local ffi = require "ffi"
-local core = require "regolith.core"
+local has_ffi, ffi = pcall(require, "ffi")
+if not has_ffi then error("regolith runs in LuaJIT, and this is " .. _VERSION, 0) end
+local has_core, core = pcall(require, "regolith.core")
+if not has_core then
+  error("the C half of regolith, regolith/core.so, cannot be loaded; is it built (scripts/build release), and on "
+    .. "LUA_CPATH? " .. tostring(core), 0)
+end
 
 --- A reload of this file (busted gives each spec file fresh modules) finds the types defined.
 local function define()

@@ -175,7 +175,7 @@ function M.main(argv)
     io.stderr:write(lost and command:get_help() or command:get_usage(), "\n")
     return USAGE
   end
-  local called, code, fault = pcall(require("regolith.cli." .. args.command).run, args)
+  local called, code, fault = pcall(function() return require("regolith.cli." .. args.command).run(args) end)
   if not called then
     out.error(tostring(code))
     return FAILED
