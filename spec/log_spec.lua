@@ -96,6 +96,31 @@ describe("log", function()
     assert.is_string(events[1].error)
   end)
 
+  it("leaves an operation as it is when its handler raises", function()
+    local told = {}
+    local own = world:open({ Item }, { schema = false, on_error = function(err) told[#told + 1] = err end })
+    local session = own:session()
+    own:log(function() error "no room" end, { mysql = true, redis = true, process = true })
+    local item = session:new(Item, { name = "kept" })
+    must(session:flush())
+    item.name = "kept still"
+    must(session:flush())
+    local seen = 0
+    own:log(function()
+      seen = seen + 1
+      own:log(nil)
+    end)
+    item.name = "kept to the end"
+    must(session:flush())
+    assert.equal(1, seen)
+    assert.equal("kept to the end", must(db:query("SELECT name FROM item WHERE id = ?", item.id))[1].name)
+    assert.is_true(#told > 1)
+    assert.same({ "HOOK", "log" }, { told[1].code, told[1].hook })
+    assert.matches("log: .*no room", told[1].message)
+    session:close()
+    world:shut(own)
+  end)
+
   it("ends", function()
     orm:log(note)
     orm:log(nil)

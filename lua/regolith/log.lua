@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The query log: what the engine collected with an operation, handed to the application's function.
 
+local errors = require "regolith.err"
 local native = require "regolith.native"
 local options = require "regolith.options"
 
@@ -39,6 +40,18 @@ local function read_event()
   }
 end
 
+--- What the handler raises is not the caller's, whose operation is done. It may end the log, or close the orm.
+local function tell(orm, events)
+  local handler, on_error = orm._log, orm._on_error
+  for _, event in ipairs(events) do
+    if rawget(orm, "_log") ~= handler then return end
+    local ok, raised = pcall(handler, event)
+    if not ok then
+      errors.report(on_error, errors.new("HOOK", "log: " .. errors.text(raised), { hook = "log", cause = raised }))
+    end
+  end
+end
+
 --- Hands over the events of an operation that has run.
 ---@param orm regolith.Orm
 ---@param op ffi.cdata*
@@ -48,7 +61,7 @@ function M.drain(orm, op)
     i = i + 1
     events[i] = read_event()
   end
-  for _, event in ipairs(events) do orm._log(event) end
+  tell(orm, events)
 end
 
 --- Hands over the events of reads that needed no operation.
