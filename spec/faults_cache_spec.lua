@@ -258,6 +258,14 @@ describe("the Redis tier", function()
     db:close()
   end)
 
+  it("is emptied of an entity although its connections were lost while idle", function()
+    for _ = 1, 3 do
+      must(orm:session():get(Item, items[1].id))
+      redis:call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+      assert.is_true(must(orm:invalidate(Item)) >= 0)
+    end
+  end)
+
   it("loses its connections in the middle", function()
     for _ = 1, 5 do
       redis:call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

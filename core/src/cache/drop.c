@@ -75,9 +75,16 @@ static int drop_found(rg__shared *s, const rg__ctx *ctx, const redisReply *found
     return dropped;
 }
 
+static int ask(rg__shared *s, const rg__ctx *ctx, const rg__args *a, redisReply **reply, rg_err *err) {
+    rg__redis *c = NULL;
+    int rc = rg__shared_acquire(s, ctx, &c, err);
+    if (rc == RG_OK) rc = rg__redis_command(c, ctx, reply, err, a->n, a->argv, a->lens);
+    rg__redis_release(c);
+    return rc;
+}
+
 static int scan(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, const char *cursor,
                 redisReply **reply, rg_err *err) {
-    rg__redis *c = NULL;
     rg__args a;
     rg__args_init(&a);
     rg__args_add(&a, "SCAN", 4);
@@ -86,9 +93,9 @@ static int scan(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, const
     rg__args_buf(&a, pattern);
     rg__args_add(&a, "COUNT", 5);
     rg__args_u64(&a, SCANNED);
-    int rc = a.failed ? rg__fail_memory(err) : rg__shared_acquire(s, ctx, &c, err);
-    if (rc == RG_OK) rc = rg__redis_command(c, ctx, reply, err, a.n, a.argv, a.lens);
-    rg__redis_release(c);
+    int rc = a.failed ? rg__fail_memory(err) : ask(s, ctx, &a, reply, err);
+    if (rc == RG_EUNAVAILABLE && rg__left_ms(ctx->deadline_ms)) /* on a connection that was lost while idle */
+        rc = ask(s, ctx, &a, reply, err);
     rg__args_deinit(&a);
     if (rc == RG_OK && ((*reply)->type != REDIS_REPLY_ARRAY || (*reply)->elements != 2))
         rc = rg__fail(err, RG_ECORRUPT, "SCAN answered something else");
