@@ -38,6 +38,17 @@ local function ask_hook(self, job)
   if not ok then job.answer = jobs.failed(fault) end
 end
 
+--- What hooks were asked about may be elsewhere in the session now, or gone.
+local function find_again(self, job)
+  if job.answer then return end
+  local place, fault = hooks.place_after(job.S.T, NAMES[job.write], job.e, self)
+  if not place then
+    job.answer = jobs.failed(fault)
+  elseif place > 0 then
+    job.place = place
+  end
+end
+
 local function tell_hook(self, job)
   local answer = job.answer
   local name = answer.applied and "after_" .. NAMES[job.write]
@@ -87,7 +98,10 @@ end
 ---@return regolith.Err? err
 function M.run_one(self, job, level)
   local S = job.S
-  if S.hooked then ask_hook(self, job) end
+  if S.hooked then
+    ask_hook(self, job)
+    find_again(self, job)
+  end
   local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, EACH, err))
   if not op then return nil, fault end
   if stage(self, op, job) then
@@ -110,6 +124,7 @@ end
 function M.run(self, b, level)
   local n, staged = b.n, 0
   for i = 1, b.hooked and n or 0 do ask_hook(self, b[i]) end
+  for i = 1, b.hooked and n or 0 do find_again(self, b[i]) end
   local op, fault = self:_own(C.rg_op_flush(self._orm._engine, self._c, EACH, err))
   if not op then return nil, fault end
   for i = 1, n do

@@ -92,7 +92,7 @@ end
 --- New entities that were not written are the session's no longer.
 local function forget_inserts(self, b, fault)
   for i = 1, b.n do
-    if self:_care(b[i].e) then self:delete(b[i].e) end
+    if self._fresh[b[i].e] then self:delete(b[i].e) end
   end
   batch.give(self, b)
   return as_results(fault)
@@ -140,7 +140,7 @@ function M.install(Session)
     if not ok then return forget_inserts(self, b, fault) end
     for i = 1, b.n do
       local answer, e = b[i].answer, b[i].e
-      if answer.applied then answer.entity = e else self:delete(e) end
+      if answer.applied then answer.entity = e elseif self._fresh[e] then self:delete(e) end
     end
     return take_answers(self, b)
   end

@@ -41,6 +41,17 @@ function M.before(T, write, e, session)
   return ok, err
 end
 
+--- Where an entity is after hooks were asked about a write of it: they may have reloaded it, or taken it out of
+--- the session, and then nothing is to be written.
+---@param e table
+---@return integer? place
+---@return regolith.Err? err
+function M.place_after(T, write, e, session)
+  local S, place = session:_care(e)
+  if S and (place < 0) == (write == "insert") then return place end
+  return nil, refusal(T, "before_" .. write, e, "the entity was written or taken out of the session meanwhile")
+end
+
 --- Does anything have to agree before this write?
 function M.has_before(T, write)
   return T.hooks["before_" .. write] ~= nil or (write ~= "delete" and T.hooks.validate ~= nil)

@@ -148,7 +148,8 @@ function M.install(Session)
     end
     local shadow = jobs.new_shadow(self, S, place, changes, 2)
     local ok, fault = hooks.before(S.T, "update", shadow, self)
-    if not ok then return errors.results(fault) end
+    if ok then place, fault = hooks.place_after(S.T, "update", e, self) end
+    if fault then return errors.results(fault) end
     ok, fault = flush.update(self, S, e, place, shadow)
     if ok == nil then return errors.results(fault) end
     return jobs.answer(ok and "applied" or "unchanged")

@@ -85,9 +85,10 @@ local function insert(self, entity, values)
   local e = self:new(entity, values)
   local S = self._types[entity]
   local ok, fault = hooks.before(S.T, "insert", e, self)
+  if ok then ok, fault = hooks.place_after(S.T, "insert", e, self) end
   if ok then ok, fault = flush.insert(self, S, e) end
   if ok then return e end
-  self:delete(e)
+  if self._fresh[e] then self:delete(e) end
   return nil, fault
 end
 
