@@ -43,6 +43,14 @@ describe("ids", function()
     assert.equal(35, select(2, db:flush()))
   end)
 
+  it("of the database cannot be queued, and the error says of which row", function()
+    local auto = db:new(Auto, { name = "x" })
+    local ok, err = db:flush_async()
+    assert.is_nil(ok)
+    assert.same({ "INVALID", "auto", "id" }, { err.code, err.entity, err.field })
+    assert.equal(auto, err.row)
+  end)
+
   it("start after those of rows that are there already", function()
     local other = world:open({ define("old") })
     local Old = other._by_name.old

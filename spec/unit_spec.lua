@@ -141,6 +141,24 @@ describe("session: unit of work", function()
       assert.equal(5, people.orm:session():get(User, user.id).visits)
     end)
 
+    it("forgets an entity whose row others have deleted, once a new one has its id", function()
+      local gone = people:user()
+      must(people.db:flush())
+      local other = people.orm:session()
+      other:delete(must(other:get(User, gone.id)))
+      must(other:flush())
+      local user = people:user { id = gone.id }
+      must(people.db:flush())
+      gone.email = "ghost@example.org"
+      assert.same({ true, 0 }, { people.db:flush() })
+      assert.matches("not in this session", select(2, pcall(people.db.update, people.db, gone, { visits = 1 })))
+      people.db:discard()
+      assert.equal(user, people.db:get(User, user.id))
+      user.visits = 4242
+      assert.equal(1, select(2, people.db:flush()))
+      assert.same({ user.email, 4242 }, { must(other:get(User, user.id)).email, other:get(User, user.id).visits })
+    end)
+
     it("forgets a new entity", function()
       people.db:delete(people:user())
       assert.equal(0, select(2, people.db:flush()))

@@ -304,13 +304,20 @@ end
 
 -- ---- afterwards ---------------------------------------------------------------------------------
 
+--- Drops what the session had of a row that others have deleted since, now that there is another one.
+local function drop_ghost(self, place)
+  self._at[place] = nil
+  C.rg_session_repin(self._c, place - 1, nil)
+end
+
 local function settle_insert(self, op, i, S, e, was)
   local old_id, view = rawget(e, "id"), self._view
   C.rg_op_flush_row(op, i - 1, self._c, view)
   if old_id ~= nil and S.places[old_id] == was then S.places[old_id] = nil end
   self._fresh[e] = nil
   S.T.settle(e, view.data)
-  local place = view.slot + 1
+  local place, known = view.slot + 1, S.places[e.id]
+  if known and known > 0 and known ~= place then drop_ghost(self, known) end
   self._at[place], S.places[e.id] = e, place
   if place > self._top then self._top = place end
 end

@@ -304,16 +304,21 @@ static int take_producer(batch *b, const char *name, rg_err *err) {
     return rg__fail(err, RG_ETIMEOUT, "too many flushes are being queued at once");
 }
 
+static int refuse_unknown_id(const rg__item *it, uint32_t number, rg_err *err) {
+    int rc = rg__fail_field(err, "id", "%s: flush_async needs ids that are known before the INSERT; "
+                                       "ids = \"database\" is for flush", it->type->name);
+    if (err) err->item = (int32_t)number;
+    rg__err_set_entity(err, it->type->name);
+    return rc;
+}
+
 static int check_types(const batch *b, rg_err *err) {
     if (!b->queue->shared)
         return rg__fail(err, RG_EMISUSE, "flush_async needs a Redis pool for MySQL pool %s",
                         b->queue->name);
     for (size_t i = 0; i < b->n; i++) {
         const rg__item *it = &b->items->items[b->numbers[i]];
-        if (it->id == 0)
-            return rg__fail_field(err, "id", "%s: flush_async needs ids that are known before the "
-                                             "INSERT; ids = \"database\" is for flush",
-                                  it->type->name);
+        if (it->id == 0) return refuse_unknown_id(it, b->numbers[i], err);
         if (rg__store_shared(b->store, it->type) != b->queue->shared)
             return rg__fail(err, RG_EMISUSE,
                             "flush_async: %s is in another Redis pool than other entities of MySQL "
