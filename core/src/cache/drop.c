@@ -97,7 +97,7 @@ static int scan(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, const
     if (rc == RG_EUNAVAILABLE && rg__left_ms(ctx->deadline_ms)) /* on a connection that was lost while idle */
         rc = ask(s, ctx, &a, reply, err);
     rg__args_deinit(&a);
-    if (rc == RG_OK && ((*reply)->type != REDIS_REPLY_ARRAY || (*reply)->elements != 2))
+    if (rc == RG_OK && (!*reply || (*reply)->type != REDIS_REPLY_ARRAY || (*reply)->elements != 2))
         rc = rg__fail(err, RG_ECORRUPT, "SCAN answered something else");
     return rc;
 }
