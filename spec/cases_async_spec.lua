@@ -222,12 +222,22 @@ describe("case 46: hooks", function()
       must(db[way](db))
       assert.is_true(article.modified > "2020")
       support.drain(orm)
+      article.modified, article.title = "2002-03-04 05:06:07", "Blue moon"
+      must(db[way](db))
+      assert.equal("2002-03-04 05:06:07", article.modified) -- at an update, too
+      support.drain(orm)
+      assert.equal(article.modified, orm:session():search(Article, "id = ?", article.id):one().modified)
+      article.title = "Blue Moon"
+      must(db[way](db))
+      assert.is_true(article.modified > "2020")
+      support.drain(orm)
       local row = orm:session():query("SELECT title, slug FROM article WHERE id = ?", article.id)[1]
       assert.same({ title = "Blue Moon", slug = "blue-moon" }, row)
       db:delete(article)
       must(db[way](db))
       support.drain(orm)
-      assert.same({ "insert red-moon", "update blue-moon", "delete blue-moon" }, told)
+      assert.same({ "insert red-moon", "update blue-moon", "update blue-moon", "update blue-moon",
+        "delete blue-moon" }, told)
       assert.same({}, orm:session():query "SELECT id FROM article")
     end)
   end

@@ -364,7 +364,14 @@ static void copy_vars(const rg_builder *b, uint8_t *row, uint64_t len) {
     }
 }
 
-/* At insert a value that was given stands; at update the time of the update does. */
+void rg__builder_keep_stamps(rg_builder *b, const uint8_t *changed) {
+    for (uint32_t i = 0; i < b->n_stamps; i++) {
+        uint32_t col = b->stamps[i];
+        if (changed[col] && b->state[col] == RG__SET) b->state[col] = RG__TRUSTED;
+    }
+}
+
+/* A value that was given stands: at insert any, at update another one than the row had. */
 static void stamp(const rg_builder *b, uint8_t *row, bool insert, int64_t now_us) {
     int64_t days = now_us / 86400000000 - (now_us % 86400000000 < 0);
     for (uint32_t i = 0; i < b->n_stamps; i++) {
@@ -372,7 +379,8 @@ static void stamp(const rg_builder *b, uint8_t *row, bool insert, int64_t now_us
         int state = b->state[b->stamps[i]];
         bool given = state >= RG__SET ||
                      (state == RG__NULLED && (c->flags & RG_COL_NULLABLE));
-        if (!will_stamp(c, insert, now_us) || (insert && given)) continue;
+        bool stands = insert ? given : state == RG__TRUSTED;
+        if (!will_stamp(c, insert, now_us) || stands) continue;
         rg__cell_put(c, row, (uint64_t)(c->kind == RG_DATE ? days : now_us));
     }
 }

@@ -43,7 +43,8 @@ uint32_t rg__row_diff(const rg_type *t, const void *a, const void *b, uint8_t *m
 
 /* Absent columns (never set since reset) get the default: def, else NULL when nullable, else zero or
  * empty (ENUM: first value; dates: an error when required, else NULL must be allowed or 1970-01-01).
- * Checks REQUIRED. now_us != 0 fills CREATED (when absent, inserts) and UPDATED columns. */
+ * Checks REQUIRED. now_us != 0 fills CREATED (when absent, inserts) and UPDATED columns (of updates: those that
+ * rg__builder_keep_stamps has not kept). */
 rg_block *rg__builder_finish(rg_builder *b, bool insert, int64_t now_us, rg_err *err);
 /* The values set so far as a row, absent columns by default, nothing required: for keys. NULL when
  * out of memory. */
@@ -69,6 +70,8 @@ int rg__builder_check_given(const rg_builder *b, rg_err *err);
 bool rg__builder_has(const rg_builder *b, uint32_t col);
 /* An update changes nothing about a REQUIRED value that was empty in the row before: it stays. */
 void rg__builder_keep_empty(rg_builder *b, const void *before);
+/* The times of an update that were set to something else than the row had stand: they are not stamped. */
+void rg__builder_keep_stamps(rg_builder *b, const uint8_t *changed);
 /* Raw setters for trusted values (from MySQL's binary protocol or another row): nothing is checked,
  * REQUIRED neither. The column's store says which member holds. NULL in a column that is not
  * nullable stores its default. Out of memory is told by finish. */

@@ -79,6 +79,7 @@ static int stamp_update(rg__item *it, rg_builder *b, rg_err *err) {
         uint64_t now = (old.store <= RG_STORE_I64 ? (uint64_t)old.i : old.u) + 1;
         if (rg_builder_u64(b, v, now, err) < 0) return err ? err->code : RG_EINVALID;
     }
+    rg__builder_keep_stamps(b, it->mask);
     rg_block_unref(it->after);
     it->after = rg__builder_finish(b, false, rg__wall_us(), err);
     if (!it->after) return err && err->code ? err->code : RG_ENO_MEMORY;
