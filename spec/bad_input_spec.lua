@@ -500,3 +500,65 @@ describe("an empty place", function()
     world:close()
   end)
 end)
+
+describe("a value that its field would not take, in a row that others wrote", function()
+  local Old = regolith.entity("old", {
+    field.string "name" { length = 3 }, field.date "born" { nullable = true }, field.refs "friends" { "old" },
+    field.uint8 "n", field.struct "home" { field.binary "code" { length = 2 } }, cache = true,
+  })
+  local world, orm
+
+  setup(function()
+    world = support.world()
+    orm = world:open { Old }
+    must(world.sql:connection(function(conn) -- as a later version has it
+      return conn:execute("ALTER TABLE `" .. world.name .. "`.old MODIFY name VARCHAR(50) CHARACTER SET utf8mb4, "
+        .. "MODIFY home_code VARBINARY(50)")
+    end))
+    local insert = "INSERT INTO old VALUES (?, 'a longer name', '0500-02-28', '[0,1]', 1, 'a longer code')"
+    for id = 1, 2 do must(orm:session():execute(insert, id)) end
+  end)
+  teardown(function() world:close() end)
+
+  for id, way in ipairs { "flush", "flush_async" } do
+    it("stays as it is when other fields are written: " .. way, function()
+      for _ = 1, 2 do -- from MySQL, from the caches
+        local db = orm:session()
+        local e = db:get(Old, id)
+        assert.same({ "a longer name", "0500-02-28", { 0, 1 }, "a longer code" },
+          { e.name, e.born, e.friends, e.home.code })
+        assert.is_nil((db:dirty(e)))
+        assert.same({ true, 0 }, { db[way](db) })
+        e.n = e.n + 1
+        must(db[way](db))
+        support.drain(orm)
+        db:close()
+      end
+      assert.same({}, must(orm:dead_letters()))
+      local sql = "SELECT name, CAST(born AS CHAR) AS born, friends, n, home_code FROM old WHERE id = ?"
+      assert.same({ name = "a longer name", born = "0500-02-28", friends = "[0,1]", n = 3,
+        home_code = "a longer code" },
+        orm:session():query(sql, id)[1])
+      local db = orm:session()
+      local e = db:get(Old, id)
+      e.name = "another name"
+      local ok, err = db[way](db)
+      assert.is_nil(ok)
+      assert.same({ "INVALID", "name" }, { err.code, err.field })
+      e.name = "abc"
+      must(db[way](db))
+      support.drain(orm)
+      assert.equal("abc", orm:session():query("SELECT name FROM old WHERE id = ?", id)[1].name)
+      db:close()
+    end)
+  end
+
+  it("is told when it has no place in Lua", function()
+    local db = orm:session()
+    must(db:execute [[INSERT INTO old (id, name, friends, home_code) VALUES (9007199254740993, "", "[]", "")]])
+    local list, err = db:search(Old, "id > 2"):all()
+    assert.is_nil(list)
+    assert.same({ "SCHEMA", "id", "old" }, { err.code, err.field, err.entity })
+    db:close()
+  end)
+end)

@@ -52,6 +52,9 @@ RG_API void rg_builder_free(rg_builder *b);
 RG_API void rg_builder_reset(rg_builder *b);
 /* Starts from the values of an existing row of the same type (checked by the caller). */
 RG_API int rg_builder_load(rg_builder *b, const uint8_t *row, uint32_t len, rg_err *err);
+/* Takes what the row (checked by the caller) holds there, whether a setter would or not: a value of old, or of
+ * others, that an update does not change. */
+RG_API int rg_builder_keep(rg_builder *b, uint32_t col, const uint8_t *row, rg_err *err);
 RG_API int rg_builder_null(rg_builder *b, uint32_t col, rg_err *err);
 RG_API int rg_builder_bool(rg_builder *b, uint32_t col, int v, rg_err *err);
 /* A Lua number: integral for integer kinds, finite for floats; for DECIMAL the shortest digits that

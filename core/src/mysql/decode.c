@@ -5,6 +5,8 @@
 #include "base/alloc.h"
 #include "schema/type.h"
 
+#include <math.h>
+
 enum {
     TEXT_MIN = 256,
     TEXT_MAX = 65536, /* a buffer that is kept; longer values are fetched into one that is not */
@@ -125,6 +127,8 @@ static int fail_range(const rg__row_reader *r, uint32_t i, rg_err *err) {
 
 /* ---- fixed values ---- */
 
+#define MAX_ID (UINT64_C(1) << 53)
+
 static bool beyond(const rg__row_reader *r, const rg__reader_column *from) {
     return r->truncated && from->error;
 }
@@ -144,6 +148,8 @@ static int read_unsigned(const rg__row_reader *r, uint32_t i, rg__value *v, rg_e
     const rg__reader_column *from = &r->columns[i];
     v->u = from->v.u;
     if (beyond(r, from) || (k->is_integer && v->u > k->max)) return fail_range(r, i, err);
+    if (i == 0 && v->u > MAX_ID)
+        return fail_column(r, i, err, "holds an id beyond 2^53, which Lua cannot tell from others");
     if (c->kind == RG_ENUM && (v->u == 0 || v->u > c->n_values))
         return fail_column(r, i, err, "holds a value that the field does not list");
     if (c->kind == RG_SET && c->n_values < 64 && v->u >> c->n_values)
@@ -260,7 +266,7 @@ static int read_value(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__value *
         return 0;
     case RG_FLOAT:
         v->d = from->v.f;
-        return 0;
+        return isfinite(v->d) ? 0 : fail_range(r, i, err); /* of a column that is a DOUBLE */
     case RG_DOUBLE:
         v->d = from->v.d;
         return 0;

@@ -312,6 +312,14 @@ void rg__builder_put(rg_builder *b, uint32_t col, const rg__value *v) {
     if (rc < 0) b->bytes.failed = true; /* told when the row is finished */
 }
 
+int rg_builder_keep(rg_builder *b, uint32_t col, const uint8_t *row, rg_err *err) {
+    if (col >= b->type->n_columns) return fail_column(b, col, err);
+    rg__value v = rg__row_value(b->type, row, col);
+    rg__builder_put(b, col, &v);
+    b->state[col] = RG__LOADED;
+    return RG_OK;
+}
+
 /* ---- the finished row ---- */
 
 static bool will_stamp(const rg__column *c, bool insert, int64_t now_us) {

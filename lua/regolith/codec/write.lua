@@ -156,6 +156,14 @@ function M.put(b, column, v, T, base)
   return refuse(column.path, format("a %s is no value for a field", kind))
 end
 
+--- After a value was refused: in an update it stands all the same when it is what the row holds, written by others or
+--- before the field became what it is. Nobody changes it.
+---@return integer rc
+local function keep(b, column, v, T, base, rc)
+  if base == nil or v == nil or column.number == 0 or not record.same(T.readers[column](base), v) then return rc end
+  return C.rg_builder_keep(b, column.number, base, err)
+end
+
 --- The table that holds a struct or array; an empty one when it is absent.
 local EMPTY = {}
 local function inner(v)
@@ -195,7 +203,8 @@ local function value_lines(lines, node, holder, indent)
   else
     lines[#lines + 1] = format("%src = %s", indent, slow)
   end
-  lines[#lines + 1] = indent .. "if rc < 0 then return rc end"
+  lines[#lines + 1] = format("%sif rc < 0 then rc = keep(b, columns[%d], v, T, base, rc)", indent, column.number)
+  lines[#lines + 1] = indent .. "if rc < 0 then return rc end end"
 end
 
 local function node_lines(gen, node, holder, indent, path)
@@ -224,7 +233,7 @@ function M.encoder(T)
   local gen = {
     known = {},
     lines = {
-      "local C, err, type, rawget, put, inner, check_keys, refuse, columns, known, T = ...",
+      "local C, err, type, rawget, put, keep, inner, check_keys, refuse, columns, known, T = ...",
       "return function(b, e, base)",
       "  local v, rc",
       "  v = rawget(e, 'id')",
@@ -236,7 +245,7 @@ function M.encoder(T)
   for _, node in ipairs(T.entity.nodes) do node_lines(gen, node, "e", "  ", node.name) end
   gen.lines[#gen.lines + 1] = "  return 0\nend"
   local chunk = assert(loadstring(table.concat(gen.lines, "\n"), "=encoder of " .. T.name))
-  return chunk(C, err, type, rawget, M.put, inner, check_keys, refuse, T.columns, gen.known, T)
+  return chunk(C, err, type, rawget, M.put, keep, inner, check_keys, refuse, T.columns, gen.known, T)
 end
 
 return M
