@@ -448,3 +448,29 @@ describe("a default", function()
     world:close()
   end)
 end)
+
+describe("the 64th value of a set", function()
+  it("is compared as it is stored: by an index, with cas, by an expectation", function()
+    local world = support.world()
+    local Wide = regolith.entity("wide", { field.set("of", numbered("f", 64)), field.uint8 "n",
+      unique = { one = { "of", "n" } }, index = { by_of = { "of" } } })
+    local orm = world:open { Wide }
+    local db = orm:session()
+    for _, v in ipairs { { "f64" }, { "f1", "f64" }, numbered("f", 64), { "f63" } } do
+      local e = db:new(Wide, { of = v })
+      must(db:flush())
+      assert.equal("applied", must(db:update(e, { n = 1 }, { cas = { of = v } })).outcome)
+      assert.equal("applied", must(db:update(e, { of = { "f2" } }, { cas = "changes" })).outcome)
+      assert.equal("applied", must(db:update_all { { e, { of = v }, cas = { "of", "n" } } })[1].outcome)
+      db:expect(e, { "of" })
+      e.n = 2
+      must(db:flush())
+      local other = orm:session()
+      assert.equal(e.id, must(other:by(Wide, "one", { v, 2 })).id)
+      assert.equal(e.id, must(other:all_by(Wide, "by_of", { v }))[1].id)
+      other:close()
+    end
+    db:close()
+    world:close()
+  end)
+end)

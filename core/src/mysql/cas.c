@@ -53,7 +53,8 @@ void rg__cas_condition(rg__buf *sql, const rg__mysql *c, const rg__column *col, 
         rg__buf_fmt(sql, "%s%s<=>CAST(%s AS TIME(6))", prefix, name, value);
         break;
     default:
-        rg__buf_fmt(sql, "%s%s<=>%s", prefix, name, value);
+        rg__column_compared(sql, col, prefix);
+        rg__buf_fmt(sql, "<=>%s", value);
     }
 }
 

@@ -26,6 +26,10 @@ void rg__param_bind_u64(MYSQL_BIND *b, uint64_t *at);
 /* The same for a user's parameter. */
 size_t rg__param_bind_value(const rg__param *p, MYSQL_BIND *b, rg__bound *at);
 
+/* Appends what a column is compared as with a bound value; prefix: "" or "t.". A set with its 64th value is a negative
+ * number to MariaDB unless it is told otherwise (which costs the index, so others are not). */
+void rg__column_compared(rg__buf *sql, const rg__column *col, const char *prefix);
+
 /* ---- results to rows ---- */
 
 /* Appends the columns as they are selected: enums and sets as numbers. */

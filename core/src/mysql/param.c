@@ -131,6 +131,11 @@ size_t rg__param_bind(const rg__column *col, const rg__value *v, MYSQL_BIND *b, 
     }
 }
 
+void rg__column_compared(rg__buf *sql, const rg__column *col, const char *prefix) {
+    bool signs = col->kind == RG_SET && col->n_values == 64;
+    rg__buf_fmt(sql, signs ? "CAST(%s%s AS UNSIGNED)" : "%s%s", prefix, col->quoted);
+}
+
 size_t rg__param_bind_value(const rg__param *p, MYSQL_BIND *b, rg__bound *at) {
     *b->is_null = p->kind == RG__P_NULL;
     switch (p->kind) {

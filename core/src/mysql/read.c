@@ -72,8 +72,11 @@ static int prepare_index(rg__mysql *c, const rg__call *call, const rg_type *t, c
                          rg_err *err) {
     rg__buf *sql = rg__conn_text(c);
     rg__select_begin(sql, t);
-    for (uint32_t i = 0; i < x->n_columns; i++)
-        rg__buf_fmt(sql, " %s %s<=>?", i ? "AND" : "WHERE", t->columns[x->columns[i]].quoted);
+    for (uint32_t i = 0; i < x->n_columns; i++) {
+        rg__buf_str(sql, i ? " AND " : " WHERE ");
+        rg__column_compared(sql, &t->columns[x->columns[i]], "");
+        rg__buf_str(sql, "<=>?");
+    }
     rg__buf_fmt(sql, " ORDER BY %s", t->columns[0].quoted);
     if (limited) rg__buf_str(sql, " LIMIT ?");
     rg__select_lock(c, sql, lock);
@@ -143,9 +146,11 @@ static int prepare_keys(rg__mysql *c, const rg__call *call, const rg_type *t, co
     rg__buf *sql = rg__conn_text(c);
     rg__select_begin(sql, t);
     for (uint32_t k = 0; k < n; k++)
-        for (uint32_t i = 0; i < x->n_columns; i++)
-            rg__buf_fmt(sql, "%s%s<=>?", i ? " AND " : k ? " OR " : " WHERE ",
-                        t->columns[x->columns[i]].quoted);
+        for (uint32_t i = 0; i < x->n_columns; i++) {
+            rg__buf_str(sql, i ? " AND " : k ? " OR " : " WHERE ");
+            rg__column_compared(sql, &t->columns[x->columns[i]], "");
+            rg__buf_str(sql, "<=>?");
+        }
     rg__select_lock(c, sql, lock);
     return rg__select_prepare(c, call, t, key, sql, out, err);
 }
