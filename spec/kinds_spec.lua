@@ -474,3 +474,27 @@ describe("the 64th value of a set", function()
     world:close()
   end)
 end)
+
+describe("a list of JSON that was assigned", function()
+  it("stays a list when it is emptied, as one that was read does", function()
+    local world = support.world()
+    local Basket = regolith.entity("basket", { field.json "tags", field.uint8 "n" })
+    local orm = world:open { Basket }
+    local db = orm:session()
+    local tags = { "a", { inner = { 1 } } }
+    local e = db:new(Basket, { tags = tags })
+    must(db:flush())
+    assert.equal(tags, e.tags)
+    local other = orm:session()
+    local read = other:get(Basket, e.id)
+    for _, basket in ipairs { e, read } do
+      table.remove(basket.tags[2].inner)
+      must((basket == e and db or other):flush())
+      local sql = "SELECT tags FROM basket WHERE id = ?"
+      assert.equal('["a",{"inner":[]}]', (orm:session():query(sql, e.id)[1].tags:gsub("%s", "")))
+    end
+    other:close()
+    db:close()
+    world:close()
+  end)
+end)

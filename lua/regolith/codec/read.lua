@@ -148,9 +148,20 @@ function Gen:node(node, in_list)
   return "{ " .. table.concat(parts, ", ") .. " }"
 end
 
+--- Marks the lists of JSON as those are that were read: one that is emptied later is [] then, and not {}.
+local function mark(given, read)
+  local mt = getmetatable(read)
+  if mt and not getmetatable(given) then setmetatable(given, mt) end
+  for key, v in pairs(read) do
+    if type(v) == "table" then mark(given[key], v) end
+  end
+end
+
 --- Tables that say the same stay the same tables.
 local function set(e, key, v)
-  if not record.same(rawget(e, key), v) then rawset(e, key, v) end
+  local given = rawget(e, key)
+  if not record.same(given, v) then rawset(e, key, v)
+  elseif type(v) == "table" then mark(given, v) end
 end
 
 local ENVIRONMENT = {
