@@ -154,6 +154,17 @@ TEST(stamps_are_set_when_they_should_be) {
     row = rg__builder_finish(b, false, now + 1, &err);
     text_is(t, row, 1, "1970-01-02 01:00:00.000005");
     text_is(t, row, 2, "1970-01-02 01:00:00.000006");
+    const uint8_t none[4] = {0}, changed[4] = {[2] = 1};
+    rg_block *kept[2];
+    set(b, 2, "2001-02-03");
+    rg__builder_keep_stamps(b, none);
+    kept[0] = rg__builder_finish(b, false, now + 2, &err);
+    rg__builder_keep_stamps(b, changed);
+    kept[1] = rg__builder_finish(b, false, now + 2, &err);
+    text_is(t, kept[0], 2, "1970-01-02 01:00:00.000007");
+    text_is(t, kept[1], 2, "2001-02-03 00:00:00");
+    rg_block_unref(kept[0]);
+    rg_block_unref(kept[1]);
     rg_block_unref(row);
     rg_builder_reset(b);
     rg_builder_u64(b, 0, 1, &err);
@@ -165,6 +176,33 @@ TEST(stamps_are_set_when_they_should_be) {
     text_is(t, row, 2, NULL);
     text_is(t, row, 3, "1970-01-02");
     rg_block_unref(row);
+    rg_builder_free(b);
+    rg_type_free(t);
+}
+
+TEST(what_a_row_holds_is_kept_though_no_setter_would_take_it) {
+    rg_type *t = new_type("user");
+    add(t, (rg_column_opts){.name = "s", .kind = RG_STRING, .length = 2, .flags = RG_COL_REQUIRED});
+    add(t, (rg_column_opts){.name = "d", .kind = RG_DATE, .flags = RG_COL_NULLABLE});
+    CHECK_EQ_INT(rg_type_freeze(t, &err), RG_OK);
+    rg_builder *b = rg_builder_new(t, &err);
+    rg__value id = {.store = RG_STORE_U64, .u = 1}, day = {.store = RG_STORE_I32, .i = -719528};
+    rg__value text = {.store = RG_STORE_VAR, .s = {"long", 4}};
+    rg__builder_put(b, 0, &id);
+    rg__builder_put(b, 1, &text);
+    rg__builder_put(b, 2, &day);
+    rg_block *row = finish(b);
+    rg_builder_reset(b);
+    CHECK_EQ_INT(rg_builder_u64(b, 0, 1, &err), RG_OK);
+    CHECK_EQ_INT(set(b, 1, "long"), RG_EINVALID);
+    CHECK_EQ_INT(set(b, 2, "0000-01-01"), RG_EINVALID);
+    CHECK_EQ_INT(rg_builder_keep(b, 1, row->data, &err), RG_OK);
+    CHECK_EQ_INT(rg_builder_keep(b, 2, row->data, &err), RG_OK);
+    CHECK(rg_builder_keep(b, 3, row->data, &err) < 0);
+    rg_block *after = finish(b);
+    CHECK(row->len == after->len && memcmp(row->data, after->data, row->len) == 0);
+    rg_block_unref(row);
+    rg_block_unref(after);
     rg_builder_free(b);
     rg_type_free(t);
 }
