@@ -301,8 +301,8 @@ function M.servers(purpose, flags, durable)
   self.script = (durable and DURABLE or FLAGS) .. " " .. more .. script_path
   self.keeper = launch(self.script .. "run --temp " .. self.name .. " -- sh -c 'env; exec tail --pid=" .. own_pid
     .. " -f /dev/null'")
-  self.mysql_socket = self.keeper:await "REGOLITH_MYSQL_SOCKET=(%S+)\n"
-  self.redis_socket = self.keeper:await "REGOLITH_REDIS_SOCKET=(%S+)\n"
+  self.mysql_socket = self.keeper:await "REGOLITH_MYSQL_SOCKET=([^\n]+)\n"
+  self.redis_socket = self.keeper:await "REGOLITH_REDIS_SOCKET=([^\n]+)\n"
   return self
 end
 

@@ -44,7 +44,7 @@ function M.redis(...)
   local words = {}
   for i = 1, select("#", ...) do words[i] = "'" .. tostring((select(i, ...))) .. "'" end
   local lines = {}
-  local text = M.shell("redis-cli -s " .. need "REGOLITH_REDIS_SOCKET" .. " " .. table.concat(words, " "))
+  local text = M.shell("redis-cli -s '" .. need "REGOLITH_REDIS_SOCKET" .. "' " .. table.concat(words, " "))
   for line in text:gmatch "[^\n]+" do
     lines[#lines + 1] = line
   end
@@ -202,7 +202,7 @@ function World:close()
   administer(self, "DROP DATABASE `" .. self.name .. "`")
   self.sql:close()
   self.admin:close()
-  local cli = "redis-cli -s " .. need "REGOLITH_REDIS_SOCKET"
+  local cli = "redis-cli -s '" .. need "REGOLITH_REDIS_SOCKET" .. "'"
   M.shell(cli .. " --scan --pattern '*" .. self.name .. "*' | xargs -r -d '\\n' " .. cli .. " del")
   must(gone, string.format("%s connections to MySQL are left behind", tostring(left)))
 end
