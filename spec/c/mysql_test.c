@@ -672,6 +672,16 @@ static void *wait_for_one(void *arg) {
     return NULL;
 }
 
+/* Until so many wait. */
+static void await_waiters(rg__mysql_pool *p, uint32_t n) {
+    rg__pool_figures f = {0};
+    for (int i = 0; i < 2000 && f.waiting < n; i++) {
+        usleep(1000);
+        rg__mysql_pool_figures(p, &f);
+    }
+    CHECK_EQ_INT(f.waiting, n);
+}
+
 TEST(waiters_are_served_in_order_and_sent_off_at_shutdown) {
     rg__mysql_pool *p = pool_of(1);
     rg__mysql *c = acquire(p);
@@ -679,7 +689,7 @@ TEST(waiters_are_served_in_order_and_sent_off_at_shutdown) {
     for (int i = 0; i < 4; i++) {
         w[i] = (waiting){.pool = p};
         pthread_create(&w[i].thread, NULL, wait_for_one, &w[i]);
-        usleep(20000);
+        await_waiters(p, (uint32_t)i + 1);
     }
     rg__mysql_release(c);
     for (int i = 0; i < 4; i++) {

@@ -255,6 +255,16 @@ static rg__redis_pool *small_pool(const char *path, uint32_t max) {
     return rg__redis_pool_new(&o, NULL);
 }
 
+/* Until so many wait. */
+static void await_waiters(rg__redis_pool *pool, uint32_t n) {
+    rg__pool_figures f = {0};
+    for (int i = 0; i < 2000 && f.waiting < n; i++) {
+        rg__sleep_ms(1);
+        rg__redis_pool_figures(pool, &f);
+    }
+    CHECK_EQ_INT(f.waiting, n);
+}
+
 TEST(waiters_are_served_in_order) {
     rg__redis_pool *pool = small_pool(given_socket(), 1);
     rg__redis *c = get(pool);
@@ -265,9 +275,9 @@ TEST(waiters_are_served_in_order) {
     waiting w[N];
     pthread_t t[N];
     for (int i = 0; i < N; i++) {
-        w[i] = (waiting){pool, i, order, &arrived, rg__now_ms() + 5000, 0};
+        w[i] = (waiting){pool, i, order, &arrived, rg__now_ms() + 15000, 0};
         pthread_create(&t[i], NULL, wait_for_one, &w[i]);
-        rg__sleep_ms(20);
+        await_waiters(pool, (uint32_t)i + 1);
     }
     CHECK_EQ_INT(busy_of(pool), 1);
     rg__redis_release(c);
