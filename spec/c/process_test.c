@@ -119,7 +119,7 @@ TEST(a_scan_does_not_wash_out_what_is_used) {
 TEST(what_comes_back_soon_is_kept) {
     rg__process *p = rg__process_new(1 << 20, NULL);
     for (uint64_t i = 0; i < 20; i++) put(p, 1, i, 200);
-    for (uint64_t i = 0; i < 4500; i++) put(p, 2, i, 200); /* out, but remembered */
+    for (uint64_t i = 0; i < 4900; i++) put(p, 2, i, 200); /* out of each shard, but remembered */
     int left = 0;
     for (uint64_t i = 0; i < 20; i++) left += has(p, 1, i);
     CHECK_EQ_INT(left, 0);
