@@ -535,7 +535,8 @@ describe("a value that its field would not take, in a row that others wrote", fu
         db:close()
       end
       assert.same({}, must(orm:dead_letters()))
-      local sql = "SELECT name, CAST(born AS CHAR) AS born, friends, n, home_code FROM old WHERE id = ?"
+      local sql = "SELECT name, CAST(born AS CHAR) AS born, REPLACE(friends, ' ', '') AS friends, n, home_code "
+        .. "FROM old WHERE id = ?"
       assert.same({ name = "a longer name", born = "0500-02-28", friends = "[0,1]", n = 3,
         home_code = "a longer code" },
         orm:session():query(sql, id)[1])
