@@ -50,20 +50,21 @@ static void tell(const rg__ctx *ctx, const rg_type *t, uint64_t id, const rg_blo
                   rg__wall_us() - started, b && rg_block_len(b), NULL);
 }
 
-int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
-    if (!t->cache_process || !rg__trusted(s, t)) return RG_GET_MISS;
-    bool traced = rg__traced(ctx, RG__SOURCE_PROCESS);
-    int64_t started = traced ? rg__wall_us() : 0;
-    rg_block *b = rg__process_get(s->process, t->space, id);
-    if (traced) tell(ctx, t, id, b, started);
-    return found(b, out);
-}
-
-int rg__load_try(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
+/* last: nobody looks again, so that it is a miss when it is not there. */
+static inline int look(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, bool last,
+                       rg_block **out) {
     if (!t->cache_process || !rg__trusted(s, t)) return RG_GET_MISS;
     bool traced = ctx && rg__traced(ctx, RG__SOURCE_PROCESS);
     int64_t started = traced ? rg__wall_us() : 0;
-    rg_block *b = rg__process_try(s->process, t->space, id);
-    if (traced && b) tell(ctx, t, id, b, started);
+    rg_block *b = last ? rg__process_get(s->process, t->space, id) : rg__process_try(s->process, t->space, id);
+    if (traced && (b || last)) tell(ctx, t, id, b, started);
     return found(b, out);
+}
+
+int rg__load_peek(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
+    return look(s, ctx, t, id, true, out);
+}
+
+int rg__load_try(rg__store *s, const rg__ctx *ctx, const rg_type *t, uint64_t id, rg_block **out) {
+    return look(s, ctx, t, id, false, out);
 }
