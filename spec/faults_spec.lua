@@ -403,12 +403,15 @@ describe("faults", function()
       end
     end)
 
-    it("survive a fork: the child makes connections of its own", function()
-      local ok, text = faults.spawn("fork", { REGOLITH_MYSQL_URL = world.mysql_url(world.name),
-        REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name }):wait()
-      assert.is_true(ok, text)
-      assert.matches("child: 2.*parent: 3", text)
-      assert.matches("child has MISUSE: flake: snowflake ids .*parent has a snowflake", text)
-    end)
+    -- Not under AddressSanitizer: a child inherits the locks of its allocator as they are, one of them maybe taken.
+    if not support.is_under_asan() then
+      it("survive a fork: the child makes connections of its own", function()
+        local ok, text = faults.spawn("fork", { REGOLITH_MYSQL_URL = world.mysql_url(world.name),
+          REGOLITH_REDIS_URL = world.redis_url(), REGOLITH_PREFIX = world.name }):wait()
+        assert.is_true(ok, text)
+        assert.matches("child: 2.*parent: 3", text)
+        assert.matches("child has MISUSE: flake: snowflake ids .*parent has a snowflake", text)
+      end)
+    end
   end)
 end)

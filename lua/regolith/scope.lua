@@ -180,6 +180,8 @@ local function physical(session, opts, number, outer)
   tx_opts.read_only, tx_opts.timeout_ms = opts.read_only and 1 or 0, opts.timeout_ms or 0
   local c = C.rg_tx_new(session._orm._engine, tx_opts, outer and outer.c or nil, err)
   if c == nil then return nil, errors.from_c(err) end
+  local host = session._orm._host
+  if host.adopt then host:adopt("tx", c) end
   return { c = ffi.gc(c, C.rg_tx_free), pool = number, options = opts, frames = new_table(1, 0), outer = outer }
 end
 
@@ -329,6 +331,16 @@ local function detach(scope)
   local around = scope._parent
   if around and around._state ~= "suspended" then session._pools[scope._number] = around end
   bind(session, scope._number)
+end
+
+--- Transactions end with the request at hand from now on, where there are requests.
+function M.adopt(session)
+  local host = session._orm._host
+  if not host.adopt then return end
+  for _, scope in ipairs(session._scopes) do
+    local tx = scope._tx
+    if tx and tx.c ~= nil and is_root(scope) then host:adopt("tx", tx.c) end
+  end
 end
 
 --- The engine's half of a transaction that has ended; the collector would be late.

@@ -245,6 +245,7 @@ function Scope:adopt()
   if self._state == "done" then error("the transaction's scope has ended", 2) end
   if self._session._busy then error("the session is in use by another coroutine", 2) end
   self._session._owner = running() or MAIN
+  scopes.adopt(self._session)
   return self
 end
 

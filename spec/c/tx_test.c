@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <regolith/regolith.h>
+#include <unistd.h>
 
 enum { THREADS = 4, ROUNDS = 24, WAITS = 200 };
 
@@ -169,6 +170,44 @@ static void check_leaks(void) {
     CHECK_EQ_INT(open, 0);
 }
 
+/* A request ends at any time of a statement or a COMMIT of an inner transaction whose outer one is suspended: both have
+ * ended then, by the time that nothing runs on them, with their handles still there. */
+static void end_request(user *u, int round) {
+    static const int pauses_us[] = {0, 50, 500, 5000, 30000};
+    rg_tx_opts opts = {.size = sizeof opts};
+    rg_request *request = rg_request_new();
+    rg_tx *outer = rg_tx_new(engine, &opts, NULL, NULL), *tx = rg_tx_new(engine, &opts, outer, NULL);
+    rg_request_add_tx(request, outer);
+    rg_request_add_tx(request, tx);
+    u->faults += run(u, rg_op_tx_begin(outer, NULL)) < 0;
+    rg_session_enter(u->session, 0, tx, outer, NULL);
+    u->faults += insert(u, round, 0) < 0;
+    rg_op *op = round % 2 ? statement(u, "SELECT SLEEP(0.02)") : rg_op_tx_commit(tx, round & 2, NULL);
+    rg_request_add_op(request, op);
+    u->faults += rg_op_submit(op, u->notifier, 3, 0, NULL) < 0;
+    usleep((useconds_t)pauses_us[round % 5]);
+    rg_request_end(request);
+    for (int i = 0; i < WAITS && rg_op_phase_of(op) != RG_OP_DONE; i++) poll(NULL, 0, 20);
+    rg_op_free(op);
+    u->faults += run(u, rg_op_tx_begin(outer, NULL)) != RG_ECLOSED;
+    u->faults += rg_tx_phase_of(outer) != RG_TX_ROLLED_BACK || rg_tx_phase_of(tx) < RG_TX_COMMITTED;
+    rg_session_enter(u->session, 0, NULL, NULL, NULL);
+    rg_tx_free(tx);
+    rg_tx_free(outer);
+    rg_request_free(request);
+}
+
+static void check_requests(void) {
+    user u = {.number = THREADS};
+    u.notifier = rg_notifier_new(engine, 0, NULL);
+    u.session = rg_session_new(engine, NULL);
+    for (int round = 0; round < ROUNDS; round++) end_request(&u, round);
+    CHECK_EQ_INT(u.faults, 0);
+    rg_session_free(u.session);
+    rg_notifier_free(u.notifier);
+    check_leaks();
+}
+
 static void check_refusals(void) {
     rg_err err;
     rg_tx_opts opts = {.size = sizeof opts, .isolation = 6};
@@ -220,6 +259,7 @@ TEST(threads_use_transactions_side_by_side) {
     check_threads();
     check_refusals();
     check_leaks();
+    check_requests();
     administer("DROP TABLE rg_tx_rows");
     rg_engine_unref(engine);
 }

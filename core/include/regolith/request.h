@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What belongs to one request of a server and ends with it, however it ends: operations under way are
- * abandoned (a read that runs is stopped on the server), borrowed connections are closed, locks given back.
+ * abandoned (a read that runs is stopped on the server), transactions that are open are rolled back by closing their
+ * connections, borrowed connections are closed, locks given back.
  * For servers that kill a coroutine without running any of its code: the collector would do the same, but
  * later. Everything here is confined to the thread of the request. */
 #ifndef REGOLITH_REQUEST_H
@@ -8,6 +9,7 @@
 
 #ifndef __RG_CDEF__
 #include <regolith/lock.h>
+#include <regolith/tx.h>
 #endif
 
 typedef struct rg_request rg_request;
@@ -21,6 +23,7 @@ RG_API int rg_request_ended(const rg_request *request);
 /* Belongs to it from now on, until it is freed or left. */
 RG_API void rg_request_add_op(rg_request *request, rg_op *op);
 RG_API void rg_request_add_lease(rg_request *request, rg_lease *lease);
+RG_API void rg_request_add_tx(rg_request *request, rg_tx *tx);
 RG_API void rg_request_add_lock(rg_request *request, rg_lock *lock);
 RG_API void rg_op_leave(rg_op *op);
 

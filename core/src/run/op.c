@@ -89,7 +89,11 @@ int rg__op_execute(rg_op *op, uint32_t timeout_ms) {
     rg__txs_bound(&op->txs, &ctx);
     if (!op->inline_run) ctx.cancelled = &op->abandoned;
     atomic_store(&op->phase, RG_OP_RUNNING);
-    int rc = op->run(op, &ctx, &op->err);
+    int rc = rg__txs_claim(&op->txs, &op->err);
+    if (rc >= 0) {
+        rc = op->run(op, &ctx, &op->err);
+        rg__txs_unclaim(&op->txs);
+    }
     if (rc < 0 && op->err.code == 0) rg__fail(&op->err, rc, "%s", rg_code_name(rc));
     if (rc >= 0) op->err.code = 0;
     atomic_store(&op->parked, rc == RG__PARK);

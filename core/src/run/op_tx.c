@@ -9,6 +9,7 @@
 
 typedef struct work {
     rg_tx *tx;                /* a reference */
+    rg__op_fn run;            /* while it is claimed */
     rg__value_changes values; /* commit: what goes with it */
 } work;
 
@@ -19,8 +20,17 @@ static void drop_work(rg_op *op) {
     rg__free(w);
 }
 
+static int run_claimed(rg_op *op, const rg__ctx *ctx, rg_err *err) {
+    const work *w = op->own;
+    int rc = rg__tx_claim(w->tx, err);
+    if (rc < 0) return rc;
+    rc = w->run(op, ctx, err);
+    rg__tx_unclaim(w->tx);
+    return rc;
+}
+
 static rg_op *on_tx(rg_tx *tx, rg__op_fn run, rg_err *err) {
-    rg_op *op = rg__op_new(tx->engine, run, err);
+    rg_op *op = rg__op_new(tx->engine, run_claimed, err);
     if (!op) return NULL;
     work *w = rg__calloc(1, sizeof *w);
     if (!w) {
@@ -29,6 +39,7 @@ static rg_op *on_tx(rg_tx *tx, rg__op_fn run, rg_err *err) {
         return NULL;
     }
     w->tx = rg__tx_ref(tx);
+    w->run = run;
     op->own = w;
     op->holds = rg__tx_holds(tx->tx);
     op->cleanup = drop_work;

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "run/op.h"
+#include "run/tx.h"
 
 struct rg_request {
     uint32_t refs;
@@ -43,5 +44,6 @@ static void add(rg_request *r, rg__tenant *t) {
 
 void rg_request_add_op(rg_request *r, rg_op *op) { add(r, &op->tenant); }
 void rg_request_add_lease(rg_request *r, rg_lease *l) { add(r, rg__lease_tenant(l)); }
+void rg_request_add_tx(rg_request *r, rg_tx *tx) { add(r, rg__tx_tenant(tx)); }
 void rg_request_add_lock(rg_request *r, rg_lock *l) { add(r, rg__lock_tenant(l)); }
 void rg_op_leave(rg_op *op) { rg__tenant_leave(&op->tenant); }

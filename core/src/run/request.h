@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a request's end ends: embedded in operations, leases and locks. */
+/* What a request's end ends: embedded in operations, transactions, leases and locks. */
 #ifndef RG_RUN_REQUEST_H
 #define RG_RUN_REQUEST_H
 

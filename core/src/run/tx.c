@@ -4,6 +4,52 @@
 
 #include "base/alloc.h"
 
+/* ---- claims ---- */
+
+enum { SEALED = 1 << 30 };
+
+/* Ends one whose request has ended, unless an operation runs on it: that one comes by here. */
+static void end_orphan(rg_tx *tx) {
+    unsigned none = 0;
+    if (!atomic_load(&tx->orphan) || !atomic_compare_exchange_strong(&tx->claims, &none, SEALED)) return;
+    rg__tx_abandon(tx->tx);
+}
+
+static void end_tx(rg__tenant *t) {
+    rg_tx *tx = rg__container(t, rg_tx, tenant);
+    atomic_store(&tx->orphan, true);
+    end_orphan(tx);
+}
+
+rg__tenant *rg__tx_tenant(rg_tx *tx) { return &tx->tenant; }
+
+static bool claim_one(rg_tx *tx) {
+    unsigned n = atomic_load(&tx->claims);
+    do {
+        if (n == SEALED || atomic_load(&tx->orphan)) return false;
+    } while (!atomic_compare_exchange_weak(&tx->claims, &n, n + 1));
+    return true;
+}
+
+/* From one up to, and not with, an outer one. */
+static void unclaim_until(rg_tx *tx, const rg_tx *end) {
+    for (; tx != end; tx = tx->outer) {
+        atomic_fetch_sub(&tx->claims, 1);
+        end_orphan(tx);
+    }
+}
+
+int rg__tx_claim(rg_tx *tx, rg_err *err) {
+    for (rg_tx *t = tx; t; t = t->outer) {
+        if (claim_one(t)) continue;
+        unclaim_until(tx, t);
+        return rg__fail(err, RG_ECLOSED, "the request that the transaction was of has ended");
+    }
+    return RG_OK;
+}
+
+void rg__tx_unclaim(rg_tx *tx) { unclaim_until(tx, NULL); }
+
 /* ---- handles ---- */
 
 static int check_opts(const rg_tx_opts *o, rg_err *err) {
@@ -36,6 +82,7 @@ rg_tx *rg_tx_new(rg_engine *engine, const rg_tx_opts *opts, rg_tx *outer, rg_err
     tx->engine = rg_engine_ref(engine);
     tx->pool = pool;
     atomic_init(&tx->refs, 1);
+    rg__tenant_init(&tx->tenant, end_tx);
     tx->tx = rg__tx_new(engine->store.mysql[pool], &o, outer ? outer->tx : NULL, err);
     if (!tx->tx) return fail_new(tx);
     tx->outer = outer ? rg__tx_ref(outer) : NULL;
@@ -59,7 +106,12 @@ void rg__tx_unref(rg_tx *tx) {
     }
 }
 
-void rg_tx_free(rg_tx *tx) { rg__tx_unref(tx); }
+void rg_tx_free(rg_tx *tx) {
+    if (tx) rg__tenant_leave(&tx->tenant);
+    rg__tx_unref(tx);
+}
+
+
 int rg_tx_phase_of(const rg_tx *tx) { return (int)rg__tx_phase_of(tx->tx); }
 const rg_err *rg_tx_cause(const rg_tx *tx) { return rg__tx_cause(tx->tx); }
 int rg_tx_push(rg_tx *tx, rg_err *err) { return rg__tx_push(tx->tx, err); }
@@ -115,6 +167,24 @@ void rg__txs_deinit(rg__txs *s) {
     rg__free(s->txs);
     *s = (rg__txs){0};
 }
+
+static uint32_t n_handles(const rg__txs *s) { return s->used + s->suspended ? s->n * 2 : 0; }
+
+static void unclaim_first(const rg__txs *s, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (s->handles[i]) rg__tx_unclaim(s->handles[i]);
+}
+
+int rg__txs_claim(const rg__txs *s, rg_err *err) {
+    for (uint32_t i = 0; i < n_handles(s); i++) {
+        if (!s->handles[i] || rg__tx_claim(s->handles[i], err) >= 0) continue;
+        unclaim_first(s, i);
+        return RG_ECLOSED;
+    }
+    return RG_OK;
+}
+
+void rg__txs_unclaim(const rg__txs *s) { unclaim_first(s, n_handles(s)); }
 
 void rg__txs_bound(const rg__txs *s, rg__ctx *ctx) {
     if (s->suspended) ctx->outers = s->txs + s->n;

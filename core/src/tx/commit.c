@@ -115,6 +115,12 @@ void rg__tx_rollback(rg__tx *tx, const rg__ctx *ctx) {
     end(tx, RG__TX_ROLLED_BACK);
 }
 
+void rg__tx_abandon(rg__tx *tx) {
+    if (tx->phase > RG__TX_DOOMED) return;
+    if (tx->conn) rg__mysql_poison(tx->conn);
+    end(tx, RG__TX_ROLLED_BACK);
+}
+
 /* Marks of two transactions that were one would be taken for each other's. */
 static void name(rg__tx *tx, bool resolve, const telling *t) {
     if (resolve || t->n > 0 || (t->values && t->values->n > 0)) rg__random(tx->id.bytes, sizeof tx->id.bytes);

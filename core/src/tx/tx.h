@@ -42,6 +42,9 @@ rg__tx_phase rg__tx_phase_of(const rg__tx *tx);
 const rg_err *rg__tx_cause(const rg__tx *tx);
 const rg__tx_opts *rg__tx_opts_of(const rg__tx *tx);
 bool rg__tx_holds(const rg__tx *tx); /* a connection; by an outer one, too */
+/* Ends one that nobody will go on with, unless it has ended: ROLLED_BACK, by closing its connection. Never
+ * waits. */
+void rg__tx_abandon(rg__tx *tx);
 
 /* The transaction of a pool in a context, or NULL. */
 static inline rg__tx *rg__tx_of(const rg__ctx *ctx, int mysql_pool) {

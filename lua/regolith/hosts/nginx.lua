@@ -216,7 +216,7 @@ local function request_of()
 end
 
 --- Has what was borrowed end with the request.
----@param kind "lease"|"lock"
+---@param kind "lease"|"lock"|"tx"
 ---@param handle ffi.cdata*
 function Nginx.adopt(_, kind, handle)
   local request = request_of()
