@@ -26,6 +26,8 @@ void rg__cas_condition(rg__buf *sql, const rg__mysql *c, const rg__column *col, 
     switch (col->kind) {
     case RG_STRING:
     case RG_TEXT:
+    case RG_ENUM:
+    case RG_SET:
         rg__buf_fmt(sql, "CAST(CONVERT(%s%s USING utf8mb4) AS BINARY)<=>CAST(%s AS BINARY)", prefix,
                     name, value);
         break;
@@ -53,8 +55,7 @@ void rg__cas_condition(rg__buf *sql, const rg__mysql *c, const rg__column *col, 
         rg__buf_fmt(sql, "%s%s<=>CAST(%s AS TIME(6))", prefix, name, value);
         break;
     default:
-        rg__column_compared(sql, col, prefix);
-        rg__buf_fmt(sql, "<=>%s", value);
+        rg__buf_fmt(sql, "%s%s<=>%s", prefix, name, value);
     }
 }
 
@@ -141,7 +142,7 @@ static uint32_t next_column(const rg_type *t, const uint8_t *set, uint32_t i) {
 static size_t room_of(const rg_type *t, const uint8_t *columns, const void *row) {
     size_t room = 0;
     for (uint32_t i = next_column(t, columns, 0); i < t->n_columns; i = next_column(t, columns, i + 1)) {
-        if (t->columns[i].kind != RG_REFS) continue;
+        if (!rg__param_is_made(&t->columns[i])) continue;
         rg__value v = rg__row_value(t, row, i);
         room += rg__param_scratch(&t->columns[i], &v);
     }

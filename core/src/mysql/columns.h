@@ -16,27 +16,22 @@ typedef union rg__bound {
 
 /* ---- rows to parameters ---- */
 
+/* Is the text of such a column made when it is bound? */
+static inline bool rg__param_is_made(const rg__column *col) { return col->kind == RG_REFS || col->kind == RG_SET; }
 /* Bytes that rg__param_bind may need of scratch for this value. */
 size_t rg__param_scratch(const rg__column *col, const rg__value *v);
 /* Points b at the value: fixed ones are copied to *at, VAR ones stay where they are (in the row),
- * REFS become text in scratch, which must have room already. Returns the bytes it takes to send. */
+ * REFS and sets become text in scratch, which must have room already. Returns the bytes it takes to send. */
 size_t rg__param_bind(const rg__column *col, const rg__value *v, MYSQL_BIND *b, rg__bound *at,
                       rg__buf *scratch);
 void rg__param_bind_u64(MYSQL_BIND *b, uint64_t *at);
 /* The same for a user's parameter. */
 size_t rg__param_bind_value(const rg__param *p, MYSQL_BIND *b, rg__bound *at);
 
-/* Appends what a column is compared as with a bound value; prefix: "" or "t.". A set with its 64th value is a negative
- * number to MariaDB unless it is told otherwise (which costs the index, so others are not). */
-void rg__column_compared(rg__buf *sql, const rg__column *col, const char *prefix);
-
 /* ---- results to rows ---- */
 
-/* Appends the columns as they are selected: enums and sets as numbers. */
-void rg__columns_select(const rg_type *t, rg__buf *out);
-
 typedef struct rg__reader_column rg__reader_column;
-/* Reads rows of a statement that selects rg__columns_select; owned by the statement. */
+/* Reads rows of a statement that selects the type's columns in order; owned by the statement. */
 typedef struct rg__row_reader {
     const rg_type *t; /* may be gone by the time of deinit */
     uint32_t n_columns;
@@ -52,7 +47,7 @@ int rg__row_reader_init(rg__row_reader *r, const rg_type *t, rg_err *err);
 void rg__row_reader_deinit(rg__row_reader *r);
 /* The row that mysql_stmt_fetch has just delivered (rc: what it returned); NULL with *err. ESCHEMA
  * when the table holds what the type cannot: NULL where the field is not nullable, a number out of
- * range. A zero date is NULL, or in a field that is not nullable the first day of the year 1000. */
+ * range, a word that is not listed. A zero date is NULL, or in a field that is not nullable the first day of the year 1000. */
 rg_block *rg__row_read(rg__row_reader *r, MYSQL_STMT *st, int rc, rg_err *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include "mysql/columns.h"
 
 #include "base/alloc.h"
+#include "row/listed.h"
 #include "schema/type.h"
 
 #include <math.h>
@@ -20,24 +21,10 @@ struct rg__reader_column {
     rg__flag null, error;
     char *text;
     unsigned long cap;
+    uint64_t word; /* ENUM: number of the word before, 0: none */
 };
 
 /* ---- the statement's side ---- */
-
-static bool as_number(const rg__column *c) {
-    return c->kind == RG_ENUM || c->kind == RG_SET;
-}
-
-void rg__columns_select(const rg_type *t, rg__buf *out) {
-    for (uint32_t i = 0; i < t->n_columns; i++) {
-        const rg__column *c = &t->columns[i];
-        if (i) rg__buf_char(out, ',');
-        if (as_number(c))
-            rg__buf_fmt(out, "CAST(%s AS UNSIGNED)", c->quoted);
-        else
-            rg__buf_str(out, c->quoted);
-    }
-}
 
 static unsigned long text_size(const rg__column *c) {
     unsigned long size = c->kind == RG_STRING ? c->length * 4UL : c->length;
@@ -77,7 +64,7 @@ static bool bind_column(const rg__column *c, MYSQL_BIND *b, rg__reader_column *r
     b->length = &r->len;
     b->is_null = &r->null;
     b->error = &r->error;
-    if (c->store == RG_STORE_VAR)
+    if (c->store == RG_STORE_VAR || rg__is_listed(c))
         return bind_text(b, r, text_size(c), c->kind == RG_BINARY || c->kind == RG_BLOB);
     b->buffer = &r->v;
     b->buffer_length = sizeof r->v;
@@ -150,10 +137,6 @@ static int read_unsigned(const rg__row_reader *r, uint32_t i, rg__value *v, rg_e
     if (beyond(r, from) || (k->is_integer && v->u > k->max)) return fail_range(r, i, err);
     if (i == 0 && v->u > MAX_ID)
         return fail_column(r, i, err, "holds an id beyond 2^53, which Lua cannot tell from others");
-    if (c->kind == RG_ENUM && (v->u == 0 || v->u > c->n_values))
-        return fail_column(r, i, err, "holds a value that the field does not list");
-    if (c->kind == RG_SET && c->n_values < 64 && v->u >> c->n_values)
-        return fail_column(r, i, err, "holds values that the field does not list");
     return 0;
 }
 
@@ -246,10 +229,34 @@ static int read_refs(rg__row_reader *r, uint32_t i, rg__value *v, rg_err *err) {
     return 0;
 }
 
+static int fetch_text(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__slice *out, rg_err *err) {
+    const rg__reader_column *col = &r->columns[i];
+    *out = (rg__slice){col->text, col->len};
+    return col->len > col->cap ? fetch_long(r, st, i, out, err) : 0;
+}
+
+/* Most rows have the word of the row before. */
+static int read_enum(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__value *v, rg_err *err) {
+    const rg__column *c = &r->t->columns[i];
+    rg__slice word;
+    int code = fetch_text(r, st, i, &word, err);
+    if (code) return code;
+    v->u = r->columns[i].word;
+    if (rg__slice_eq(rg__listed_word(c, v->u), word) && v->u) return 0;
+    r->columns[i].word = v->u = rg__listed_number(c, word);
+    return v->u ? 0 : fail_column(r, i, err, "holds a value that the field does not list");
+}
+
+static int read_set(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__value *v, rg_err *err) {
+    rg__slice text, at;
+    int code = fetch_text(r, st, i, &text, err);
+    if (code) return code;
+    if (rg__listed_bits(&r->t->columns[i], text, &v->u, &at)) return 0;
+    return fail_column(r, i, err, "holds values that the field does not list");
+}
+
 static int read_var(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__value *v, rg_err *err) {
-    rg__reader_column *col = &r->columns[i];
-    v->s = (rg__slice){col->text, col->len};
-    int code = col->len > col->cap ? fetch_long(r, st, i, &v->s, err) : 0;
+    int code = fetch_text(r, st, i, &v->s, err);
     if (code) return code;
     if (r->t->columns[i].kind == RG_DECIMAL) return read_decimal(r, i, v, err);
     return r->t->columns[i].kind == RG_REFS ? read_refs(r, i, v, err) : 0;
@@ -277,6 +284,10 @@ static int read_value(rg__row_reader *r, MYSQL_STMT *st, uint32_t i, rg__value *
     case RG_TIME:
         read_time(&from->v.time, v);
         return 0;
+    case RG_ENUM:
+        return read_enum(r, st, i, v, err);
+    case RG_SET:
+        return read_set(r, st, i, v, err);
     default:
         break;
     }

@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "row/listed.h"
 #include "row/scalar.h"
 
 /* ---- numbers ---- */
@@ -79,16 +80,36 @@ static void add_refs(rg__buf *out, rg__slice ids) {
 static const char sql_escapes[256] = {
     ['\0'] = '0', ['\n'] = 'n', ['\r'] = 'r', ['\x1a'] = 'Z', ['\''] = '\'', ['\\'] = '\\'};
 
-static void add_sql_text(rg__buf *out, rg__slice s) {
-    char *start = rg__buf_reserve(out, 2 * s.len + 2), *p = start;
-    if (!p) return;
-    *p++ = '\'';
+static char *escape_sql(char *p, rg__slice s) {
     for (size_t i = 0; i < s.len; i++) {
         char escape = sql_escapes[(uint8_t)s.p[i]];
         if (escape) *p++ = '\\';
         *p++ = escape ? escape : s.p[i];
     }
+    return p;
+}
+
+static void add_sql_text(rg__buf *out, rg__slice s) {
+    char *start = rg__buf_reserve(out, 2 * s.len + 2), *p = start;
+    if (!p) return;
     *p++ = '\'';
+    p = escape_sql(p, s);
+    *p++ = '\'';
+    out->len += (size_t)(p - start);
+}
+
+/* Of an enum or a set; escape: makes at most six bytes of one, and leaves commas. */
+static void add_words(rg__buf *out, const rg__column *col, uint64_t v, char quote,
+                      char *(*escape)(char *p, rg__slice s)) {
+    char *start = rg__buf_reserve(out, 6 * rg__listed_len(col, v) + 2), *p = start;
+    if (!p) return;
+    *p++ = quote;
+    rg__slice word = rg__listed_word(col, v);
+    if (col->kind == RG_ENUM) p = escape(p, word);
+    else
+        for (uint32_t i = 0; rg__listed_next(col, v, &i, &word); p = escape(p, word))
+            if (p > start + 1) *p++ = ',';
+    *p++ = quote;
     out->len += (size_t)(p - start);
 }
 
@@ -128,6 +149,10 @@ static void add_literal(rg__buf *out, const rg__column *col, const rg__value *v)
         add_refs(out, v->s);
         rg__buf_char(out, '\'');
         break;
+    case RG_ENUM:
+    case RG_SET:
+        add_words(out, col, v->u, '\'', escape_sql);
+        break;
     default:
         add_integer(out, v);
     }
@@ -146,11 +171,8 @@ static const char json_escapes[256] = {
     [0 ... 7] = 1, ['\b'] = 'b', ['\t'] = 't',    ['\n'] = 'n', [11] = 1,
     ['\f'] = 'f',  ['\r'] = 'r', [14 ... 31] = 1, ['"'] = '"',  ['\\'] = '\\'};
 
-static void add_json_text(rg__buf *out, rg__slice s) {
+static char *escape_json(char *p, rg__slice s) {
     static const char digits[] = "0123456789abcdef";
-    char *start = rg__buf_reserve(out, 6 * s.len + 2), *p = start;
-    if (!p) return;
-    *p++ = '"';
     for (size_t i = 0; i < s.len; i++) {
         uint8_t byte = (uint8_t)s.p[i];
         char escape = json_escapes[byte];
@@ -164,6 +186,14 @@ static void add_json_text(rg__buf *out, rg__slice s) {
             *p++ = escape ? escape : (char)byte;
         }
     }
+    return p;
+}
+
+static void add_json_text(rg__buf *out, rg__slice s) {
+    char *start = rg__buf_reserve(out, 6 * s.len + 2), *p = start;
+    if (!p) return;
+    *p++ = '"';
+    p = escape_json(p, s);
     *p++ = '"';
     out->len += (size_t)(p - start);
 }
@@ -202,6 +232,10 @@ void rg__json_element(rg__buf *out, const rg__column *col, const rg__value *v) {
     case RG_REFS:
         add_quoted(out, v->s, add_refs);
         break;
+    case RG_ENUM:
+    case RG_SET:
+        add_words(out, col, v->u, '"', escape_json);
+        break;
     default:
         add_integer(out, v);
     }
@@ -215,11 +249,11 @@ static size_t row_len(const void *row) {
     return len;
 }
 
-/* Escaping at most doubles a byte, an id of eight bytes has at most 21 with its comma. */
+/* Escaping at most doubles a byte (in JSON: makes six of it), an id of eight bytes has at most 21 with its comma. */
 size_t rg__row_sql_bound(const rg_type *t, const void *row) {
-    return 3 * row_len(row) + 40 * (size_t)t->n_columns;
+    return 3 * row_len(row) + 40 * (size_t)t->n_columns + 2 * t->listed_max;
 }
 
 size_t rg__row_json_bound(const rg_type *t, const void *row) {
-    return 6 * row_len(row) + 40 * (size_t)t->n_columns;
+    return 6 * row_len(row) + 40 * (size_t)t->n_columns + 6 * t->listed_max;
 }

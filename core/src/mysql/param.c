@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "row/listed.h"
+
 /* ---- dates ---- */
 
 static void split_day(int64_t us, MYSQL_TIME *t) {
@@ -87,8 +89,17 @@ void rg__param_bind_u64(MYSQL_BIND *b, uint64_t *at) {
     b->is_unsigned = true;
 }
 
+static size_t bind_set(MYSQL_BIND *b, const rg__column *col, uint64_t bits, rg__buf *scratch) {
+    if (bits == 0) return bind_bytes(b, MYSQL_TYPE_STRING, (rg__slice){0});
+    char *from = scratch->p + scratch->len;
+    size_t len = (size_t)(rg__listed_put(col, bits, from) - from);
+    scratch->len += len;
+    return bind_bytes(b, MYSQL_TYPE_STRING, (rg__slice){from, len});
+}
+
 size_t rg__param_scratch(const rg__column *col, const rg__value *v) {
-    return col->kind == RG_REFS && !v->is_null ? v->s.len / 8 * 21 + 2 : 0;
+    if (v->is_null || !rg__param_is_made(col)) return 0;
+    return col->kind == RG_SET ? rg__listed_len(col, v->u) : v->s.len / 8 * 21 + 2;
 }
 
 size_t rg__param_bind(const rg__column *col, const rg__value *v, MYSQL_BIND *b, rg__bound *at,
@@ -124,16 +135,15 @@ size_t rg__param_bind(const rg__column *col, const rg__value *v, MYSQL_BIND *b, 
         return bind_time(b, at, MYSQL_TYPE_DATETIME, datetime_of(v->i));
     case RG_TIME:
         return bind_time(b, at, MYSQL_TYPE_TIME, time_of(v->i));
+    case RG_ENUM:
+        return bind_bytes(b, MYSQL_TYPE_STRING, rg__listed_word(col, v->u));
+    case RG_SET:
+        return bind_set(b, col, v->u, scratch);
     case RG_REFS:
         return bind_refs(b, v->s, scratch);
     default:
         return bind_number(b, at, v);
     }
-}
-
-void rg__column_compared(rg__buf *sql, const rg__column *col, const char *prefix) {
-    bool signs = col->kind == RG_SET && col->n_values == 64;
-    rg__buf_fmt(sql, signs ? "CAST(%s%s AS UNSIGNED)" : "%s%s", prefix, col->quoted);
 }
 
 size_t rg__param_bind_value(const rg__param *p, MYSQL_BIND *b, rg__bound *at) {

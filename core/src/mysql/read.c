@@ -74,7 +74,7 @@ static int prepare_index(rg__mysql *c, const rg__call *call, const rg_type *t, c
     rg__select_begin(sql, t);
     for (uint32_t i = 0; i < x->n_columns; i++) {
         rg__buf_str(sql, i ? " AND " : " WHERE ");
-        rg__column_compared(sql, &t->columns[x->columns[i]], "");
+        rg__buf_str(sql, t->columns[x->columns[i]].quoted);
         rg__buf_str(sql, "<=>?");
     }
     rg__buf_fmt(sql, " ORDER BY %s", t->columns[0].quoted);
@@ -148,7 +148,7 @@ static int prepare_keys(rg__mysql *c, const rg__call *call, const rg_type *t, co
     for (uint32_t k = 0; k < n; k++)
         for (uint32_t i = 0; i < x->n_columns; i++) {
             rg__buf_str(sql, i ? " AND " : k ? " OR " : " WHERE ");
-            rg__column_compared(sql, &t->columns[x->columns[i]], "");
+            rg__buf_str(sql, t->columns[x->columns[i]].quoted);
             rg__buf_str(sql, "<=>?");
         }
     rg__select_lock(c, sql, lock);

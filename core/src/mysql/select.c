@@ -76,7 +76,7 @@ void rg__select_lock(const rg__mysql *c, rg__buf *sql, rg__lock lock) {
 
 void rg__select_begin(rg__buf *sql, const rg_type *t) {
     rg__buf_str(sql, "SELECT ");
-    rg__columns_select(t, sql);
+    rg__buf_str(sql, t->select_list);
     rg__buf_fmt(sql, " FROM %s", t->quoted);
 }
 

@@ -125,6 +125,9 @@ const char *rg__json_type(const rg__column *col) {
     case RG_DATETIME:
     case RG_TIME:
         return "VARCHAR(80) CHARACTER SET latin1";
+    case RG_ENUM:
+        return "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+    case RG_SET:
     case RG_STRING:
     case RG_TEXT:
     case RG_JSON:

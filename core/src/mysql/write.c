@@ -29,7 +29,7 @@ static writing *make_writing(rg__stmt *s) {
 static bool make_room(writing *x, const rg__row_write *w) {
     size_t room = 0;
     for (uint32_t i = 0; i < w->t->n_columns; i++) {
-        if (w->t->columns[i].kind != RG_REFS || !rg__row_writes(w, i)) continue;
+        if (!rg__param_is_made(&w->t->columns[i]) || !rg__row_writes(w, i)) continue;
         rg__value v = rg__row_value(w->t, w->row, i);
         room += rg__param_scratch(&w->t->columns[i], &v);
     }

@@ -6,6 +6,7 @@
 #include "queue/payload.h"
 
 #include "base/err.h"
+#include "row/listed.h"
 #include "schema/type.h"
 
 /* Families of kinds whose values travel alike. */
@@ -81,31 +82,14 @@ static int to_decimal(const rg__column *c, family from, rg__value *v, rg__buf *s
 
 /* ---- text ---- */
 
-static uint32_t find_name(const rg__column *c, const char *p, size_t len) {
-    for (uint32_t i = 0; i < c->n_values; i++)
-        if (rg__slice_eq(rg__slice_of(c->values[i]), (rg__slice){p, len})) return i + 1;
-    return 0;
-}
-
 static int to_enum(const rg__column *c, rg__value *v, rg_err *err) {
-    v->u = find_name(c, v->s.p, v->s.len);
+    v->u = rg__listed_number(c, v->s);
     return v->u ? RG_OK : refuse(c, err, "is not among the allowed ones any more");
 }
 
 static int to_set(const rg__column *c, rg__value *v, rg_err *err) {
-    const char *p = v->s.p;
-    const char *end = p + v->s.len;
-    uint64_t bits = 0;
-    while (p < end) {
-        const char *comma = memchr(p, ',', (size_t)(end - p));
-        if (!comma) comma = end;
-        uint32_t number = find_name(c, p, (size_t)(comma - p));
-        if (number == 0) return refuse(c, err, "has a member that is not allowed any more");
-        bits |= UINT64_C(1) << (number - 1);
-        p = comma < end ? comma + 1 : end;
-    }
-    v->u = bits;
-    return RG_OK;
+    rg__slice at;
+    return rg__listed_bits(c, v->s, &v->u, &at) ? RG_OK : refuse(c, err, "has a member that is not allowed any more");
 }
 
 static int to_text(const rg__column *c, family from, rg__value *v, rg_err *err) {

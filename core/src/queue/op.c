@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
+#include "row/listed.h"
 
 enum { VARINT_MAX = 10, VALUE_MAX = 8 + VARINT_MAX, NO_TABLE = -1 };
 
@@ -146,12 +147,6 @@ static int note(dictionary *d, const rg__qop *op, rg_err *err) {
     return RG_OK;
 }
 
-static size_t text_max(const rg__column *c) {
-    size_t len = 0;
-    for (uint32_t i = 0; i < c->n_values; i++) len += strlen(c->values[i]) + 1;
-    return len;
-}
-
 static int number_columns(table *e) {
     const rg_type *t = e->type;
     e->columns = rg__reallocarray(NULL, t->n_columns, sizeof *e->columns);
@@ -161,7 +156,7 @@ static int number_columns(table *e) {
         const rg__column *c = &t->columns[i];
         int width = rg__payload_width(c->kind);
         e->columns[e->n_columns++] = (used_column){.column = c, .number = i, .width = width};
-        if (width == 0) e->text_max += text_max(c);
+        if (width == 0) e->text_max += rg__listed_max(c);
     }
     return RG_OK;
 }
@@ -217,29 +212,15 @@ static uint8_t *put_text(uint8_t *p, const void *text, size_t len) {
 static uint8_t *put_enum(uint8_t *p, const rg__column *c, const uint8_t *at) {
     uint16_t number;
     memcpy(&number, at, sizeof number);
-    const char *name = number >= 1 && number <= c->n_values ? c->values[number - 1] : "";
-    return put_text(p, name, strlen(name));
-}
-
-static size_t set_length(const rg__column *c, uint64_t bits) {
-    size_t len = 0;
-    for (uint32_t i = 0; i < c->n_values && i < 64; i++)
-        if (bits >> i & 1) len += strlen(c->values[i]) + (len > 0);
-    return len;
+    rg__slice word = rg__listed_word(c, number);
+    return put_text(p, word.p, word.len);
 }
 
 static uint8_t *put_set(uint8_t *p, const rg__column *c, const uint8_t *at) {
     uint64_t bits;
     memcpy(&bits, at, sizeof bits);
-    p = put_varint(p, set_length(c, bits));
-    bool some = false;
-    for (uint32_t i = 0; i < c->n_values && i < 64; i++) {
-        if (!(bits >> i & 1)) continue;
-        if (some) *p++ = ',';
-        p = put(p, c->values[i], strlen(c->values[i]));
-        some = true;
-    }
-    return p;
+    p = put_varint(p, rg__listed_len(c, bits));
+    return (uint8_t *)rg__listed_put(c, bits, (char *)p);
 }
 
 /* Lengths that are known make no calls. */

@@ -2,6 +2,7 @@
 /* Layout of a type's rows, and their checksum. */
 #include "base/alloc.h"
 #include "base/err.h"
+#include "row/listed.h"
 #include "row/pack.h"
 #include "schema/type.h"
 
@@ -68,6 +69,12 @@ static void place_columns(rg_type *t) {
     t->fixed_end = at;
 }
 
+static void measure_listed(rg_type *t) {
+    t->listed_max = 0;
+    for (uint32_t i = 0; i < t->n_columns; i++)
+        if (rg__is_listed(&t->columns[i])) t->listed_max += rg__listed_max(&t->columns[i]);
+}
+
 static int list_guarded(rg_type *t, rg_err *err) {
     uint32_t *list = rg__reallocarray(t->guarded, t->n_columns, sizeof *list);
     if (!list) return rg__fail_memory(err);
@@ -123,6 +130,7 @@ int rg_type_freeze(rg_type *t, rg_err *err) {
     if (t->frozen) return RG_OK;
     place_null_bits(t);
     place_columns(t);
+    measure_listed(t);
     int rc = list_columns(t, err);
     if (rc >= 0) rc = list_guarded(t, err);
     if (rc >= 0) rc = find_queue_column(t, err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Stored values as text. */
+#include "row/listed.h"
 #include "row/pack.h"
 #include "row/scalar.h"
 
@@ -16,8 +17,6 @@ static void add(sink *s, const char *p, size_t n) {
     s->len += n;
 }
 
-static void add_str(sink *s, const char *text) { add(s, text, strlen(text)); }
-
 static void add_u64(sink *s, uint64_t v) {
     char digits[20];
     size_t at = sizeof digits;
@@ -32,13 +31,17 @@ static void add_i64(sink *s, int64_t v) {
 }
 
 static void add_set(sink *s, const rg__column *c, uint64_t bits) {
+    rg__slice word;
     bool first = true;
-    for (uint32_t i = 0; i < c->n_values; i++) {
-        if (!(bits >> i & 1)) continue;
+    for (uint32_t i = 0; rg__listed_next(c, bits, &i, &word); first = false) {
         if (!first) add(s, ",", 1);
-        add_str(s, c->values[i]);
-        first = false;
+        add(s, word.p, word.len);
     }
+}
+
+static void add_enum(sink *s, const rg__column *c, uint64_t number) {
+    rg__slice word = rg__listed_word(c, number);
+    add(s, word.p, word.len);
 }
 
 static void add_refs(sink *s, rg__slice ids) {
@@ -65,7 +68,7 @@ static void add_moment(sink *s, const rg__column *c, int64_t v) {
 
 static void add_value(sink *s, const rg__column *c, const rg__value *v) {
     switch (c->kind) {
-    case RG_ENUM: add_str(s, v->u >= 1 && v->u <= c->n_values ? c->values[v->u - 1] : ""); break;
+    case RG_ENUM: add_enum(s, c, v->u); break;
     case RG_SET: add_set(s, c, v->u); break;
     case RG_REFS: add_refs(s, v->s); break;
     case RG_FLOAT:

@@ -2,6 +2,7 @@
 /* Setters of text, bytes, JSON, enums, sets and lists of references. */
 #include "base/err.h"
 #include "row/builder.h"
+#include "row/listed.h"
 #include "row/scalar.h"
 #include "schema/type.h"
 
@@ -41,14 +42,6 @@ static int set_json(rg_builder *b, uint32_t col, const char *p, size_t len, rg_e
 
 /* ---- enums and sets ---- */
 
-/* Number of the value, from 0; -1. */
-static int64_t find_value(const rg__column *c, const char *p, size_t len) {
-    if (memchr(p, 0, len)) return -1;
-    for (uint32_t i = 0; i < c->n_values; i++)
-        if (strncmp(c->values[i], p, len) == 0 && c->values[i][len] == '\0') return i;
-    return -1;
-}
-
 static int refuse_value(rg_builder *b, const rg__column *c, const char *p, size_t len,
                         rg_err *err) {
     if (len == 0) return rg__builder_fail(b, c, err, "empty value not allowed");
@@ -57,24 +50,18 @@ static int refuse_value(rg_builder *b, const rg__column *c, const char *p, size_
 
 static int set_enum(rg_builder *b, uint32_t col, const char *p, size_t len, rg_err *err) {
     const rg__column *c = column_of(b, col);
-    int64_t i = len ? find_value(c, p, len) : -1;
-    if (i < 0) return refuse_value(b, c, p, len, err);
-    rg__builder_fixed(b, col, (uint64_t)i + 1, RG__SET);
+    uint32_t number = rg__listed_number(c, (rg__slice){p, len});
+    if (number == 0) return refuse_value(b, c, p, len, err);
+    rg__builder_fixed(b, col, number, RG__SET);
     return RG_OK;
 }
 
 /* "a,b"; the empty text is the empty set. */
 static int set_set(rg_builder *b, uint32_t col, const char *p, size_t len, rg_err *err) {
     const rg__column *c = column_of(b, col);
-    uint64_t bits = 0;
-    for (const char *end = p + len; len && p <= end;) {
-        const char *comma = memchr(p, ',', (size_t)(end - p));
-        size_t n = (size_t)((comma ? comma : end) - p);
-        int64_t i = n ? find_value(c, p, n) : -1;
-        if (i < 0) return refuse_value(b, c, p, n, err);
-        bits |= UINT64_C(1) << i;
-        p += n + 1;
-    }
+    rg__slice at;
+    uint64_t bits;
+    if (!rg__listed_bits(c, (rg__slice){p, len}, &bits, &at)) return refuse_value(b, c, at.p, at.len, err);
     rg__builder_fixed(b, col, bits, RG__SET);
     return RG_OK;
 }
@@ -97,10 +84,10 @@ int rg_builder_set_add(rg_builder *b, uint32_t col, const char *p, size_t len, r
     int rc = check_kind(b, col, RG_SET, err);
     if (rc < 0) return rc;
     const rg__column *c = column_of(b, col);
-    int64_t i = len ? find_value(c, p, len) : -1;
-    if (i < 0) return refuse_value(b, c, p, len, err);
+    uint32_t number = rg__listed_number(c, (rg__slice){p, len});
+    if (number == 0) return refuse_value(b, c, p, len, err);
     uint64_t had = b->state[col] == RG__SET ? rg__cell_bits(c, b->image) : 0;
-    rg__builder_fixed(b, col, had | UINT64_C(1) << i, RG__SET);
+    rg__builder_fixed(b, col, had | UINT64_C(1) << (number - 1), RG__SET);
     return RG_OK;
 }
 

@@ -28,7 +28,7 @@ static void put_column(rg__buf *out, const rg__column *c) {
     put(out, c->target);
     rg__buf_fmt(out, "%d|%d|%u|%u|%u|%u|%d;", (int)c->kind, (int)c->store, c->flags, c->length, c->precision,
                 c->scale, c->exact);
-    for (uint32_t i = 0; i < c->n_values; i++) put(out, c->values[i]);
+    for (uint32_t i = 0; i < c->n_values; i++) put(out, c->values[i].p);
 }
 
 static void put_index(rg__buf *out, const rg__index *x) {

@@ -95,9 +95,9 @@ static void lower_ascii(char *s) {
 static int take_value(const rg_type *t, rg__column *c, const char *v, rg__map *seen, rg_err *err) {
     const char *fault = fault_of_value(v, c->kind == RG_SET);
     if (fault) return rg__type_fail(t, c->name, err, "value \"%s\" %s", v ? v : "", fault);
-    char *copy = c->values[c->n_values] = rg__strdup(v);
+    char *copy = rg__strdup(v);
     if (!copy) return rg__fail_memory(err);
-    c->n_values++;
+    c->values[c->n_values++] = rg__slice_of(copy);
     char *key = rg__strdup(v);
     void *twin = NULL;
     if (key && !rg__collation_exact(c->collation)) lower_ascii(key);
@@ -225,7 +225,7 @@ int rg_type_column(rg_type *t, const rg_column_opts *opts, rg_err *err) {
 }
 
 void rg__column_deinit(rg__column *c) {
-    for (uint32_t i = 0; i < c->n_values; i++) rg__free(c->values[i]);
+    for (uint32_t i = 0; i < c->n_values; i++) rg__free((char *)(uintptr_t)c->values[i].p);
     rg__free(c->values);
     rg__free(c->name);
     rg__free(c->column);

@@ -13,7 +13,7 @@ static const char *implied_text(const rg__column *c) {
     case RG_STRING:
     case RG_BINARY:
     case RG_SET: return "";
-    case RG_ENUM: return c->n_values ? c->values[0] : NULL;
+    case RG_ENUM: return c->n_values ? c->values[0].p : NULL;
     case RG_DATE: return "1970-01-01";
     case RG_DATETIME: return "1970-01-01 00:00:00";
     case RG_TIME: return "00:00:00";

@@ -15,7 +15,7 @@ typedef struct rg__column {
     int32_t store;    /* rg_store */
     uint32_t flags;
     uint32_t length, precision, scale;
-    char **values;    /* ENUM, SET */
+    rg__slice *values; /* ENUM, SET: words, each with a NUL behind it; owned */
     uint32_t n_values;
     char *target;     /* REF, REFS: entity name */
     int32_t target_space; /* resolved by the schema: number of the type in it, -1 */
@@ -68,6 +68,7 @@ struct rg_type {
     uint32_t n_feeds;
     uint32_t version_column; /* 0: none */
     bool frozen;
+    size_t listed_max;    /* bytes of the longest text of all its enums and sets */
     uint32_t fixed_end;   /* end of the fixed area = start of the variable area */
     uint64_t fingerprint;
     uint32_t number;      /* position in the schema */

@@ -16,7 +16,7 @@ static void add_column(rg__buf *b, const rg__column *c) {
     add_text(b, c->column);
     rg__buf_fmt(b, "|%d|%u|%u|%u|%d|", c->kind, c->length, c->precision, c->scale,
                 (c->flags & RG_COL_NULLABLE) != 0);
-    for (uint32_t i = 0; i < c->n_values; i++) add_text(b, c->values[i]);
+    for (uint32_t i = 0; i < c->n_values; i++) add_text(b, c->values[i].p);
     rg__buf_char(b, '\n');
 }
 
@@ -38,7 +38,7 @@ int rg__index_digest(const rg_type *t, const rg__index *x, uint32_t *out) {
         add_text(&b, c->column);
         add_text(&b, c->collation ? c->collation : "");
         rg__buf_fmt(&b, "|%d|%u|", c->store, c->scale);
-        for (uint32_t k = 0; k < c->n_values; k++) add_text(&b, c->values[k]);
+        for (uint32_t k = 0; k < c->n_values; k++) add_text(&b, c->values[k].p);
     }
     int rc = b.failed ? RG_ENO_MEMORY : RG_OK;
     if (rc == RG_OK) *out = (uint32_t)XXH3_64bits(b.p, b.len);

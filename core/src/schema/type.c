@@ -60,7 +60,7 @@ static void add_literal(rg__buf *out, const char *text) {
 static void add_values(const rg__column *c, rg__buf *out) {
     for (uint32_t i = 0; i < c->n_values; i++) {
         rg__buf_char(out, i ? ',' : '(');
-        add_literal(out, c->values[i]);
+        add_literal(out, c->values[i].p);
     }
     rg__buf_char(out, ')');
 }
