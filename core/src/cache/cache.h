@@ -214,8 +214,6 @@ int rg__shared_adopt(rg__shared *s, const rg__ctx *ctx, const rg__key *keys, siz
 uint64_t rg__shared_epoch(const rg__shared *s); /* as far as it is known */
 /* Before first use: as others have them who share the process tier. */
 void rg__shared_join(rg__shared *s, uint64_t seed, rg__told *told);
-/* A connection of the pool; on a new one it is asked first whose data it holds. */
-int rg__shared_acquire(rg__shared *s, const rg__ctx *ctx, rg__redis **out, rg_err *err);
 /* Is it the epoch still? Asks Redis. */
 int rg__shared_confirm(rg__shared *s, const rg__ctx *ctx, uint64_t epoch, bool *same, rg_err *err);
 /* Tells which server a MySQL pool is connected to; a new epoch begins when it was another one. */

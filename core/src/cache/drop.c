@@ -75,14 +75,6 @@ static int drop_found(rg__shared *s, const rg__ctx *ctx, const redisReply *found
     return dropped;
 }
 
-static int ask(rg__shared *s, const rg__ctx *ctx, const rg__args *a, redisReply **reply, rg_err *err) {
-    rg__redis *c = NULL;
-    int rc = rg__shared_acquire(s, ctx, &c, err);
-    if (rc == RG_OK) rc = rg__redis_command(c, ctx, reply, err, a->n, a->argv, a->lens);
-    rg__redis_release(c);
-    return rc;
-}
-
 static int scan(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, const char *cursor,
                 redisReply **reply, rg_err *err) {
     rg__args a;
@@ -93,9 +85,7 @@ static int scan(rg__shared *s, const rg__ctx *ctx, const rg__buf *pattern, const
     rg__args_buf(&a, pattern);
     rg__args_add(&a, "COUNT", 5);
     rg__args_u64(&a, SCANNED);
-    int rc = a.failed ? rg__fail_memory(err) : ask(s, ctx, &a, reply, err);
-    if (rc == RG_EUNAVAILABLE && rg__left_ms(ctx->deadline_ms)) /* on a connection that was lost while idle */
-        rc = ask(s, ctx, &a, reply, err);
+    int rc = rg__shared_command(s, ctx, &a, reply, err);
     rg__args_deinit(&a);
     if (rc == RG_OK && (!*reply || (*reply)->type != REDIS_REPLY_ARRAY || (*reply)->elements != 2))
         rc = rg__fail(err, RG_ECORRUPT, "SCAN answered something else");
@@ -108,7 +98,6 @@ static int drop_matching(rg__shared *s, const rg__ctx *ctx, const rg__buf *patte
     do {
         redisReply *r = NULL;
         int rc = scan(s, ctx, pattern, cursor, &r, err);
-        if (rc == RG_OK && !r) rc = rg__fail(err, RG_ECORRUPT, "SCAN was not answered");
         if (rc == RG_OK) rc = drop_found(s, ctx, r->element[1], err);
         if (rc >= 0 && r) {
             *dropped += (uint64_t)rc;
@@ -174,7 +163,6 @@ int rg__shared_scan_rows(rg__shared *s, const rg__ctx *ctx, const rg_type *t, ch
     *n = 0;
     put_pattern(&pattern, &s->rows, t);
     int rc = scan(s, ctx, &pattern, cursor, &r, err);
-    if (rc == RG_OK && !r) rc = rg__fail(err, RG_ECORRUPT, "SCAN was not answered");
     if (rc == RG_OK) rc = take_rows(s, t, r->element[1], ids, n, err);
     if (rc == RG_OK) snprintf(cursor, 24, "%s", r->element[0]->str);
     freeReplyObject(r);

@@ -124,34 +124,40 @@ void rg__args_keys(rg__args *a, const rg__shared *s, const rg__key *keys, size_t
     for (size_t i = 0; i < n; i++) add_key(a, &keys[i]);
 }
 
-/* A connection that broke may have been a left-over of a server that is back already. */
-static bool worth_another(const rg_err *err, int rc, int tries, const rg__ctx *ctx) {
-    return rc == RG_EUNAVAILABLE && err->cls == RG_CLASS_RECONNECT && tries < 2 &&
-           rg__left_ms(ctx->deadline_ms) > 0;
-}
-
+/* script NULL: a command. */
 static int run_once(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
                     const rg__args *a, redisReply **reply, rg_err *err) {
     rg__redis *c = NULL;
     int rc = rg__shared_acquire(s, ctx, &c, err);
     if (rc < 0) return rc;
-    rc = rg__script_call(c, ctx, script, nkeys, a->n, a->argv, a->lens, reply, err);
+    rc = script ? rg__script_call(c, ctx, script, nkeys, a->n, a->argv, a->lens, reply, err)
+                : rg__redis_command(c, ctx, reply, err, a->n, a->argv, a->lens);
     rg__redis_release(c);
     return rc;
 }
 
-int rg__shared_run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
-                   const rg__args *a, redisReply **reply, rg_err *err) {
+static int run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys, const rg__args *a,
+               redisReply **reply, rg_err *err) {
     rg_err why = {0};
     int rc = RG_ENO_MEMORY;
     *reply = NULL;
     if (a->failed) return rg__fail_memory(err);
     for (int tries = 0;; tries++) {
         rc = run_once(s, ctx, script, nkeys, a, reply, &why);
-        if (!worth_another(&why, rc, tries, ctx)) break;
+        if (!rg__redis_worth_another(&why, rc, tries, ctx)) break;
     }
     if (rc < 0 && err) *err = why;
     return rc;
+}
+
+int rg__shared_run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
+                   const rg__args *a, redisReply **reply, rg_err *err) {
+    return run(s, ctx, script, nkeys, a, reply, err);
+}
+
+int rg__shared_command(rg__shared *s, const rg__ctx *ctx, const rg__args *a, redisReply **reply,
+                       rg_err *err) {
+    return run(s, ctx, NULL, 0, a, reply, err);
 }
 
 int rg__shared_insist(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
@@ -266,7 +272,8 @@ static void read_chunk(reading *g, const rg__ctx *ctx) {
     bool patient = rg__left_ms(ctx->deadline_ms) > RG__READ_BOUND_MS / 2;
     bool away = !g->asked && rg__breaker_open(g->s);
     int rc = away ? RG_EUNAVAILABLE : read_once(g, ctx, &err);
-    for (int tries = 0; worth_another(&err, rc, tries, ctx); tries++) rc = read_once(g, ctx, &err);
+    for (int tries = 0; rg__redis_worth_another(&err, rc, tries, ctx); tries++)
+        rc = read_once(g, ctx, &err);
     if (rc >= 0 || (rc == RG_ETIMEOUT && patient)) rg__breaker_note(g->s, rc < 0);
     for (size_t i = 0; rc < 0 && i < g->n; i++) {
         rg__entry_deinit(&g->out[i]);

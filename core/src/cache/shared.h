@@ -153,7 +153,10 @@ void rg__args_keys(rg__args *a, const rg__shared *s, const rg__key *keys, size_t
  * REDIS_REPLY_ERROR is a failure. */
 int rg__shared_run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
                    const rg__args *a, redisReply **reply, rg_err *err);
-/* The same until the deadline: for what must not be missed by a server that restarts. */
+/* The same of a command that may be run twice. */
+int rg__shared_command(rg__shared *s, const rg__ctx *ctx, const rg__args *a, redisReply **reply,
+                       rg_err *err);
+/* As rg__shared_run, until the deadline: for what must not be missed by a server that restarts. */
 int rg__shared_insist(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
                       const rg__args *a, redisReply **reply);
 void rg__shared_drop_process(rg__shared *s, const rg__key *key);

@@ -216,15 +216,13 @@ static int run_once(rg__dlock *l, const rg__ctx *ctx, call_fn call, void *out, r
     return rc;
 }
 
-/* A connection that broke may have been a left-over of a server that is back already. Each of the
- * scripts may be run twice. */
+/* Each of the scripts may be run twice. */
 static int run_one(rg__dlock *l, const rg__ctx *ctx, call_fn call, void *out, rg_err *err) {
     rg_err why = {0};
     int rc = RG_EUNAVAILABLE;
-    for (int tries = 0; tries < 3; tries++) {
+    for (int tries = 0;; tries++) {
         rc = run_once(l, ctx, call, out, &why);
-        if (rc != RG_EUNAVAILABLE || why.cls != RG_CLASS_RECONNECT) break;
-        if (rg__left_ms(ctx->deadline_ms) == 0) break;
+        if (!rg__redis_worth_another(&why, rc, tries, ctx)) break;
     }
     if (rc < 0 && err) *err = why;
     return rc;

@@ -101,3 +101,8 @@ int rg__redis_error(const redisReply *reply, rg_err *err) {
     }
     return c->code;
 }
+
+bool rg__redis_worth_another(const rg_err *why, int rc, int tries, const rg__ctx *ctx) {
+    return rc == RG_EUNAVAILABLE && why->cls == RG_CLASS_RECONNECT && tries < 2 &&
+           rg__left_ms(ctx->deadline_ms) > 0;
+}

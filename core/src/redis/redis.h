@@ -75,6 +75,10 @@ int rg__redis_send(rg__redis *c, const rg__ctx *ctx, rg_err *err);
 int rg__redis_poll(rg__redis *c, int64_t deadline_ms, redisReply **reply, rg_err *err);
 /* Fills err from an error reply's text: code, class, retriable. Returns the code. */
 int rg__redis_error(const redisReply *reply, rg_err *err);
+/* After a call failed with rc and `why`, for what may be done twice: is another try, on another connection, worth
+ * it? tries: how many were made before this one. A connection that broke may have been a left-over of a server
+ * that is back already. */
+bool rg__redis_worth_another(const rg_err *why, int rc, int tries, const rg__ctx *ctx);
 int rg__redis_fd(const rg__redis *c);
 uint64_t rg__redis_connection_id(const rg__redis *c); /* counts connects of the process */
 /* A word of who uses the pool, false on a new connection. */
