@@ -16,11 +16,22 @@ end
 local Here = entity("here", nil)
 local There = entity("there", "other")
 
+-- What only processes cache is compared with what is there when it is queued.
+local function kept(name, pool)
+  return regolith.entity(name, {
+    field.uint32 "n", field.uint32 "v" { version = true }, cache = { process = true }, mysql = pool,
+  })
+end
+
+local HereKept = kept("here_kept", nil)
+local ThereKept = kept("there_kept", "other")
+local all = { Here, There, HereKept, ThereKept }
+
 describe("a queued flush of several pools", function()
   local world, second, orm, db
 
   local function open(more)
-    local config = world:config({ Here, There }, more)
+    local config = world:config(all, more)
     config.mysql = { default = world.mysql_url(world.name), other = world.mysql_url(second.name) }
     local made = must(regolith.open(config))
     must(made:schema_apply { destructive = true })
@@ -48,7 +59,7 @@ describe("a queued flush of several pools", function()
     db:close()
     drain()
     local admin = orm:session()
-    for _, E in ipairs { Here, There } do
+    for _, E in ipairs(all) do
       must(orm:drop("all", E.mysql))
       must(admin:delete_all(E, must(admin:search(E, "1 = 1"):ids())))
     end
@@ -123,4 +134,61 @@ describe("a queued flush of several pools", function()
     assert.equal(1, orm:session():search(There, "name = 'b'"):count())
     session:close()
   end)
+
+  --- A row in each pool, read by db and changed there.
+  local function changed(...)
+    local list = {}
+    for i, E in ipairs { ... } do list[i] = db:new(E, { n = 1 }) end
+    must(db:flush_async()) -- now Redis has the script
+    drain()
+    db:close()
+    db = orm:session()
+    for i, E in ipairs { ... } do list[i] = db:get(E, list[i].id) end
+    for _, e in ipairs(list) do e.n = 2 end
+    return list
+  end
+
+  --- How often each command or script was sent, and what came of it.
+  local function queue()
+    local sent = {}
+    orm:log(function(event) sent[event.op] = (sent[event.op] or 0) + 1 end, { redis = true })
+    local ok, err = db:flush_async()
+    orm:log(nil)
+    return sent, ok, err
+  end
+
+  it("asks each queue once beforehand, and looks at each row once", function()
+    local list = changed(HereKept, ThereKept)
+    for i, E in ipairs { HereKept, ThereKept } do must(orm:invalidate(E, { list[i].id })) end
+    local sent, ok = queue()
+    assert.same({ true, 4, 2 }, { ok, sent.enqueue, sent.GET })
+    assert.equal("default 1, other 1", lengths())
+    assert.equal(2, drain())
+    for i, E in ipairs { HereKept, ThereKept } do assert.equal(2, orm:session():get(E, list[i].id).n) end
+  end)
+
+  it("asks nothing beforehand when all of it is of one pool", function()
+    changed(Here)
+    assert.equal(1, queue().enqueue)
+    assert.equal(1, drain())
+  end)
+
+  for _, pair in ipairs { { HereKept, ThereKept }, { ThereKept, HereKept } } do
+    it("queues nothing when a row of " .. pair[2].name .. " is not as it was read", function()
+      local list = changed(pair[1], pair[2])
+      local other = orm:session()
+      other:get(pair[2], list[2].id).n = 7
+      must(other:flush())
+      local sent, ok, err = queue()
+      assert.same({ nil, "CONFLICT", pair[2].name }, { ok, err.code, err.entity })
+      assert.is_true((sent.enqueue or 0) <= 1)
+      assert.equal("default 0, other 0", lengths())
+      assert.same({ 1, 7 }, { orm:session():get(pair[1], list[1].id).n, orm:session():get(pair[2], list[2].id).n })
+      db:discard(list[2])
+      must(db:flush_async())
+      assert.equal(1, drain())
+      assert.equal(2, orm:session():get(pair[1], list[1].id).n)
+      other:close()
+    end)
+  end
 end)

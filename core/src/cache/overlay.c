@@ -492,7 +492,9 @@ int rg__shared_enqueue(rg__shared *s, const rg__ctx *ctx, rg__enqueue *q, uint8_
     if (rc == RG_ENO_MEMORY) rg__fail_memory(err);
     if (rc == RG_OK) rc = call_until(&e, &within, &r, &sent, err);
     if (rc == RG_OK) rc = conclude(&e, r, !sent, stale, current, id, err);
-    for (size_t i = 0; i < q->n_changes; i++) rg__shared_drop_process(s, &q->changes[i].key);
+    bool as_before = rc == RG_OK && q->payload.len == 0;
+    for (size_t i = 0; i < q->n_changes && !as_before; i++)
+        rg__shared_drop_process(s, &q->changes[i].key);
     freeReplyObject(r);
     finish(&e);
     return rc;

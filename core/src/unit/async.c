@@ -19,21 +19,18 @@ enum {
 /* What the enqueue script says of a row that is not as it was believed to be. */
 enum { STALE_OTHER = 1, STALE_ABSENT = 2, STALE_MARKED = 3 };
 
-/* One queue's part of an asynchronous flush. */
+/* One queue's part of an asynchronous flush: made ready, asked about when there are several, then queued. */
 typedef struct batch {
     rg__store *store;
     const rg__ctx *ctx;
     rg__items *items;
     const rg__queue *queue;
-    rg__producer *producer; /* held while queueing */
     int durability;         /* rg_durability; FAST when nothing has to be waited for */
     uint32_t wait_ms;       /* for that */
-    bool asks;              /* only whether all of it would be queued */
-    const char *name;       /* of its producer, or NULL */
-    rg__producer own;       /* of a flush that is queued once under its own name */
+    const char *name;       /* of a producer that queues once, or NULL */
     rg__plan plan;
     uint32_t *numbers; /* item behind each operation, in order */
-    size_t n;
+    size_t n;          /* 0: nothing of the flush belongs to this queue */
     rg__changes changes;
     uint32_t *owner;   /* item behind each change */
     rg__buf payload;
@@ -181,22 +178,29 @@ static int mend(batch *b, const uint8_t *stale, rg_block *const *current, bool *
 
 /* ---- the script ---- */
 
-static int enqueue_once(batch *b, char id[48], bool *again, bool *wait, rg_err *err) {
-    int rc = encode(b, err);
+/* Under which name and number it is called. The same serve all tries, as only the last one can have been queued. */
+typedef struct sender {
+    const char *name;
+    uint64_t seq;
+    bool asks; /* only whether all of it would be queued */
+} sender;
+
+static int enqueue_once(batch *b, const sender *as, char id[48], bool *again, bool *wait, rg_err *err) {
+    int rc = as->asks ? RG_OK : encode(b, err);
     if (rc >= 0) rc = collect(b, err);
     if (rc < 0) return rc;
     uint8_t *stale = rg__calloc(b->changes.n + 1, 1);
     rg_block **current = rg__calloc(b->changes.n + 1, sizeof *current);
     rg__enqueue q = {.stream = b->queue->stream,
-                     .payload = {b->payload.p, b->asks ? 0 : b->payload.len},
+                     .payload = {b->payload.p, b->payload.len},
                      .max_len = b->queue->rules.max_len,
-                     .producer = b->producer->name,
-                     .seq = b->producer->seq,
+                     .producer = as->name,
+                     .seq = as->seq,
                      .keep = b->name != NULL,
                      .part = b->queue->part,
                      .n_parts = b->queue->n_parts,
                      .queue = b->queue->name,
-                     .replica_ms = b->durability > RG_DURABLE_FAST && !b->asks ? b->wait_ms : 0,
+                     .replica_ms = b->durability > RG_DURABLE_FAST && !as->asks ? b->wait_ms : 0,
                      .fsync = b->durability == RG_DURABLE_FSYNC,
                      .changes = b->changes.items,
                      .n_changes = b->changes.n};
@@ -228,16 +232,14 @@ static int full(const batch *b, int64_t give_up_ms) {
     return RG_OK;
 }
 
-/* Until it is queued: a queue at its bound and rows in open transactions are waited for. The same
- * sequence number serves all tries, as only the last one can have been queued. */
-static int enqueue(batch *b, char id[48], rg_err *err) {
-    b->producer->seq++;
+/* Until it is queued, or would be: a queue at its bound and rows in open transactions are waited for. */
+static int enqueue(batch *b, const sender *as, char id[48], rg_err *err) {
     int64_t give_up_ms = rg__now_ms() + b->queue->rules.wait_ms;
     for (int i = 0; i < MAX_REBASES;) {
         bool again = false;
         bool wait = false;
         int rc = rg__queue_room(b->queue, b->ctx, err);
-        if (rc >= 0) rc = enqueue_once(b, id, &again, &wait, err);
+        if (rc >= 0) rc = enqueue_once(b, as, id, &again, &wait, err);
         if (rc == RG_EBACKPRESSURE) {
             if (full(b, give_up_ms) < 0) return rc;
             continue;
@@ -285,23 +287,18 @@ static int check_bases(batch *b, rg_err *err) {
     return rc;
 }
 
-static int take_producer(batch *b, const char *name, rg_err *err) {
-    if (name) {
-        snprintf(b->own.name, sizeof b->own.name, "%s", name);
-        b->producer = &b->own;
-        return RG_OK;
-    }
+/* One of the process' producers, until its busy is taken back; NULL when there was none in time. */
+static rg__producer *take_producer(const batch *b, rg_err *err) {
     rg__store_own(b->store);
     do {
         for (int i = 0; i < RG__PRODUCERS; i++) {
             rg__producer *p = &b->store->producers[i];
-            if (atomic_exchange(&p->busy, true)) continue;
-            b->producer = p;
-            return RG_OK;
+            if (!atomic_exchange(&p->busy, true)) return p;
         }
         rg__sleep_ms(1);
     } while (rg__left_ms(b->ctx->deadline_ms) > 0);
-    return rg__fail(err, RG_ETIMEOUT, "too many flushes are being queued at once");
+    rg__fail(err, RG_ETIMEOUT, "too many flushes are being queued at once");
+    return NULL;
 }
 
 static int refuse_unknown_id(const rg__item *it, uint32_t number, rg_err *err) {
@@ -389,7 +386,9 @@ static int prepare(batch *b, rg_err *err) {
     return rc;
 }
 
-static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
+/* All that is looked at before anything of the flush is queued anywhere. Rows that are not as they were read are
+ * rebased, or fail. */
+static int make_ready(batch *b, int pool, rg_err *err) {
     int rc = rg__plan_make(b->items, pool, &b->plan, err);
     if (rc < 0 || b->plan.n == 0) return rc;
     if (number_items(b) < 0) return rg__fail_memory(err);
@@ -399,16 +398,33 @@ static int run_batch(batch *b, int pool, char *stream_id, rg_err *err) {
     if (rc >= 0) rc = prepare(b, err);
     if (rc >= 0) rc = check_expected(b, err);
     if (rc >= 0) rc = check_bases(b, err);
-    if (rc >= 0) rc = take_producer(b, b->name, err);
-    if (rc >= 0) rc = enqueue(b, stream_id, err);
-    if (b->producer) atomic_store(&b->producer->busy, false);
-    for (size_t i = 0; i < b->changes.n; i++)
-        rg__process_drop(b->store->process, b->changes.items[i].key.space,
-                         b->changes.items[i].key.hash);
-    bool queued = (rc >= 0 || rc == RG_EDURABILITY) && !b->asks;
-    if (queued) rg__count(b->ctx->metrics, RG__C_ENQUEUED_OPS, b->n);
-    if (queued) tell_timeline(b, stream_id);
-    if (queued) rg__queue_told(b->queue, b->ctx, stream_id);
+    return rc;
+}
+
+/* Would it be queued? The script remembers nothing of this, so it needs no producer; but one that queued it
+ * already did. */
+static int ask(batch *b, rg_err *err) {
+    char none[48];
+    const sender as = {.name = b->name ? b->name : "", .seq = 1, .asks = true};
+    return b->n ? enqueue(b, &as, none, err) : RG_OK;
+}
+
+static int send(batch *b, char *stream_id, rg_err *err) {
+    if (b->name) return enqueue(b, &(sender){.name = b->name, .seq = 1}, stream_id, err);
+    rg__producer *p = take_producer(b, err);
+    if (!p) return RG_ETIMEOUT;
+    p->seq++;
+    int rc = enqueue(b, &(sender){.name = p->name, .seq = p->seq}, stream_id, err);
+    atomic_store(&p->busy, false);
+    return rc;
+}
+
+static int queue(batch *b, char *stream_id, rg_err *err) {
+    int rc = b->n ? send(b, stream_id, err) : RG_OK;
+    if (b->n == 0 || (rc < 0 && rc != RG_EDURABILITY)) return rc;
+    rg__count(b->ctx->metrics, RG__C_ENQUEUED_OPS, b->n);
+    tell_timeline(b, stream_id);
+    rg__queue_told(b->queue, b->ctx, stream_id);
     return rc;
 }
 
@@ -493,20 +509,17 @@ static bool wants_sync(const rg__store *s, const rg__items *items, const rg__asy
     return false;
 }
 
-/* One pool's part; a queue without room may have the flush go to MySQL, while nothing is queued. */
-static int queue_part(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
-                      uint32_t pool, bool asks, char *stream_id, rg_err *err) {
-    char none[48];
+/* The batch of one pool, which stays empty when the flush has nothing there. */
+static int prepare_part(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
+                        uint32_t pool, batch *b, rg_err *err) {
     uint8_t parts[RG__PARTS];
     uint32_t part;
     if (!find_parts(items, (int)pool, s->queues[pool].n_parts, parts, &part)) return RG_OK;
     const rg__queue *q = &s->parts[pool][part];
-    batch b = {.store = s, .ctx = ctx, .items = items, .queue = q, .wait_ms = q->rules.replica_ms,
-               .name = how->producer, .asks = asks};
-    b.durability = how->durability ? how->durability : q->rules.durability;
-    int rc = run_batch(&b, (int)pool, asks ? none : stream_id, err);
-    batch_deinit(&b);
-    return rc;
+    *b = (batch){.store = s, .ctx = ctx, .items = items, .queue = q, .wait_ms = q->rules.replica_ms,
+                 .name = how->producer};
+    b->durability = how->durability ? how->durability : q->rules.durability;
+    return make_ready(b, (int)pool, err);
 }
 
 static bool is_of_several(const rg__items *items) {
@@ -515,31 +528,60 @@ static bool is_of_several(const rg__items *items) {
     return false;
 }
 
+/* What one queue would refuse is not to be in another one already. *pool: whose queue refused. */
+static int prepare_all(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
+                       batch *batches, uint32_t *pool, rg_err *err) {
+    bool asks = is_of_several(items);
+    int rc = RG_OK;
+    for (*pool = 0; *pool < s->n_mysql; ++*pool) {
+        batch *b = &batches[*pool];
+        rc = prepare_part(s, ctx, items, how, *pool, b, err);
+        if (rc >= 0 && asks) rc = ask(b, err);
+        if (rc < 0) return rc;
+    }
+    return rc;
+}
+
+/* EDURABILITY: all is queued, but not as safely as was asked for. */
+static int queue_all(batch *batches, uint32_t n, char *stream_id, uint32_t *pool, rg_err *err) {
+    rg_err unsafe = {0};
+    for (*pool = 0; *pool < n; ++*pool) {
+        int rc = queue(&batches[*pool], stream_id, err);
+        if (rc < 0 && rc != RG_EDURABILITY) return rc;
+        if (rc >= 0) continue;
+        if (err) unsafe = *err;
+        unsafe.code = rc;
+    }
+    if (!unsafe.code) return RG_OK;
+    if (err) *err = unsafe;
+    return RG_EDURABILITY;
+}
+
+/* A queue without room may have the flush go to MySQL, while nothing is queued. */
 static bool may_go_sync(const rg__store *s, uint32_t pool, int rc, const char *stream_id) {
     return rc == RG_EBACKPRESSURE && !stream_id[0] &&
            s->queues[pool].rules.when_full == RG_FULL_SYNC;
 }
 
+static int flush_queued(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
+                        char *stream_id, rg_err *err) {
+    uint32_t pool = 0;
+    batch *batches = rg__calloc(s->n_mysql, sizeof *batches);
+    if (!batches) return rg__fail_memory(err);
+    int rc = prepare_all(s, ctx, items, how, batches, &pool, err);
+    if (rc >= 0) rc = queue_all(batches, s->n_mysql, stream_id, &pool, err);
+    for (uint32_t i = 0; i < s->n_mysql; i++) batch_deinit(&batches[i]);
+    rg__free(batches);
+    bool goes_sync = !how->producer && may_go_sync(s, pool, rc, stream_id);
+    return goes_sync ? rg__flush(s, ctx, items, err) : rc;
+}
+
 int rg__flush_async(rg__store *s, const rg__ctx *ctx, rg__items *items, const rg__async_how *how,
                     char *stream_id, rg_err *err) {
-    rg_err unsafe = {0}; /* queued, but not as safely as was asked for */
     if (err) err->item = -1;
     if (!how->producer && wants_sync(s, items, how)) return rg__flush(s, ctx, items, err);
     int rc = check_split(s, items, how, err);
     if (rc > 0 && how->producer) rc = RG_ESPLIT; /* it could not be told whether it was written already */
     if (rc > 0) return flush_now(s, ctx, items, err);
-    /* what one queue would refuse is not to be in another one already */
-    uint32_t asked = rc >= 0 && is_of_several(items) ? s->n_mysql : 0;
-    for (uint32_t n = 0; rc >= 0 && n < asked + s->n_mysql; n++) {
-        uint32_t i = n % s->n_mysql;
-        rc = queue_part(s, ctx, items, how, i, n < asked, stream_id, err);
-        if (!how->producer && may_go_sync(s, i, rc, stream_id)) return rg__flush(s, ctx, items, err);
-        if (rc != RG_EDURABILITY) continue;
-        if (err) unsafe = *err;
-        unsafe.code = rc;
-        rc = RG_OK;
-    }
-    if (rc < 0 || !unsafe.code) return rc;
-    if (err) *err = unsafe;
-    return RG_EDURABILITY;
+    return rc < 0 ? rc : flush_queued(s, ctx, items, how, stream_id, err);
 }
