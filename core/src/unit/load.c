@@ -18,7 +18,15 @@ typedef struct item {
     rg__flight *flight;
 } item;
 
-/* A load of many: items sorted by id, and the same items' Redis side by side. */
+/* What Redis is asked of rows: keys, and what it has of them, side by side. */
+typedef struct question {
+    rg__key *keys;
+    char *texts;         /* of all keys */
+    rg__entry *entries;
+    size_t n;
+} question;
+
+/* A load of many: items sorted by id, and what Redis has of those that the process does not know. */
 struct rg__load {
     rg__store *store;
     const rg__ctx *ctx;
@@ -30,11 +38,7 @@ struct rg__load {
     bool may_lag;        /* a replica may answer: nothing is filled, and nobody asked for the newest */
     bool patient;        /* waits for locks rather than leave Redis unfilled */
     bool queued;         /* only processes cache the rows: Redis knows those of which writes are queued */
-    rg__key *keys;
-    char *texts;         /* of all keys */
-    rg__entry *entries;
-    rg_block **values;
-    size_t n_keys;
+    question redis;      /* n 0: not asked */
     size_t next;         /* the item after the one that was found last: answers come in order */
     rg__redis *asked;    /* Redis was asked for all keys already; owned */
     rg__asked *selecting; /* or MySQL for all rows; owned */
@@ -80,11 +84,11 @@ static size_t undone(const load *l) {
 }
 
 /* Takes what Redis answered. */
-static void settle(load *l) {
+static void settle(load *l, const question *q) {
     for (size_t i = 0; i < l->n; i++) {
         item *it = &l->items[i];
         if (it->done) continue;
-        rg__entry *e = &l->entries[it->entry];
+        rg__entry *e = &q->entries[it->entry];
         if (e->found != RG__VALUE && e->found != RG__ABSENT) continue;
         it->row = e->block;
         e->block = NULL;
@@ -93,63 +97,56 @@ static void settle(load *l) {
     }
 }
 
-static int name_keys(load *l) {
-    l->keys = rg__calloc(l->n, sizeof *l->keys);
-    l->entries = rg__calloc(l->n, sizeof *l->entries);
-    l->values = rg__calloc(l->n, sizeof(rg_block *));
-    size_t room = rg__key_row_room(l->shared, l->type);
-    l->texts = rg__malloc(l->n * room);
-    if (!l->keys || !l->entries || !l->values || !l->texts) return RG_ENO_MEMORY;
+/* Of those that are not done. */
+static int name_keys(load *l, const rg__shared *shared, question *q) {
+    size_t room = rg__key_row_room(shared, l->type);
+    q->keys = rg__calloc(l->n, sizeof *q->keys);
+    q->entries = rg__calloc(l->n, sizeof *q->entries);
+    q->texts = rg__malloc(l->n * room);
+    if (!q->keys || !q->entries || !q->texts) return RG_ENO_MEMORY;
     for (size_t i = 0; i < l->n; i++) {
         if (l->items[i].done) continue;
-        l->items[i].entry = (uint32_t)l->n_keys;
-        rg__key_row_in(l->shared, l->type, l->items[i].id, l->texts + l->n_keys * room,
-                       &l->keys[l->n_keys]);
-        l->n_keys++;
+        l->items[i].entry = (uint32_t)q->n;
+        rg__key_row_in(shared, l->type, l->items[i].id, q->texts + q->n * room, &q->keys[q->n]);
+        q->n++;
     }
     return RG_OK;
+}
+
+static void question_deinit(question *q) {
+    for (size_t i = 0; i < q->n; i++) rg__entry_deinit(&q->entries[i]);
+    rg__free(q->keys);
+    rg__free(q->texts);
+    rg__free(q->entries);
 }
 
 static int ask_redis(load *l) {
+    question *q = &l->redis;
     if (!l->shared) return RG_OK;
-    int rc = l->asked ? RG_OK : name_keys(l);
-    if (rc < 0 || l->n_keys == 0) return rc;
-    rg__load_entries(l->store, l->ctx, l->type, true, l->keys, l->n_keys, true, l->asked, l->entries);
+    int rc = l->asked ? RG_OK : name_keys(l, l->shared, q);
+    if (rc < 0 || q->n == 0) return rc;
+    rg__load_entries(l->store, l->ctx, l->type, true, q->keys, q->n, true, l->asked, q->entries);
     l->asked = NULL;
-    settle(l);
+    settle(l, q);
     return RG_OK;
 }
 
-static void forget_keys(load *l) {
-    for (size_t i = 0; i < l->n_keys; i++) rg__entry_deinit(&l->entries[i]);
-    rg__free(l->keys);
-    rg__free(l->texts);
-    rg__free(l->entries);
-    rg__free(l->values);
-    l->keys = NULL;
-    l->texts = NULL;
-    l->entries = NULL;
-    l->values = NULL;
-    l->n_keys = 0;
-}
-
-/* Takes the rows of which writes are queued. */
+/* Takes the rows of which writes are queued: nothing else of them is in Redis, and nothing is filled. */
 static int ask_queue(load *l) {
-    if (!l->queued || undone(l) == 0) return RG_OK;
-    l->shared = rg__store_shared(l->store, l->type);
-    if (!l->shared) return RG_OK;
-    int rc = name_keys(l);
+    question q = {0};
+    const rg__shared *shared = l->queued ? rg__store_shared(l->store, l->type) : NULL;
+    if (!shared || undone(l) == 0) return RG_OK;
+    int rc = name_keys(l, shared, &q);
     if (rc >= 0) {
-        rg__load_entries(l->store, l->ctx, l->type, true, l->keys, l->n_keys, false, NULL, l->entries);
-        settle(l);
+        rg__load_entries(l->store, l->ctx, l->type, true, q.keys, q.n, false, NULL, q.entries);
+        settle(l, &q);
     }
-    forget_keys(l);
-    l->shared = NULL;
+    question_deinit(&q);
     return rc;
 }
 
 static const rg__entry *entry_of(const load *l, const item *it) {
-    return l->n_keys ? &l->entries[it->entry] : NULL;
+    return l->redis.n ? &l->redis.entries[it->entry] : NULL;
 }
 
 static bool leased(const load *l, const item *it) {
@@ -216,8 +213,8 @@ static void give_up_healing(load *l) {
     for (size_t i = 0; i < l->n; i++) {
         item *it = &l->items[i];
         if (it->done || !it->leads || !heals(l, it)) continue;
-        rg__entry *e = &l->entries[it->entry];
-        rg__shared_unlease(l->shared, l->ctx, &l->keys[it->entry], 1, e);
+        rg__entry *e = &l->redis.entries[it->entry];
+        rg__shared_unlease(l->shared, l->ctx, &l->redis.keys[it->entry], 1, e);
         e->found = RG__BYPASS;
     }
 }
@@ -271,25 +268,30 @@ static int select_all(load *l, rg_err *err) {
                           l, err);
 }
 
+/* The rows to fill with, by number of key, and which kinds of leases they have: plain ones, and those that heal. */
+static void gather_values(const load *l, rg_block **values, bool any[2]) {
+    for (size_t i = 0; i < l->n; i++) {
+        const item *it = &l->items[i];
+        if (it->done || !it->leads || !leased(l, it)) continue;
+        values[it->entry] = it->row;
+        any[heals(l, it)] = true;
+    }
+}
+
 /* Fills Redis for those whose lease is held; the row, or its absence. */
 static void fill(load *l) {
-    if (!l->n_keys) return;
+    const question *q = &l->redis;
+    bool any[2] = {false, false};
+    if (!q->n) return;
     rg__kill_point(RG__KILL_LOADED);
     rg__witness(l->store, l->ctx, l->type);
-    bool any[2] = {false, false};
-    for (size_t i = 0; i < l->n; i++) {
-        item *it = &l->items[i];
-        rg__entry *e = &l->entries[it->entry];
-        if (it->done || !it->leads || e->found != RG__MISS || !e->lease.held) continue;
-        l->values[it->entry] = it->row;
-        any[e->lease.heal] = true;
-    }
-    if (any[0])
-        rg__shared_fill(l->shared, l->ctx, l->type, true, l->keys, l->n_keys, l->values, l->entries,
-                        false);
-    if (any[1])
-        rg__shared_fill(l->shared, l->ctx, l->type, true, l->keys, l->n_keys, l->values, l->entries,
-                        true);
+    rg_block **values = rg__calloc(q->n, sizeof *values);
+    if (values) gather_values(l, values, any);
+    else rg__shared_unlease(l->shared, l->ctx, q->keys, q->n, q->entries);
+    for (int heal = 0; heal < 2; heal++)
+        if (any[heal])
+            rg__shared_fill(l->shared, l->ctx, l->type, true, q->keys, q->n, values, q->entries, heal);
+    rg__free(values);
 }
 
 static void land(load *l, bool ok) {
@@ -330,8 +332,8 @@ static int ask_mysql(load *l, rg_err *err) {
     int rc = leading(l) ? select_all(l, err) : RG_OK;
     if (rc >= 0) {
         fill(l);
-    } else if (l->n_keys) {
-        rg__shared_unlease(l->shared, l->ctx, l->keys, l->n_keys, l->entries);
+    } else if (l->redis.n) {
+        rg__shared_unlease(l->shared, l->ctx, l->redis.keys, l->redis.n, l->redis.entries);
     }
     land(l, rc >= 0);
     if (rc >= 0 && undone(l) && wait_for_others(l)) {
@@ -363,7 +365,7 @@ static int sort_ids(load *l, const uint64_t *ids, size_t n, rg_err *err) {
 }
 
 static void load_deinit(load *l) {
-    forget_keys(l);
+    question_deinit(&l->redis);
     for (size_t i = 0; i < l->n; i++) rg_block_unref(l->items[i].row);
     rg__free(l->items);
 }
@@ -431,7 +433,8 @@ static bool ask(load *l, const uint64_t *ids, size_t n) {
         return l->selecting != NULL;
     }
     ask_process(l);
-    if (name_keys(l) >= 0) l->asked = rg__shared_ask(l->shared, l->ctx, l->keys, l->n_keys);
+    if (name_keys(l, l->shared, &l->redis) >= 0)
+        l->asked = rg__shared_ask(l->shared, l->ctx, l->redis.keys, l->redis.n);
     return l->asked != NULL;
 }
 
