@@ -395,6 +395,54 @@ describe("a value in another form than it is read in", function()
       db:close()
     end)
   end
+
+  it("becomes that one by itself, in a row of which nothing changed", function()
+    local db = orm:session()
+    local e = db:new(Form)
+    give(e)
+    must(db:flush())
+    for _, form in ipairs(FORMS) do
+      e[form[1]] = record.copy(form[4])
+      assert.same({ true, 0 }, { db:flush() }, form[1])
+      has_forms(e, form[1] .. " alone")
+    end
+    for name, given in pairs { roles = { "a", "b", n = 2 }, friends = { e, "1", n = 2 } } do
+      e.friends, e.roles = { e.id, 1 }, { "a", "b" }
+      must(db:flush())
+      local first = rawget(e, name)[1]
+      e[name] = given
+      assert.same({ true, 0 }, { db:flush() }, name)
+      assert.same({ first, name == "roles" and "b" or 1 }, rawget(e, name))
+    end
+    e.inner.of = { "y", "x" }
+    assert.same({ true, 0 }, { db:flush() })
+    assert.same({ "x", "y" }, e.inner.of)
+    db:close()
+  end)
+
+  it("is no list with names in it, wherever they stand", function()
+    local db = orm:session()
+    local e = db:new(Form)
+    give(e)
+    must(db:flush())
+    for _, name in ipairs { "roles", "friends" } do
+      for room = 0, 8 do
+        for extra = 0, 4 do
+          local given = {}
+          for i = 1, room do given["name" .. i] = true end
+          given[1] = name == "roles" and "a" or 1 -- in the table's part for names
+          given["name" .. extra] = true
+          for i = 1, room do given["name" .. i] = i == extra or nil end
+          e[name] = given
+          local ok, err = db:flush()
+          assert.is_nil(ok)
+          assert.same({ "INVALID", name }, { err.code, err.field })
+          db:discard(e)
+        end
+      end
+    end
+    db:close()
+  end)
 end)
 
 describe("false within a list of JSON", function()

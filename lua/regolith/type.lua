@@ -18,6 +18,7 @@ local C, ffi, err = native.C, native.ffi, native.err
 ---@field c ffi.cdata* rg_type, borrowed from the engine
 ---@field columns table<integer, regolith.Column> by number; 0 is the id
 ---@field target table<string, string> entity name by path, of references
+---@field word_numbers table<regolith.Column, table<string, integer>> which word of a set it is
 ---@field info fun(column: integer): table
 ---@field builder ffi.cdata* reused by everything that writes this type
 ---@field decode fun(row: ffi.cdata*): table
@@ -44,6 +45,12 @@ local M = {
 local function name_of(target)
   if type(target) == "table" then return target.name end
   return target
+end
+
+local function numbered(words)
+  local numbers = {}
+  for i, word in ipairs(words) do numbers[word] = i end
+  return numbers
 end
 
 local function flags_of(column)
@@ -183,7 +190,7 @@ end
 function M.new(entity, c, number)
   local T = {
     entity = entity, name = entity.name, number = number, c = c,
-    hooks = entity.hooks, columns = {}, target = {},
+    hooks = entity.hooks, columns = {}, target = {}, word_numbers = {},
     cached = entity.cache.process == true,
     spare = {}, -- what closed sessions knew of it, see Session:_type
     info = info_reader(c),
@@ -193,6 +200,7 @@ function M.new(entity, c, number)
   for _, column in ipairs(entity.columns) do
     T.columns[column.number] = column
     if column.target then T.target[column.path] = name_of(column.target) end
+    if column.words then T.word_numbers[column] = numbered(column.words) end
   end
   local builder = C.rg_builder_new(c, err)
   if builder == nil then return nil, err end

@@ -194,8 +194,7 @@ local function has_forms(node)
   local column = node.column
   if not column then return false end
   local name, int64 = column.kind.name, column.args.int64
-  return SECONDS[name] ~= nil or name == "float" or name == "decimal" or name == "set" or name == "refs"
-    or (int64 ~= nil and int64 ~= "number")
+  return SECONDS[name] ~= nil or name == "float" or name == "decimal" or (int64 ~= nil and int64 ~= "number")
 end
 
 --- Whether the row's value has to be taken; a cdata may equal a number.

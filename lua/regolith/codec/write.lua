@@ -9,12 +9,16 @@ local literal = require "regolith.literal"
 local native = require "regolith.native"
 local record = require "regolith.record"
 
+local has_nkeys, nkeys = pcall(require, "table.nkeys") -- OpenResty's LuaJIT has it
+if not has_nkeys then nkeys = nil end
+
 local C, ffi, null, err = native.C, native.ffi, native.null, native.err
 local fstr, format, rawget, type = ffi.string, string.format, rawget, type
 local INVALID = tonumber(C.RG_EINVALID)
 
 local M = {
-  --- Set when a value was given in another form than it is read in, nil for a column's default too.
+  --- Set when a value was given in another form than it is read in, nil for a column's default too; not for what
+  --- the decoder's `form` looks at.
   loose = false,
 }
 
@@ -75,20 +79,24 @@ end
 --- Whether v holds anything beyond 1 to n: names (`{ reader = true }`), or what comes after a hole. A list that
 --- tells its length, as get_many's does, may.
 local function is_more_than_list(v, n)
-  if next(v, n > 0 and n or nil) == nil then return false end
+  if nkeys and nkeys(v) == n then return false end
   for key, inner in pairs(v) do
     local at = type(key) == "number" and key >= 1 and key <= n and key % 1 == 0
     if not at and not (key == "n" and inner == n) then return true end
+    if not at then M.loose = true end
   end
   return false
 end
 
-local function put_set(b, column, v)
-  local rc = C.rg_builder_set_begin(b, column.number, err)
+local function put_set(b, column, v, T)
+  local rc, numbers, last = C.rg_builder_set_begin(b, column.number, err), T.word_numbers[column], 0
   if is_more_than_list(v, #v) then return refuse(column.path, "a set is a list of strings, without holes") end
   for i = 1, #v do
     if rc < 0 then return rc end
     if type(v[i]) ~= "string" then return refuse(column.path, "a set is a list of strings") end
+    local number = numbers[v[i]] or 0
+    if number <= last then M.loose = true end -- it is read in order of declaration
+    last = number
     rc = C.rg_builder_set_add(b, column.number, v[i], #v[i], err)
   end
   return rc
@@ -114,6 +122,7 @@ local function put_refs(b, column, v, T)
     if rc < 0 then return rc end
     local id = id_number(T.target[column.path], v[i])
     if not id then return refuse(column.path, "a list of references holds ids or entities of that type") end
+    if type(v[i]) ~= "number" then M.loose = true end
     rc = C.rg_builder_refs_add(b, column.number, id, err)
   end
   return rc
@@ -121,7 +130,7 @@ end
 
 local function put_table(b, column, v, T)
   local group = column.kind.group
-  if group == "set" then return put_set(b, column, v) end
+  if group == "set" then return put_set(b, column, v, T) end
   if group == "refs" then return put_refs(b, column, v, T) end
   if column.kind.name == "ref" then
     local id = id_number(T.target[column.path], v)
