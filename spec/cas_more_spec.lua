@@ -327,6 +327,25 @@ describe("cas: on top of it", function()
       assert.same({ true, 1 }, { db:flush() })
     end)
 
+    it("minds the version on top of what is named, which an update does not", function()
+      local changed, named = doc { n = 1 }, doc { n = 1 }
+      for _, e in ipairs { changed, named } do
+        must(other:execute("UPDATE doc SET code = CONCAT(code, 'x'), v = v + 1 WHERE id = ?", e.id))
+      end
+      must(orm:invalidate(Doc))
+      changed.n = 2
+      db:expect(changed, { "n" })
+      local _, err = db:flush()
+      assert.same({ "CONFLICT", changed, { "v" } }, { err.code, err.row, err.differs })
+      db:discard(changed)
+      db:expect(named, { "n" })
+      _, err = db:flush()
+      assert.same({ "CONFLICT", named, { "v" } }, { err.code, err.row, err.differs })
+      db:discard(named)
+      assert.is_true(db:update(changed, { n = 3 }, { cas = { "n" } }).applied)
+      assert.equal(3, as_stored(changed, Doc).n)
+    end)
+
     it("minds what it changes with the shorthand, deletes on expectation", function()
       local list = {}
       for i = 1, 70 do list[i] = page {} end

@@ -237,7 +237,7 @@ function M.install(Session)
 
   --- Has the next flush fail as a whole unless the entity's row is as expected, whether the flush changes
   --- it or not. The error names the row, what is there now (`current`) and what is not as expected
-  --- (`differs`).
+  --- (`differs`). It comes on top of what a flush compares: the version, where the entity has one.
   ---@param e table
   ---@param what table|string as `cas` of update; for "changes" there is db:flush { cas = "changes" }
   ---@return table e
