@@ -233,6 +233,25 @@ describe("session", function()
         select(2, pcall(function() orm:session() end)))
     end)
 
+    it("tells who used it under a closed orm where that was", function()
+      local orm = people.world:open { people.Team, User }
+      local session = orm:session()
+      local user = session:new(User, { email = "x" })
+      orm:close()
+      for what, call in pairs {
+        get = function() session:get(User, 1) end, get_many = function() session:get_many(User, { 1, 2 }) end,
+        new = function() session:new(User) end, flush = function() session:flush() end,
+        flush_async = function() session:flush_async() end, query = function() session:query "SELECT 1" end,
+        search = function() session:search(User, "1 = 1"):all() end,
+        transaction = function() session:transaction(function() end) end,
+        insert_all = function() session:insert_all(User, { { email = "y" } }) end,
+      } do
+        assert.matches("^[^:]*session_spec.lua:%d+: the orm is closed", select(2, pcall(call)), what)
+      end
+      session:discard(user)
+      session:close()
+    end)
+
     it("survives the collector", function()
       for _ = 1, 200 do
         local session = people.orm:session()

@@ -15,6 +15,7 @@ local hosts = require "regolith.hosts.init"
 local lock = require "regolith.lock"
 local log = require "regolith.log"
 local native = require "regolith.native"
+local outside = require "regolith.outside"
 local session = require "regolith.session"
 local shards = require "regolith.shards"
 local types = require "regolith.type"
@@ -37,7 +38,7 @@ local Closed = {
   __index = function(_, name)
     if name == "close" then return function() end end
     local public = type(name) == "string" and not name:find "^_"
-    error("the orm is closed" .. (public and " (" .. name .. ")" or ""), 2)
+    error("the orm is closed" .. (public and " (" .. name .. ")" or ""), outside())
   end,
 }
 

@@ -13,6 +13,7 @@ local locking = require "regolith.locking"
 local log = require "regolith.log"
 local native = require "regolith.native"
 local options = require "regolith.options"
+local outside = require "regolith.outside"
 local record = require "regolith.record"
 local shards = require "regolith.shards"
 local spare = require "regolith.spare"
@@ -64,9 +65,9 @@ local Closed = {
   __index = function(_, name)
     if name == "close" then return function() end end
     local public = type(name) == "string" and not name:find "^_"
-    error("the session is closed" .. (public and " (" .. name .. ")" or ""), 2)
+    error("the session is closed" .. (public and " (" .. name .. ")" or ""), outside())
   end,
-  __newindex = function() error("the session is closed", 2) end,
+  __newindex = function() error("the session is closed", outside()) end,
 }
 
 -- ---- the parts the other files use --------------------------------------------------------------
