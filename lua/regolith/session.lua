@@ -119,6 +119,17 @@ local function care(self, e)
 end
 Session._care = care
 
+--- The same of one whose id was changed, too: by the entity itself.
+---@return regolith.SessionType? S
+---@return integer? place
+function Session:_find(e)
+  local S, place = care(self, e)
+  if S then return S, place end
+  for at, known in pairs(self._at) do
+    if known == e then return self._types[record.type_of(e).entity], at end
+  end
+end
+
 --- The same; raises when the entity is nobody's, or another session's.
 function Session:_need(e, level)
   local S, place = care(self, e)

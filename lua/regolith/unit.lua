@@ -183,7 +183,8 @@ function M.install(Session)
   ---@param e? table
   function Session:discard(e)
     if e ~= nil then
-      local S, place = self:_need(e, 2)
+      local S, place = self:_find(e)
+      if not S then S, place = self:_need(e, 2) end
       if self._expected then self._expected[e] = nil end
       return flush.discard(self, S, e, place)
     end
