@@ -20,7 +20,7 @@ describe("a Redis that one process cannot reach", function()
   local world, link
   local function socket() return must(os.getenv "REGOLITH_REDIS_SOCKET") end
   local function cut() os.remove(link) end
-  local function mend() support.shell("ln -s " .. socket() .. " " .. link) end
+  local function mend() support.link(socket(), link) end
 
   setup(function()
     world = support.world()
@@ -331,7 +331,7 @@ describe("a Redis of its own", function()
 
   it("counts for nothing once MySQL is another server, which lacks what was committed last", function()
     local world, link = support.world(), os.tmpname()
-    local function point_to(socket) support.shell("ln -sfn " .. socket .. " " .. link) end
+    local function point_to(socket) support.link(socket, link) end
     local function url() return "mysql+unix://" .. link .. "?user=root&db=" .. world.name end
     local function administer(text)
       must(orm:session():connection(function(conn) return conn:execute(text) end))

@@ -39,6 +39,9 @@ function M.shell(command, own)
   return text, ok
 end
 
+--- Has a symbolic link point there, in place of what it pointed to.
+function M.link(target, link) M.shell(string.format("ln -sfn '%s' '%s'", target, link)) end
+
 --- One command to the private Redis; the lines of its answer.
 function M.redis(...)
   local words = {}
