@@ -6,12 +6,20 @@ local ffi = require "ffi"
 
 local M = {}
 
---- $1 is the folder, the rest the command. Servers that are up already are used and left running.
+--- $1 is the folder, $2 and $3 are those of the modules or empty, the rest is the command. Servers that are up already
+--- are used and left running.
 local SCRIPT = [==[
 set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-dir=$1
-shift
+dir=$1 modules=$2 libraries=$3
+shift 3
+# The command finds the modules where this program found them: those of a checkout are on no path.
+of_path() {
+    [ -n "$1" ] || return 1
+    (cd "$1" && pwd -P) 2>/dev/null | grep -v '[;?%]'
+}
+if at=$(of_path "$modules"); then export LUA_PATH="$at/?.lua;$at/?/init.lua;${LUA_PATH-;}"; fi
+if at=$(of_path "$libraries"); then export LUA_CPATH="$at/?.so;${LUA_CPATH-;}"; fi
 fail() { echo "regolith: $*" >&2; exit 1; }
 mysqld=$(command -v mariadbd || command -v mysqld) || fail "neither mariadbd nor mysqld is installed"
 client=$(command -v mariadb || command -v mysql) || fail "no mysql client is installed"
@@ -106,31 +114,21 @@ while :; do
 done
 ]==]
 
---- The command finds the modules where this program found them: those of a checkout are on no path.
-local function share_modules()
-  ffi.cdef "char *realpath(const char *path, char *resolved); int setenv(const char *name, const char *value, int);"
-  local buffer = ffi.new "char[4097]"
-  for _, kind in ipairs {
-    { "LUA_PATH", package.searchpath("regolith", package.path), "/regolith/init%.lua$", "%s/?.lua;%s/?/init.lua;" },
-    { "LUA_CPATH", package.searchpath("regolith.core", package.cpath), "/regolith/core%.so$", "%s/?.so;" },
-  } do
-    local variable, file, ending, templates = unpack(kind)
-    local found = file and ffi.C.realpath(file, buffer) ~= nil and ffi.string(buffer)
-    local folder, n = (found or ""):gsub(ending, "")
-    if n == 1 and not folder:find "[;?%%]" then
-      ffi.C.setenv(variable, templates:gsub("%%s", folder) .. (os.getenv(variable) or ";"), 1)
-    end
-  end
+--- The folder on a path that has a module under this name; "" when it is none that a path can name.
+local function folder_of(module, path, ending)
+  local folder, n = (package.searchpath(module, path) or ""):gsub(ending, "")
+  return n == 1 and (folder == "" and "/" or folder) or ""
 end
 
 --- Becomes the shell that does it: signals reach it directly, and it is what the caller waits for.
 function M.run(args)
   ffi.cdef "int execvp(const char *file, const char *const argv[]);"
-  local words = { "sh", "-c", SCRIPT, "regolith-dev", os.getenv "REGOLITH_DEV_DIR" or ".regolith/dev" }
+  local words = { "sh", "-c", SCRIPT, "regolith-dev", os.getenv "REGOLITH_DEV_DIR" or ".regolith/dev",
+    folder_of("regolith", package.path, "/regolith/init%.lua$"),
+    folder_of("regolith.core", package.cpath, "/regolith/core%.so$") }
   for _, word in ipairs(args.words) do words[#words + 1] = word end
   local argv = ffi.new("const char *[?]", #words + 1)
   for i, word in ipairs(words) do argv[i - 1] = word end
-  share_modules()
   ffi.C.execvp("sh", argv)
   return 1, "there is no shell"
 end
