@@ -10,6 +10,7 @@ local native = require "regolith.native"
 local options = require "regolith.options"
 local record = require "regolith.record"
 local shards = require "regolith.shards"
+local undo = require "regolith.undo"
 local write_rows = require "regolith.codec.write"
 local new_table = require "table.new"
 
@@ -169,6 +170,11 @@ end
 local function ask_round(self, asked)
   local n = 0
   local function ask(S, write, e)
+    if not self._undo then
+      local fault
+      self._undo, fault = undo.note(self)
+      if fault then return nil, fault end
+    end
     asked[e] = true
     n = n + 1
     return hooks.before(S.T, write, e, self)
@@ -406,6 +412,14 @@ local function take_options(self, async, opts)
   self._expected, self._expected_of_all = self._expected or {}, OF_ALL
 end
 
+--- What hooks have done stands, or is put back for the next flush to ask them again.
+local function end_hooks(self, written)
+  local noted = self._undo
+  if not noted then return end
+  self._undo = nil
+  if written then undo.drop(self, noted) else undo.back(self, noted) end
+end
+
 local function run_flush(self, async, how)
   local ok, fault = allot.all(self)
   if ok then ok, fault = ask_hooks(self) end
@@ -427,6 +441,7 @@ local function run_flush(self, async, how)
   ok, fault = self:_run(op, 4)
   local queued = ok or fault.code == "DURABILITY" -- it is, though not as safely as was asked for
   if not queued then return errors.results(flush_error(op, fault, items)) end
+  end_hooks(self, true)
   settle(self, op, items)
   if async then self._stream_id = C.rg_op_stream_id(op) ~= nil and ffi.string(C.rg_op_stream_id(op)) or nil end
   native.done(op)
@@ -448,6 +463,7 @@ function M.run(self, async, opts)
   self._flushing = true
   local called, ok, n, items = pcall(run_flush, self, async, opts)
   self._flushing, self._expected_of_all = false, nil
+  end_hooks(self, called and ok)
   if not called then error(ok, 0) end
   if not ok then return errors.results(n) end
   self._expected = nil

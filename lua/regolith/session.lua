@@ -58,6 +58,7 @@ local u64p, new_view = ffi.typeof "const uint64_t *", ffi.typeof "rg_view"
 ---@field _timeout_ms integer?
 ---@field _busy boolean an operation is under way
 ---@field _hooked boolean an entity that it has met has hooks
+---@field _undo regolith.Undo? what the hooks of the flush under way have found
 local Session = { __name = "regolith.Session" }
 Session.__index = Session
 
@@ -385,6 +386,7 @@ end
 function Session:clear()
   if self._busy then error("the session is in use by another coroutine", 2) end
   C.rg_session_clear(self._c)
+  if self._undo then self._undo.cleared = true end
   local few = self._top <= spare.MOST_ENTRIES
   local entity, S = next(self._types) -- of one type, mostly: without a loop it is compiled with what calls it
   if S then

@@ -26,13 +26,19 @@ local M = {}
 ---@field values table<table, table> of all of them, by node
 ---@field cleared boolean? the session was cleared since
 
-local function copy_values(e)
+--- The values of an entity, by node.
+---@param e table
+---@return table
+function M.copy_values(e)
   local values = { id = rawget(e, "id") }
   for _, node in ipairs(record.type_of(e).entity.nodes) do values[node.key] = record.copy(rawget(e, node.key)) end
   return values
 end
 
-local function put_values(e, values)
+--- Gives an entity those values again.
+---@param e table
+---@param values table
+function M.put_values(e, values)
   for _, node in ipairs(record.type_of(e).entity.nodes) do
     local v = values[node.key]
     if not record.same(rawget(e, node.key), v) then rawset(e, node.key, v) end
@@ -63,12 +69,12 @@ function M.save(session)
   if empty then return saved end
   for place = 1, session._top do
     local e = session._at[place]
-    if e then saved.at[place], saved.values[e] = e, copy_values(e) end
+    if e then saved.at[place], saved.values[e] = e, M.copy_values(e) end
   end
   for k = 1, session._n_fresh do
     local e = session._new[k]
     saved.new[k] = e
-    if e then saved.values[e] = copy_values(e) end
+    if e then saved.values[e] = M.copy_values(e) end
   end
   return saved
 end
@@ -107,7 +113,7 @@ local function put_back(session, saved, place, e, flush)
   local view = session._view
   if C.rg_session_row(session._c, place - 1, view) ~= HIT then return false end
   if saved.values[e] then
-    put_values(e, saved.values[e])
+    M.put_values(e, saved.values[e])
   else
     flush.reset(type_of(session, e), e, view.data)
   end
@@ -158,7 +164,7 @@ local function restore_new(session, saved, pool)
     if e and (pool_of(session, e) == pool or session._fresh[e]) then
       n = n + 1
       fresh[e], new[n] = n, e
-      put_values(e, saved.values[e])
+      M.put_values(e, saved.values[e])
       local id = rawget(e, "id")
       if id ~= nil then type_of(session, e).places[id] = -n end
     end
