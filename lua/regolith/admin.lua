@@ -12,6 +12,7 @@ local suggest = require "regolith.suggest"
 local write = require "regolith.codec.write"
 
 local C, ffi, err = native.C, native.ffi, native.err
+local queue_name = options.queue
 
 local M = {}
 
@@ -70,7 +71,7 @@ local DIFF = { progress = options.func }
 local APPLY = { destructive = options.boolean, progress = options.func }
 
 local function set_paused(self, queue, paused)
-  local op, fault = self:_do(C.rg_op_queue_pause(self._engine, queue or "default", paused, err))
+  local op, fault = self:_do(C.rg_op_queue_pause(self._engine, queue, paused, err))
   if not op then return errors.results(fault) end
   return true
 end
@@ -189,6 +190,7 @@ function M.install(Orm)
       error(entities.is(entity) and "that entity is not among those of this orm" or "an entity is expected", 2)
     end
     if ids ~= nil and type(ids) ~= "table" then error("invalidate takes a list of ids", 2) end
+    if ids then options.length("invalidate", ids) end
     for _, id in ipairs(ids or {}) do
       if type(id) ~= "number" or id < 1 or id % 1 ~= 0 then error("ids are whole numbers from 1 on", 2) end
     end
@@ -228,6 +230,7 @@ function M.install(Orm)
   ---@return { kind: string, name: string, ok: boolean, busy: number, idle: number, error: string? }[]? pools
   ---@return regolith.Err? err
   function Orm:health(timeout_ms)
+    options.argument("health: timeout_ms", timeout_ms, options.timeout_ms)
     local pools, fault = rows_of(self, C.rg_op_health(self._engine, err), timeout_ms)
     if not pools then return errors.results(fault) end
     for _, pool in ipairs(pools) do pool.ok = pool.ok == 1 end
@@ -241,6 +244,7 @@ function M.install(Orm)
   ---@return table[]? queues
   ---@return regolith.Err? err
   function Orm:queues(timeout_ms)
+    options.argument("queues: timeout_ms", timeout_ms, options.timeout_ms)
     local queues, fault = rows_of(self, C.rg_op_queue_status(self._engine, err), timeout_ms)
     if not queues then return errors.results(fault) end
     for _, queue in ipairs(queues) do queue.paused = queue.paused == 1 end
@@ -255,12 +259,13 @@ function M.install(Orm)
   ---@return number? partitions
   ---@return regolith.Err? err GAP when entries since then are gone
   function Orm:replay(from, queue)
+    queue = queue_name("replay", queue)
     local id = from
     if type(from) == "number" and from > 0 then id = string.format("%.0f-0", math.floor(from * 1000)) end
     if type(id) ~= "string" or not id:match "^%d+%-%d+$" then
       error("replay takes a time in seconds since 1970, or the id of an entry", 2)
     end
-    return number_of(self, C.rg_op_queue_replay(self._engine, queue or "default", id, err))
+    return number_of(self, C.rg_op_queue_replay(self._engine, queue, id, err))
   end
 
   --- Has every consumer leave a queue alone until resume(): when this returns, none is in the middle of a
@@ -268,13 +273,13 @@ function M.install(Orm)
   ---@param queue? string ["default"]
   ---@return true? ok
   ---@return regolith.Err? err
-  function Orm:pause(queue) return set_paused(self, queue, 1) end
+  function Orm:pause(queue) return set_paused(self, queue_name("pause", queue), 1) end
 
   --- Lets the consumers of a queue go on.
   ---@param queue? string ["default"]
   ---@return true? ok
   ---@return regolith.Err? err
-  function Orm:resume(queue) return set_paused(self, queue, 0) end
+  function Orm:resume(queue) return set_paused(self, queue_name("resume", queue), 0) end
 
   --- What is unfit about the Redis of each queue: queue, fault ("persistence", or "lost": it came back without
   --- flushes that it had acknowledged to this process), text.
@@ -287,7 +292,8 @@ function M.install(Orm)
   ---@return number? partitions that had a gap
   ---@return regolith.Err? err
   function Orm:accept_gap(queue)
-    return number_of(self, C.rg_op_accept_gap(self._engine, queue or "default", err))
+    queue = queue_name("accept_gap", queue)
+    return number_of(self, C.rg_op_accept_gap(self._engine, queue, err))
   end
 
   --- Dead letters of a queue, oldest first.
@@ -296,8 +302,9 @@ function M.install(Orm)
   ---@return table[]? letters
   ---@return regolith.Err? err
   function Orm:dead_letters(queue, limit)
+    queue = queue_name("dead_letters", queue)
     if limit ~= nil and options.integer(1)(limit) then error("a limit is a whole number from 1 on", 2) end
-    local letters, fault, errno, sqlstate = rows_of(self, C.rg_op_dead_list(self._engine, queue or "default",
+    local letters, fault, errno, sqlstate = rows_of(self, C.rg_op_dead_list(self._engine, queue,
       limit or 0, err))
     for _, letter in ipairs(letters or {}) do plain_letter(letter) end
     return letters, fault, errno, sqlstate
@@ -311,8 +318,9 @@ function M.install(Orm)
   ---@return table? letter
   ---@return regolith.Err? err
   function Orm:dead_letter(number, queue)
+    queue = queue_name("dead_letter", queue)
     check_number("dead_letter", number, 2)
-    local op, fault = self:_do(C.rg_op_dead_show(self._engine, queue or "default", number, err))
+    local op, fault = self:_do(C.rg_op_dead_show(self._engine, queue, number, err))
     if not op then return errors.results(fault) end
     local letter = sql.rows(op, 0)[1]
     if not letter then return nil end
@@ -334,8 +342,9 @@ function M.install(Orm)
   ---@return number? left
   ---@return regolith.Err? err
   function Orm:retry(number, queue)
+    queue = queue_name("retry", queue)
     if number ~= "all" then check_number("retry", number, 2) end
-    return number_of(self, C.rg_op_dead_retry(self._engine, queue or "default", number == "all" and 0 or number, err))
+    return number_of(self, C.rg_op_dead_retry(self._engine, queue, number == "all" and 0 or number, err))
   end
 
   --- Changes a dead letter before it is applied again: its values (by field path; the others stay), its
@@ -347,6 +356,7 @@ function M.install(Orm)
   ---@return true? ok
   ---@return regolith.Err? err
   function Orm:edit(number, change, queue)
+    queue = queue_name("edit", queue)
     check_number("edit", number, 2)
     change = options.require("edit", change, EDIT)
     local builder
@@ -356,7 +366,7 @@ function M.install(Orm)
       builder, fault = fill(self, letter, change.values)
       if not builder then return errors.results(fault) end
     end
-    local op, fault = self:_do(C.rg_op_dead_edit(self._engine, queue or "default", number,
+    local op, fault = self:_do(C.rg_op_dead_edit(self._engine, queue, number,
       WRITES[change.operation] or 0, builder, change.force and 1 or 0, err))
     if not op then return errors.results(fault) end
     return true
@@ -368,8 +378,9 @@ function M.install(Orm)
   ---@return number? left
   ---@return regolith.Err? err
   function Orm:drop(number, queue)
+    queue = queue_name("drop", queue)
     if number ~= "all" then check_number("drop", number, 2) end
-    return number_of(self, C.rg_op_dead_drop(self._engine, queue or "default", number == "all" and 0 or number, err))
+    return number_of(self, C.rg_op_dead_drop(self._engine, queue, number == "all" and 0 or number, err))
   end
 
   --- Waits until everything queued before this call has been applied: in a queue, or in "all".
@@ -378,7 +389,9 @@ function M.install(Orm)
   ---@return true? ok
   ---@return regolith.Err? err TIMEOUT
   function Orm:drained(timeout_ms, queue)
-    for _, name in ipairs(queue == "all" and self._pools or { queue or "default" }) do
+    options.argument("drained: timeout_ms", timeout_ms, options.timeout_ms)
+    queue = queue_name("drained", queue)
+    for _, name in ipairs(queue == "all" and self._pools or { queue }) do
       local op, fault = self:_do(C.rg_op_drained(self._engine, name, err), timeout_ms)
       if not op then return errors.results(fault) end
     end

@@ -110,6 +110,7 @@ function M.install(Session)
   ---@return string? sqlstate
   function Session:update_all(list)
     if type(list) ~= "table" then error("update_all takes a list of { entity, changes }", 2) end
+    options.length("update_all", list)
     local answers, fault = plain.run(self, list, 2)
     if answers then return answers end
     if fault then return as_results(fault) end
@@ -130,6 +131,7 @@ function M.install(Session)
   function Session:insert_all(entity, list)
     local S = self:_type(entity, 2)
     if type(list) ~= "table" then error("insert_all takes a list of values by field", 2) end
+    options.length("insert_all", list)
     for i = 1, #list do
       if type(list[i]) ~= "table" then error(string.format("insert_all: entry %d is a table by field", i), 2) end
     end
@@ -152,7 +154,8 @@ function M.install(Session)
   ---@return regolith.Err? err
   function Session:delete_all(entity, ids)
     if type(ids) ~= "table" then error("delete_all takes a list of ids", 2) end
-    local wanted = { n = ids.n or #ids }
+    self:_type(entity, 2)
+    local wanted = { n = options.length("delete_all", ids) }
     for i = 1, wanted.n do wanted[i] = ids[i] == native.null and 0 or ids[i] end
     local found, fault = self:get_many(entity, wanted)
     if not found then return as_results(fault) end

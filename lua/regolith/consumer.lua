@@ -32,6 +32,8 @@ local RUN = { signals = options.boolean, on_step = options.func, max_wait_s = op
 
 --- Least time between two tries after a temporary error.
 local FIRST_BACKOFF_S = 0.05
+--- Of one step: who waits longer steps again.
+local LONGEST_WAIT_S = 3600
 
 local M = {}
 
@@ -69,12 +71,17 @@ function M.new(orm, given)
   }, Consumer)
 end
 
+local function check_open(self)
+  if not self._c then error("the consumer is closed", 3) end
+end
+
 local stats_out
 
 --- Totals since the consumer was made.
 ---@return { applied: number, dead: number, batches: number, retries: number, lag: number, held: number,
 ---  partitions: number } held: partitions that it works on
 function Consumer:stats()
+  check_open(self)
   stats_out = stats_out or ffi.new "rg_consumer_stats"
   C.rg_consumer_stats_get(self._c, stats_out)
   return {
@@ -114,7 +121,9 @@ end
 ---@return integer? errno
 ---@return string? sqlstate
 function Consumer:step(max_wait_s)
-  local wait_ms = math.floor((max_wait_s or 1) * 1000)
+  options.argument("step: max_wait_s", max_wait_s, options.wait)
+  check_open(self)
+  local wait_ms = math.floor(math.min(max_wait_s or 1, LONGEST_WAIT_S) * 1000)
   local op, fault = self._orm:_do(C.rg_op_consume(self._c, wait_ms, err))
   if not op then return errors.results(fault) end
   local n, letters = C.rg_op_number(op), letters_of(op)
@@ -165,6 +174,7 @@ end
 function Consumer:run(opts)
   opts = options.require("run", opts, RUN)
   if self._running then error("the consumer is running already", 2) end
+  if not self._c and not self._all then error("the consumer is closed", 2) end
   self._running, self._stopped = true, false
   if opts.signals then native.signal_watch() end
   local called, ok, fault = pcall(loop, self, opts)

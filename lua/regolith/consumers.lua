@@ -2,6 +2,7 @@
 -- The consumers of several queues as one: each has its turn, none waits for another that fails.
 
 local errors = require "regolith.err"
+local options = require "regolith.options"
 
 ---@class regolith.Consumers
 ---@field _all regolith.Consumer[]
@@ -27,6 +28,7 @@ end
 ---@return number? applied
 ---@return regolith.Err? err
 function Consumers:step(max_wait_s)
+  options.argument("step: max_wait_s", max_wait_s, options.wait)
   local n, fault = step_each(self, 0)
   if not n then return errors.results(fault) end
   local wait_s = (max_wait_s or 1) / #self._all

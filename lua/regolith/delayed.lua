@@ -36,7 +36,7 @@ function M.install(Orm)
   ---@return regolith.Err? err
   function Orm:delayed(queue, limit)
     if limit ~= nil and options.integer(1, 4294967295)(limit) then error("a limit is a whole number from 1 on", 2) end
-    local op, fault = self:_do(C.rg_op_later_list(self._engine, queue or "default", limit or 100, err))
+    local op, fault = self:_do(C.rg_op_later_list(self._engine, options.queue("delayed", queue), limit or 100, err))
     if not op then return errors.results(fault) end
     return flushes_of(sql.rows(op, 0))
   end
@@ -46,7 +46,7 @@ function M.install(Orm)
   ---@return { count: number, next_at: number? }? delayed
   ---@return regolith.Err? err
   function Orm:delayed_count(queue)
-    local key = string.format("{%s}:lz:%s", self._prefix, queue or "default")
+    local key = string.format("{%s}:lz:%s", self._prefix, options.queue("delayed_count", queue))
     local waiting, fault = streams.redis(self, queue, "ZCARD", key)
     local first
     if waiting then first, fault = streams.redis(self, queue, "ZRANGE", key, 0, 0, "WITHSCORES") end
@@ -64,7 +64,8 @@ function M.install(Orm)
     if type(id) ~= "string" or not (id == "all" or id:match "^%x+$") then
       error("cancel_delayed takes the id of a delayed flush, or 'all'", 2)
     end
-    local op, fault = self:_do(C.rg_op_later_cancel(self._engine, queue or "default", id == "all" and "" or id, err))
+    local op, fault = self:_do(C.rg_op_later_cancel(self._engine, options.queue("cancel_delayed", queue),
+      id == "all" and "" or id, err))
     if not op then return errors.results(fault) end
     return C.rg_op_number(op)
   end

@@ -172,7 +172,7 @@ function M.install(Orm)
   ---@return number? moved
   ---@return regolith.Err? err
   function Orm:relay(queue)
-    local op, fault = self:_do(C.rg_op_relay(self._engine, queue or "default", err))
+    local op, fault = self:_do(C.rg_op_relay(self._engine, options.queue("relay", queue), err))
     if not op then return errors.results(fault) end
     return C.rg_op_number(op)
   end
@@ -181,7 +181,7 @@ function M.install(Orm)
   --- entity, entity_id, errno, sqlstate, error }.
   ---@param queue? string ["default"]
   ---@return string
-  function Orm.dead_letter_stream(_, queue) return "dead-letters." .. (queue or "default") end
+  function Orm.dead_letter_stream(_, queue) return "dead-letters." .. options.queue("dead_letter_stream", queue) end
 
   --- The Redis key of a stream, for who reads it with other means: fields `id` and `body` (JSON).
   ---@param stream string

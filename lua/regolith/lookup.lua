@@ -28,7 +28,10 @@ local function key_values(index, given, level)
   local listed = type(given) == "table" and not record.type_of(given)
   if not listed then
     if #columns ~= 1 then
-      error(string.format("the index '%s' takes %d values", index.name, #columns), level + 1)
+      local paths = {}
+      for i, column in ipairs(columns) do paths[i] = column.path end
+      error(string.format("the index '%s' takes %d values, as { %s }", index.name, #columns, table.concat(paths, ", ")),
+        level + 1)
     end
     given = { given }
   end
@@ -43,6 +46,15 @@ local function key_values(index, given, level)
     values[i] = v
   end
   return values
+end
+
+--- What stands where options belong may be one more value of the index.
+local function check_options(what, index, opts)
+  if opts == nil or type(opts) == "table" and not record.type_of(opts) then return end
+  local paths = {}
+  for i, column in ipairs(index.columns) do paths[i] = column.path end
+  error(string.format("%s: options must be a table; the values of an index come as one, here { %s }", what,
+    table.concat(paths, ", ")), 3)
 end
 
 --- Looks an index up: a DONE operation with the rows, or nil and the error.
@@ -104,6 +116,7 @@ function M.install(Session)
     local S = self:_type(entity, 2)
     local def = index_of(S, index, 2)
     if not def.unique then error(string.format("the index '%s' is not unique; use all_by", index), 2) end
+    check_options("by", def, opts)
     opts = options.require("by", opts, locking.OPTIONS)
     local locks = locking.number(self, S.T, opts, "by", 2)
     local op, fault = look_up(self, S, def, value, 2, locks)
@@ -136,6 +149,7 @@ function M.install(Session)
   function Session:all_by(entity, index, value, opts)
     local S = self:_type(entity, 2)
     local def = index_of(S, index, 2)
+    check_options("all_by", def, opts)
     opts = options.require("all_by", opts, ALL_BY)
     local locks = locking.number(self, S.T, opts, "all_by", 2)
     if opts.page and not opts.size then error("all_by: 'page' needs 'size'", 2) end

@@ -55,6 +55,14 @@ function M.not_negative(v)
   if type(v) ~= "number" or not (v >= 0 and v <= 2 ^ 53) then return "must be a number, 0 or more" end
 end
 
+--- How long to wait, in seconds.
+function M.wait(v)
+  if type(v) ~= "number" or v ~= v or v < 0 then return "must be a number of seconds, 0 or more" end
+end
+
+--- How long an operation may take.
+M.timeout_ms = M.integer(1, 4294967295)
+
 --- One of some words.
 function M.one_of(...)
   local words, expected = {}, {}
@@ -126,6 +134,42 @@ function M.require(what, given, schema, level)
   end
   local checked = complain(what, given, schema, level) -- no tail call: an error blames the caller
   return checked
+end
+
+--- An argument that may be left out; raises at the caller's caller.
+---@param what string the call and the argument
+---@param v any
+---@param check regolith.OptionCheck
+---@return any v
+function M.argument(what, v, check)
+  local expected = v ~= nil and check(v)
+  if expected then error(string.format("%s %s", what, expected), 3) end
+  return v
+end
+
+--- A queue's name.
+---@param what string the call
+---@param v any
+---@return string
+function M.queue(what, v)
+  if v == nil then return "default" end
+  local expected = M.string(v)
+  if expected then error(string.format("%s: a queue's name %s", what, expected), 3) end
+  return v
+end
+
+--- The length of a list; raises where something in it would go unseen: behind a nil, or by a name.
+---@param what string the call
+---@param list table
+---@param level? integer [3]
+---@return integer
+function M.length(what, list, level)
+  if list.n then return list.n end
+  local n = #list
+  local key = next(list, n > 0 and n or nil)
+  if key == nil or (n > 0 and (type(key) ~= "number" or key <= n)) then return n end
+  error(string.format(type(key) == "number" and "%s: entry %d of the list is nil" or "%s takes a list, this has names",
+    what, n + 1), level or 3)
 end
 
 return M

@@ -350,6 +350,7 @@ end
 ---@param name string
 ---@return number?
 function Orm:counter(name)
+  if type(name) ~= "string" then error("counter takes a name", 2) end
   local v = C.rg_engine_counter(self._engine, name)
   return v >= 0 and v or nil
 end

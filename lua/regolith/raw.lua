@@ -11,8 +11,10 @@ local C, ffi, err = native.C, native.ffi, native.err
 --- A statement is its text, or { text, pool = "logs" }.
 local function statement(given, level)
   if type(given) == "string" then return given, "default" end
-  if type(given) == "table" and type(given[1]) == "string" then
-    return given[1], given.pool or "default"
+  if type(given) == "table" and type(rawget(given, 1)) == "string" then
+    local pool = rawget(given, "pool")
+    if pool ~= nil and type(pool) ~= "string" then error("a statement's pool is its name", level + 1) end
+    return given[1], pool or "default"
   end
   error("a statement is SQL text, or { text, pool = name }", level + 1)
 end

@@ -337,7 +337,7 @@ end
 function Session:get_many(entity, ids)
   local S = self:_type(entity, 2)
   if type(ids) ~= "table" then error("get_many takes a list of ids", 2) end
-  local n = ids.n or #ids
+  local n = options.length("get_many", ids)
   local wanted = new_table(n, 0)
   for i = 1, n do
     local id = ids[i]

@@ -2,6 +2,7 @@
 -- SQL text with ? parameters on the way to the engine, and result sets on the way back.
 
 local native = require "regolith.native"
+local options = require "regolith.options"
 local record = require "regolith.record"
 
 local C, ffi, null, err = native.C, native.ffi, native.null, native.err
@@ -100,6 +101,7 @@ function M.expand(level, text, ...)
     local v = given[i]
     if is_list(v) then
       parts[#parts + 1] = text:sub(from, at[i] - 1)
+      if next(v, #v > 0 and #v or nil) ~= nil then options.length("parameter " .. i, v, level + 2) end
       local marks, more = list_text(text, at[i], #v, level + 1)
       parts[#parts + 1] = marks
       from = at[i] + 1 + more

@@ -316,6 +316,7 @@ end
 ---@return number? done
 ---@return regolith.Err? err
 function Subscriber:step(wait_s)
+  options.argument("step: wait_s", wait_s, options.wait)
   local ok, fault = join(self)
   self._waiting = self._waiting or {}
   local done, held = 0, self._waiting[1]
