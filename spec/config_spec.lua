@@ -132,6 +132,8 @@ describe("config:read", function()
       table.concat(read({ mysql = "mysql://u@h/d?password_env=REGOLITH_NOT_SET" }).faults))
     assert.matches("password file cannot be read",
       table.concat(read({ mysql = "mysql://u@h/d?password_file=/nowhere/at/all" }).faults))
+    assert.matches("password file cannot be read: /usr: Is a directory",
+      table.concat(read({ mysql = "mysql://u@h/d?password_file=/usr" }).faults))
   end)
 
   it("takes replicas, which are as their primary in what they do not say", function()

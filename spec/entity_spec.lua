@@ -104,6 +104,35 @@ describe("regolith.open", function()
     end
   end)
 
+  it("reports what the engine finds of the same entities with it", function()
+    local orm, err = open {
+      entity("user", {
+        field.string "email" { lenght = 5 }, field.string "name" { length = 70000 }, field.ref "team" { "tem" },
+        field.int8 "n" { default = 300 }, field.enum "state" { "new", default = "nwe" },
+      }),
+      entity("team", {
+        field.int8 "n" { default = 300 }, field.date "d" { default = "2020-13-01" },
+        field.decimal "credit" { precision = 5, scale = 9 }, field.json "tags" { index = true },
+      }),
+      entity("note", {
+        field.int8 "a" { default = 300 }, field.int8 "b" { default = -300 }, field.refs "users" { "usr" },
+      }),
+    }
+    assert.is_nil(orm)
+    for _, text in ipairs {
+      "user.email: unknown option 'lenght'", "user.name: length 70000 exceeds", "default of user.n: value 300",
+      "default of user.state: invalid value: nwe",
+      'user.team: refers to entity "tem", which is not registered (did you mean \'team\'?)',
+      "default of team.n: value 300", "default of team.d: invalid date", "team.credit: scale 9 exceeds precision 5",
+      "team.tags: index \"tags\": a json cannot be indexed",
+      "default of note.a: value 300", "default of note.b: value -300",
+      'note.users: refers to entity "usr", which is not registered (did you mean \'user\'?)',
+    } do
+      assert.is_truthy(err.message:find(text, 1, true), text .. " is missing in " .. err.message)
+    end
+    assert.equal(12, #err.faults, err.message)
+  end)
+
   it("reports a reference to an entity that is not there", function()
     local orm, err = open { entity("user", { field.ref "team" { "team" } }) }
     assert.is_nil(orm)

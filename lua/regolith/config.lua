@@ -83,9 +83,11 @@ local POOL = { replicas = table_or_list, url = options.string, host = options.st
 local function read_first_line(path)
   local file, why = io.open(path, "r")
   if not file then return nil, why end
-  local line = file:read "*l" or ""
+  local line
+  line, why = file:read "*l"
   file:close()
-  return (line:gsub("\r$", ""))
+  if not line and why then return nil, path .. ": " .. why end -- a folder
+  return ((line or ""):gsub("\r$", ""))
 end
 
 --- The password of a pool: given, from a file, from the environment. Never in a message.

@@ -39,6 +39,7 @@ local C = native.C
 ---@field ids string
 ---@field id_column string?
 ---@field faults string[]
+---@field faulty table<string, boolean> paths of fields that have some
 local Entity = { __name = "regolith.Entity" }
 Entity.__index = Entity
 
@@ -81,7 +82,7 @@ end
 
 function Entity:complain(path, text)
   local place = path == "" and self.name or self.name .. "." .. path
-  self.faults[#self.faults + 1] = place .. ": " .. text
+  self.faults[#self.faults + 1], self.faulty[path] = place .. ": " .. text, true
 end
 
 -- ---- names -------------------------------------------------------------------------------------
@@ -277,7 +278,7 @@ local function entity(name, args)
     error(string.format("regolith.entity(%q) takes a table of fields and options", name), 2)
   end
   local self = setmetatable({
-    name = name, faults = {}, keys = {}, refs = {}, by_path = {}, indexes = {}, by_index = {}, feeds = {},
+    name = name, faults = {}, faulty = {}, keys = {}, refs = {}, by_path = {}, indexes = {}, by_index = {}, feeds = {},
     table = text_or_nil(args.table), id_column = text_or_nil(args.id_column),
     mysql = text_or_nil(args.mysql), redis = text_or_nil(args.redis),
     ids = text_or_nil(args.ids) or "block",

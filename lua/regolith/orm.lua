@@ -110,7 +110,8 @@ local function add(faults, rc, prefix)
   if rc < 0 then faults[#faults + 1] = prefix .. ffi.string(err.message) end
 end
 
---- Adds the pools, and the types that have no faults of their own; what the engine finds is appended.
+--- Adds the pools, and the types that have no faults of their own; what the engine finds is appended, of the
+--- others too.
 local function configure(settings, faults)
   local c = C.rg_config_new(engine_opts(settings), err)
   if c == nil then
@@ -132,12 +133,16 @@ local function configure(settings, faults)
   end
   local by_name = {}
   for _, entity in ipairs(settings.entities) do by_name[entity.name] = entity end
+  local function complain(text) faults[#faults + 1] = text end
   for _, entity in ipairs(settings.entities) do
     local spread = entity.shards
+    if #entity.faults > 0 then types.check_rest(entity, complain, by_name) end
     for k = 0, spread and spread.n - 1 or 0 do
-      local described = #entity.faults == 0 and types.describe(entity, function(text) faults[#faults + 1] = text end,
-        by_name, spread and k)
-      if described then add(faults, C.rg_config_type(c, described, err), "") end
+      local described = #entity.faults == 0 and types.describe(entity, complain, by_name, spread and k)
+      if described and C.rg_config_type(c, described, err) < 0 then
+        complain(ffi.string(err.message))
+        types.check_defaults(entity, complain)
+      end
     end
   end
   for _, cache in ipairs(settings.caches) do

@@ -7,6 +7,7 @@ local native = require "regolith.native"
 local read = require "regolith.codec.read"
 local shards = require "regolith.shards"
 local record = require "regolith.record"
+local suggest = require "regolith.suggest"
 local write = require "regolith.codec.write"
 
 local C, ffi, err = native.C, native.ffi, native.err
@@ -136,6 +137,66 @@ local function new_type(entity, k)
   return C.rg_type_new(opts, err)
 end
 
+--- Fields that refer to an entity that there is not.
+local function check_targets(entity, complain, by_name)
+  for _, column in ipairs(entity.columns) do
+    local name = name_of(column.target)
+    if name and not by_name[name] then
+      complain(string.format("%s.%s: refers to entity \"%s\", which is not registered%s", entity.name, column.path,
+        name, suggest.hint(name, by_name)))
+    end
+  end
+end
+
+--- Is the index of one of those fields?
+local function is_of(index, paths)
+  for _, path in ipairs(index.virtual and {} or index.paths) do
+    if paths[path] then return true end
+  end
+  return false
+end
+
+--- A type of the entity's name that has nothing else yet, or nil: the name is at fault.
+local function bare_type(entity)
+  local c = C.rg_type_new(ffi.new("rg_type_opts", {
+    size = ffi.sizeof "rg_type_opts", name = entity.name, table = entity.name, mysql = "default",
+  }), err)
+  return c ~= nil and ffi.gc(c, C.rg_type_free) or nil
+end
+
+--- What is wrong with the defaults of all fields: the engine tells of the first one.
+---@param entity regolith.Entity
+---@param complain fun(text: string)
+function M.check_defaults(entity, complain)
+  for _, column in ipairs(entity.columns) do
+    local c = column.default and not entity.faulty[column.path] and bare_type(entity)
+    local known = c and add_column(c, column, name_of(column.target)) >= 0
+    if known and C.rg_type_freeze(c, err) < 0 then complain(ffi.string(err.message)) end
+  end
+end
+
+--- What the engine finds wrong with those fields of an entity with faults that have none themselves.
+---@param entity regolith.Entity
+---@param complain fun(text: string)
+---@param by_name table<string, regolith.Entity> all entities
+function M.check_rest(entity, complain, by_name)
+  check_targets(entity, complain, by_name)
+  local c, wrong = bare_type(entity), {}
+  for _, column in ipairs(c and entity.columns or {}) do
+    wrong[column.path] = entity.faulty[column.path]
+    if not wrong[column.path] and add_column(c, column, name_of(column.target)) < 0 then
+      complain(ffi.string(err.message))
+      wrong[column.path] = true
+    end
+  end
+  for _, index in ipairs(c and entity.indexes or {}) do
+    if not entity.faulty["index " .. index.name] and not is_of(index, wrong) and add_index(c, index) < 0 then
+      complain(ffi.string(err.message))
+    end
+  end
+  M.check_defaults(entity, complain)
+end
+
 --- The engine's description of an entity, or nil when it has faults (all told to complain).
 ---@param entity regolith.Entity
 ---@param complain fun(text: string)
@@ -150,17 +211,26 @@ function M.describe(entity, complain, by_name, k)
   local c = new_type(entity, k)
   if c == nil then return fault() end
   local faults = 0
+  check_targets(entity, function(text)
+    complain(text)
+    faults = faults + 1
+  end, by_name)
+  local wrong = {}
   for _, column in ipairs(entity.columns) do
-    if add_column(c, column, target_name(column, by_name, entity, k)) < 0 then fault() faults = faults + 1 end
+    if add_column(c, column, target_name(column, by_name, entity, k)) < 0 then
+      fault()
+      faults, wrong[column.path] = faults + 1, true
+    end
   end
-  for _, index in ipairs(faults == 0 and entity.indexes or {}) do
-    if add_index(c, index) < 0 then fault() faults = faults + 1 end
+  for _, index in ipairs(entity.indexes) do
+    if not is_of(index, wrong) and add_index(c, index) < 0 then fault() faults = faults + 1 end
   end
   for _, feed in ipairs(faults == 0 and entity.feeds or {}) do
     if add_feed(c, feed) < 0 then fault() faults = faults + 1 end
   end
   if faults == 0 then return c end
   C.rg_type_free(c)
+  M.check_defaults(entity, complain)
 end
 
 -- ---- from the engine ----------------------------------------------------------------------------
