@@ -295,7 +295,7 @@ local function fail(self, row, info, why)
   if ok.affected == 0 then return true end -- the claim had run out: it is another worker's now
   totals.dead = totals.dead + 1
   info.error = text
-  if opts.on_dead then opts.on_dead(info) end
+  errors.tell(self._orm._on_error, "on_dead", opts.on_dead, info)
   return true
 end
 

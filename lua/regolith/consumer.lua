@@ -94,8 +94,9 @@ end
 --- Tells on_dead how many operations have become dead letters since the last time.
 local function tell_dead(self)
   local dead = self:stats().dead
-  if dead > self._dead and self._opts.on_dead then self._opts.on_dead(dead - self._dead) end
+  local more = dead - self._dead
   self._dead = dead
+  if more > 0 then errors.tell(self._orm._on_error, "on_dead", self._opts.on_dead, more) end
 end
 
 --- Hands the letters of a step to the hook; one that was resolved meanwhile is not told.
@@ -103,7 +104,7 @@ local function tell_letters(self, numbers)
   local hook = self._opts.on_dead_letter or self._orm._on_dead_letter
   for _, number in ipairs(hook and numbers or {}) do
     local letter = self._orm:dead_letter(number, self._opts.queue)
-    if letter then hook(letter) end
+    if letter then errors.tell(self._orm._on_error, "on_dead_letter", hook, letter) end
   end
 end
 

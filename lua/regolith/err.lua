@@ -134,4 +134,17 @@ function M.report(told, fault)
   if told then pcall(told, fault) end
 end
 
+--- Tells a function of the application of what has happened; what it raises changes nothing of that, and is
+--- reported.
+---@param on_error fun(fault: regolith.Err)? who is told of that
+---@param name string the function's, as an option
+---@param told function?
+---@param ... any what it is told
+function M.tell(on_error, name, told, ...)
+  if not told then return end
+  local ok, raised = pcall(told, ...)
+  if ok then return end
+  M.report(on_error, M.new("HOOK", name .. ": " .. M.text(raised), { hook = name, cause = raised }))
+end
+
 return M

@@ -165,7 +165,7 @@ local function bury(self, held, why)
   if n == 1 then
     self._totals.dead = self._totals.dead + 1
     held.event.error = text
-    if self._opts.on_dead then self._opts.on_dead(held.event) end
+    errors.tell(self._orm._on_error, "on_dead", self._opts.on_dead, held.event)
   end
   return true
 end
