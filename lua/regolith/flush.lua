@@ -417,7 +417,7 @@ local function end_hooks(self, written)
   local noted = self._undo
   if not noted then return end
   self._undo = nil
-  if written then undo.drop(self, noted) else undo.back(self, noted) end
+  if written then undo.drop(self, noted) else undo.back(self, noted, M) end
 end
 
 local function run_flush(self, async, how)

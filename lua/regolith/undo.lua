@@ -3,7 +3,6 @@
 -- what they add up or make anew is there once. Rows that they have read or written meanwhile stay as they
 -- are now, and what they took out of the session stays out.
 
-local flush -- it requires this
 local errors = require "regolith.err"
 local native = require "regolith.native"
 local record = require "regolith.record"
@@ -50,7 +49,7 @@ end
 --- The flush has been done.
 function M.drop(session, undo) C.rg_session_unsave(session._c, undo.number) end
 
-local function put_managed(session, undo)
+local function put_managed(session, undo, flush)
   for place = 1, session._top do
     local e = session._at[place]
     local S = e and session._types[record.type_of(e).entity]
@@ -66,7 +65,7 @@ local function put_managed(session, undo)
   end
 end
 
-local function put_new(session, undo)
+local function put_new(session, undo, flush)
   for k = session._n_fresh, 1, -1 do
     local e = session._new[k]
     if e and undo.values[e] then
@@ -78,11 +77,13 @@ local function put_new(session, undo)
 end
 
 --- It has failed.
-function M.back(session, undo)
-  flush = flush or require "regolith.flush"
+---@param session regolith.Session
+---@param undo regolith.Undo
+---@param flush table the module that asks: how an entity is given its row's values, and how one is let go
+function M.back(session, undo, flush)
   if not undo.cleared then
-    put_new(session, undo)
-    put_managed(session, undo)
+    put_new(session, undo, flush)
+    put_managed(session, undo, flush)
   end
   M.drop(session, undo)
 end
