@@ -85,8 +85,7 @@ static const rg_block *source(const edit *e, uint32_t col) {
 static uint64_t version_of(const edit *e) {
     const rg_type *t = e->op->type;
     if (!t->version_column || !e->current) return 0;
-    rg__value v = rg__row_value(t, e->current->data, t->version_column);
-    return v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u;
+    return rg__row_version(t, e->current->data);
 }
 
 /* The version that the row must have, as it was or as it is now. */

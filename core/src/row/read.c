@@ -37,6 +37,11 @@ rg__value rg__row_value(const rg_type *t, const void *row, uint32_t col) {
     return v;
 }
 
+uint64_t rg__row_version(const rg_type *t, const void *row) {
+    rg__value v = rg__row_value(t, row, t->version_column);
+    return v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u;
+}
+
 /* ---- comparing ---- */
 
 static inline bool same(const void *a, const void *b, size_t width) {

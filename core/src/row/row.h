@@ -34,6 +34,8 @@ static inline uint64_t rg__row_id(const rg_type *t, const void *row) {
     return v;
 }
 rg__value rg__row_value(const rg_type *t, const void *row, uint32_t col);
+/* Of a type that has a version. */
+uint64_t rg__row_version(const rg_type *t, const void *row);
 /* True when both rows hold the same bytes (or NULL) in the column. */
 bool rg__row_column_eq(const rg_type *t, const void *a, const void *b, uint32_t col);
 /* Which columns differ: mask[col] (n_columns bytes) becomes 1, else 0; returns how many. */

@@ -75,8 +75,7 @@ static int stamp_update(rg__item *it, rg_builder *b, rg_err *err) {
     uint32_t v = it->terms && it->terms->bump ? 0 : t->version_column;
     if (!v && !has_updated(t)) return RG_OK;
     if (v) {
-        rg__value old = rg__row_value(t, rg_block_data(it->before), v);
-        uint64_t now = (old.store <= RG_STORE_I64 ? (uint64_t)old.i : old.u) + 1;
+        uint64_t now = rg__row_version(t, rg_block_data(it->before)) + 1;
         if (rg_builder_u64(b, v, now, err) < 0) return err ? err->code : RG_EINVALID;
     }
     rg__builder_keep_stamps(b, it->mask);

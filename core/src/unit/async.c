@@ -45,16 +45,9 @@ static int number_items(batch *b) {
     return RG_OK;
 }
 
-static uint64_t version_of(const rg_type *t, const rg_block *row) {
-    rg__value v = rg__row_value(t, rg_block_data(row), t->version_column);
-    return v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u;
-}
-
+/* With what is expected of its row. */
 static rg__qop op_of(const rg__item *it) {
-    rg__qop op = {.write = (uint8_t)it->write, .type = it->type, .id = it->id, .mask = it->mask};
-    if (it->after) op.row = rg_block_data(it->after);
-    if (it->before) op.before = rg_block_data(it->before);
-    if (it->before && it->type->version_column) op.expected = version_of(it->type, it->before);
+    rg__qop op = rg__item_op(it);
     if (it->terms && it->terms->expect) {
         op.expect = it->terms->expect;
         op.expected_row = rg_block_data(it->terms->expected);
@@ -135,14 +128,17 @@ static int taken(const rg__item *it, uint32_t number, rg_err *err) {
     return RG_EDUPLICATE_KEY;
 }
 
+static bool same_version(const rg_type *t, const rg_block *a, const rg_block *b) {
+    return !t->version_column || rg__row_version(t, rg_block_data(a)) == rg__row_version(t, rg_block_data(b));
+}
+
 /* Puts this item's columns over the row as it is now. Takes nothing. */
 static int rebase(batch *b, uint32_t number, rg_block *current, rg_err *err) {
     rg__item *it = &b->items->items[number];
     if (it->write == RG_INSERT) return taken(it, number, err);
     if (!current) return vanished(it, number, err, "vanished");
     if (!as_expected(it, current)) return conflict(it, number, current, err);
-    if (it->type->version_column && version_of(it->type, current) != version_of(it->type, it->before))
-        return vanished(it, number, err, "changed");
+    if (!same_version(it->type, current, it->before)) return vanished(it, number, err, "changed");
     if (it->write == RG_UPDATE) {
         rg_block *merged = rg__row_merge(it->type, rg_block_data(current), rg_block_data(it->after),
                                          it->mask, err);

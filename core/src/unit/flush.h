@@ -58,6 +58,9 @@ void rg__item_deinit(rg__item *it);
 /* New empty item at the end, NULL when out of memory. */
 rg__item *rg__items_add(rg__items *items);
 
+/* As it is queued, with the version that its row must have; borrows from the item. */
+rg__qop rg__item_op(const rg__item *it);
+
 /* One statement's worth: items of one type, kind and (updates) set of columns, sorted by id. */
 typedef struct rg__step {
     int write;

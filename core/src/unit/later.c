@@ -106,17 +106,6 @@ static int store(const rg__queue *q, const rg__ctx *ctx, const rg__later *when, 
     return rc < 0 ? rc : RG_OK;
 }
 
-static rg__qop op_of(const rg__item *it) {
-    rg__qop op = {.write = (uint8_t)it->write, .type = it->type, .id = it->id, .mask = it->mask};
-    if (it->after) op.row = rg_block_data(it->after);
-    if (it->before) op.before = rg_block_data(it->before);
-    if (it->before && it->type->version_column) {
-        rg__value v = rg__row_value(it->type, op.before, it->type->version_column);
-        op.expected = v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u;
-    }
-    return op;
-}
-
 static int encode(const rg__items *items, const rg__plan *plan, rg__buf *out, rg_err *err) {
     size_t n = 0, at = 0;
     for (size_t i = 0; i < plan->n; i++) n += plan->steps[i].n;
@@ -124,7 +113,7 @@ static int encode(const rg__items *items, const rg__plan *plan, rg__buf *out, rg
     if (!ops) return rg__fail_memory(err);
     for (size_t i = 0; i < plan->n; i++)
         for (size_t k = 0; k < plan->steps[i].n; k++)
-            ops[at++] = op_of(&items->items[plan->steps[i].items[k]]);
+            ops[at++] = rg__item_op(&items->items[plan->steps[i].items[k]]);
     int rc = rg__qop_encode(ops, n, out, err);
     rg__free(ops);
     return rc;

@@ -70,9 +70,7 @@ static int gone(const rg__qdecoded *op, const char *what, rg_err *err) {
 }
 
 static bool other_version(const rg__qdecoded *op, const rg_block *row) {
-    if (!op->has_expected) return false;
-    rg__value v = rg__row_value(op->type, row->data, op->type->version_column);
-    return (v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u) != op->expected;
+    return op->has_expected && rg__row_version(op->type, row->data) != op->expected;
 }
 
 /* Lays an update over the row as it is now. */

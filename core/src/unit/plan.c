@@ -51,6 +51,14 @@ rg__item *rg__items_add(rg__items *items) {
     return it;
 }
 
+rg__qop rg__item_op(const rg__item *it) {
+    rg__qop op = {.write = (uint8_t)it->write, .type = it->type, .id = it->id, .mask = it->mask};
+    if (it->after) op.row = rg_block_data(it->after);
+    if (it->before) op.before = rg_block_data(it->before);
+    if (it->before && it->type->version_column) op.expected = rg__row_version(it->type, op.before);
+    return op;
+}
+
 void rg__plan_deinit(rg__plan *plan) {
     rg__free(plan->steps);
     rg__free(plan->order);

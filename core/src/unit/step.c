@@ -32,10 +32,8 @@ static int expected_of(const run *r, uint64_t **expected) {
     if (!t->version_column) return RG_OK;
     *expected = rg__reallocarray(NULL, r->step->n, sizeof **expected);
     if (!*expected) return RG_ENO_MEMORY;
-    for (size_t i = 0; i < r->step->n; i++) {
-        rg__value v = rg__row_value(t, rg_block_data(item_of(r, i)->before), t->version_column);
-        (*expected)[i] = v.store <= RG_STORE_I64 ? (uint64_t)v.i : v.u;
-    }
+    for (size_t i = 0; i < r->step->n; i++)
+        (*expected)[i] = rg__row_version(t, rg_block_data(item_of(r, i)->before));
     return RG_OK;
 }
 
