@@ -321,11 +321,15 @@ typedef struct rg__enqueue {
     rg__change *changes;
     size_t n_changes;
 } rg__enqueue;
+enum {
+    RG__STALE_OTHER = 1,  /* the entry holds another row (current[i] gets it, one reference) */
+    RG__STALE_ABSENT = 2, /* there is no entry: load it, try again */
+    RG__STALE_MARKED = 3, /* an open transaction has marked it, or it waits for what is queued: try again */
+};
 /* All checks before the first write. Rows with `before`: the entry must hold exactly that row (V or
- * P); else nothing is queued, RG_ECONFLICT, and *stale (n_changes bytes) tells which: 1 the entry
- * holds another row (current[i] gets it, one reference), 2 there is no entry (load it, try again).
+ * P); else nothing is queued, RG_ECONFLICT, and *stale (n_changes bytes, RG__STALE_* or 0) tells which.
  * Types that Redis does not cache get an unverified pending entry, and their rows are compared only with what
- * is queued of them already. A row marked by an open transaction: ECONFLICT with stale 3 (wait and retry).
+ * is queued of them already.
  * *id gets "ms-seq" (48 bytes). A lost connection is retried with the same seq until the deadline,
  * then EUNAVAILABLE with err->cls RG_CLASS_AMBIGUOUS. EDURABILITY: it is queued and has its id, but
  * what was waited for did not come. EPENDING: entries of unique values are suspect, adopt them first.

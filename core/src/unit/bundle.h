@@ -38,10 +38,8 @@ void rg__bundle_deinit(rg__bundle *b);
 
 /* ---- rebase.c: rows that are not as they were believed to be ---- */
 
-/* What the enqueue script says of such a row. */
-enum { RG__STALE_OTHER = 1, RG__STALE_ABSENT = 2, RG__STALE_MARKED = 3 };
-/* By number of change; current: what is there instead, or NULL. Rebases every stale item, or fails with what
- * was met; true in *wait when some row is in an open transaction. */
+/* stale: RG__STALE_* by number of change; current: what is there instead, or NULL. Rebases every stale item, or
+ * fails with what was met; true in *wait when some row is in an open transaction. */
 int rg__bundle_mend(rg__bundle *b, const uint8_t *stale, rg_block *const *current, bool *wait, rg_err *err);
 /* What can be known without the script: rows of which something else is expected than what was read, and rows
  * that Redis does not know. */
