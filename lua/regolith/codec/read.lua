@@ -274,6 +274,19 @@ local function source(entity, info, names)
   return table.concat(lines, "\n")
 end
 
+--- What generated code knows: names, and what they stand for.
+local function environment(entity)
+  local words = {}
+  for _, column in ipairs(entity.columns) do words[column.number] = column.words end
+  local names, values = {}, {}
+  for name, value in pairs(ENVIRONMENT) do
+    names[#names + 1], values[#values + 1] = name, value
+  end
+  names[#names + 1], values[#values + 1] = "words", words
+  names[#names + 1], values[#values + 1] = "typeof", ffi.typeof
+  return names, values
+end
+
 --- Functions for a type: decode(const uint8_t *row) -> table; refresh(entity, row), which gives an entity
 --- the values of a row; settle(entity, row), which does so for a new entity that the row was made of; and
 --- the two steps of decode: blank() -> table, with room for all members, and fill(blank, row) -> the same;
@@ -287,14 +300,7 @@ end
 ---@return fun(blank: table, row: ffi.cdata*): table fill
 ---@return fun(e: table, row: ffi.cdata*)? form nil when there is but one form of each value
 function M.decoder(entity, info)
-  local words = {}
-  for _, column in ipairs(entity.columns) do words[column.number] = column.words end
-  local names, values = {}, {}
-  for name, value in pairs(ENVIRONMENT) do
-    names[#names + 1], values[#values + 1] = name, value
-  end
-  names[#names + 1], values[#values + 1] = "words", words
-  names[#names + 1], values[#values + 1] = "typeof", ffi.typeof
+  local names, values = environment(entity)
   local text = source(entity, info, names)
   local chunk = assert(loadstring(text, "=decoder of " .. entity.name))
   return chunk(unpack(values, 1, #names))
@@ -306,14 +312,7 @@ end
 ---@param column regolith.Column
 ---@return fun(row: ffi.cdata*): any
 function M.reader(entity, info, column)
-  local words = {}
-  for _, c in ipairs(entity.columns) do words[c.number] = c.words end
-  local names, values = {}, {}
-  for name, value in pairs(ENVIRONMENT) do
-    names[#names + 1], values[#values + 1] = name, value
-  end
-  names[#names + 1], values[#values + 1] = "words", words
-  names[#names + 1], values[#values + 1] = "typeof", ffi.typeof
+  local names, values = environment(entity)
   local gen = setmetatable({ info = info, pointers = {} }, Gen)
   local value = gen:expression(column)
   local lines = { "local " .. table.concat(names, ", ") .. " = ..." }
