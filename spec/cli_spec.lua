@@ -254,6 +254,29 @@ describe("command line", function()
     assert.equal(1, select(2, run("events", "forget", calls, "orders", "printer")))
   end)
 
+  it("consumes until the events of what it has applied are handled, too", function()
+    local told = write("told.lua", string.format([[
+      local regolith = require "regolith"
+      local Told = regolith.entity("told", { regolith.field.string "text", events = { tellings = true } })
+      return { mysql = %q, redis = %q, prefix = %q, entities = { Told }, subscribers = { tellings = { printer = {
+        handler = function(event) io.stdout:write("told of ", event.body.id, "\n") end,
+      } } } }]], world.mysql_url(world.name), world.redis_url(), world.name))
+    local config = must(loadfile(told))()
+    local Told = config.entities[1]
+    local own = world:open({ Told }, { subscribers = config.subscribers })
+    local session = own:session()
+    for _ = 1, 2 do -- the first time there is no outbox yet
+      local e = session:new(Told, { text = "a" })
+      must(session:flush_async())
+      local out, code = run("consume", "--until-empty", told)
+      assert.equal(0, code, out)
+      assert.matches("told of " .. e.id .. "\n", out)
+      assert.matches("1 applied.*tellings/printer: 1 events, 0 dead", out)
+    end
+    session:close()
+    world:shut(own)
+  end)
+
   it("tells how the servers are", function()
     local out, code = run("stats", app)
     assert.equal(0, code, out)

@@ -138,6 +138,18 @@ local function paused(orm, args)
   return text, waiting
 end
 
+--- Has what was applied left events that the consumer is still to move to their streams?
+local function has_events(orm, args)
+  if not orm:has_redis() or (args.only or "queue") ~= "queue" then return false end
+  local session, found = orm:session(), false
+  for _, pool in ipairs(args.queue_name == "all" and orm._pools or { args.queue_name }) do
+    local rows = session:query { "SELECT `number` FROM `_regolith_outbox` LIMIT 1", pool = pool }
+    found = found or (rows ~= nil and #rows > 0) -- without the table there are none
+  end
+  session:close()
+  return found
+end
+
 local function consume(orm, args)
   local parts, fault = parts_of(orm, args)
   if not parts then return nil, fault end
@@ -150,7 +162,8 @@ local function consume(orm, args)
     signals = true, idle_s = args.until_empty and DRAIN_S or #parts > 1 and TOGETHER_S or ALONE_S,
     on_step = function(done, idle)
       report(done)
-      if args.until_empty and done == 0 and idle and not is_busy(parts) then self._stopped = true end
+      local empty = args.until_empty and done == 0 and idle and not is_busy(parts)
+      if empty and not has_events(orm, args) then self._stopped = true end
     end,
   }, function(err)
     out.error(tostring(err))
