@@ -228,6 +228,8 @@ describe("command line", function()
     assert.matches("waiting", (run("callbacks", "list", calls)))
     must(db:execute("UPDATE _regolith_callbacks SET state = 'dead' WHERE number = ?", number))
     assert.matches("1 dropped", (run("callbacks", "drop", calls, "all")))
+    assert.same({ "0 dropped\n", 0 }, { run("callbacks", "drop", calls, "all") })
+    assert.same({ "0 will run again\n", 0 }, { run("callbacks", "retry", calls, "all") })
     assert.same({ 1, 2 }, { select(2, run("callbacks", "show", calls, number)),
       select(2, run("callbacks", "drop", calls, "x")) })
     world:shut(own)

@@ -40,20 +40,20 @@ function ACTIONS.show(orm, args)
   return 0
 end
 
-local function done(n, fault, what)
+local function done(n, fault, what, number)
   if not n then return nil, fault end
   out.line("%.0f %s", n, what)
-  return n > 0 and 0 or 1
+  return (n > 0 or number == "all") and 0 or 1 -- none is all that there were
 end
 
 function ACTIONS.retry(orm, args)
   local n, fault = orm:callback_retry(args.number, { pool = args.pool })
-  return done(n, fault, "will run again")
+  return done(n, fault, "will run again", args.number)
 end
 
 function ACTIONS.drop(orm, args)
   local n, fault = orm:callback_drop(args.number, { pool = args.pool })
-  return done(n, fault, "dropped")
+  return done(n, fault, "dropped", args.number)
 end
 
 function M.run(args)
