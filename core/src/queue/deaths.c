@@ -53,10 +53,30 @@ static int write_words(const rg__deaths *d, char value[VALUE]) {
     return snprintf(value, VALUE, "%s %u %s", at, d->n, upto);
 }
 
+static void let_go(rg__deaths *d, const rg__queue *q) {
+    rg__redis_release(d->wire);
+    d->wire = NULL;
+    rg__redis_aside_end(rg__shared_pool(q->shared));
+}
+
+/* Its reply comes while the batch is applied, over other connections. false: there are too few for that. */
+static bool send_note(rg__deaths *d, const rg__queue *q, const rg__ctx *ctx, const char *const argv[3]) {
+    rg__redis_pool *pool = rg__shared_pool(q->shared);
+    rg_err ignored;
+    if (!rg__redis_aside(pool)) return false;
+    if (rg__redis_acquire(pool, ctx, &d->wire, &ignored) < 0) {
+        rg__redis_aside_end(pool);
+        return true;
+    }
+    if (rg__redis_append(d->wire, 3, argv, NULL, &ignored) < 0 ||
+        rg__redis_send(d->wire, ctx, &ignored) < 0)
+        let_go(d, q);
+    return true;
+}
+
 /* Entries that were applied one by one keep the count of those among which they were. */
 void rg__deaths_note(rg__deaths *d, const rg__queue *q, const rg__ctx *ctx, rg__pos at, rg__pos upto) {
     char key[KEY], value[VALUE];
-    rg_err ignored;
     bool among = rg__deaths_at(d, at) > 0;
     d->n = rg__deaths_at(d, at) + 1;
     if (!among || rg__pos_compare(upto, d->upto) > 0) d->upto = upto;
@@ -64,26 +84,21 @@ void rg__deaths_note(rg__deaths *d, const rg__queue *q, const rg__ctx *ctx, rg__
     name(q, key);
     write_words(d, value);
     const char *argv[] = {"SET", key, value};
-    if (d->wire || rg__redis_acquire(rg__shared_pool(q->shared), ctx, &d->wire, &ignored) < 0) return;
-    if (rg__redis_append(d->wire, 3, argv, NULL, &ignored) >= 0 &&
-        rg__redis_send(d->wire, ctx, &ignored) >= 0)
-        return;
-    rg__redis_release(d->wire);
-    d->wire = NULL;
+    if (d->wire) return;
+    if (!send_note(d, q, ctx, argv)) freeReplyObject(command(q, ctx, 3, argv));
 }
 
-static void land(rg__deaths *d, const rg__ctx *ctx) {
+static void land(rg__deaths *d, const rg__queue *q, const rg__ctx *ctx) {
     redisReply *r = NULL;
     rg_err ignored;
     if (!d->wire) return;
     if (rg__redis_reply(d->wire, ctx, &r, &ignored) >= 0) freeReplyObject(r);
-    rg__redis_release(d->wire);
-    d->wire = NULL;
+    let_go(d, q);
 }
 
 void rg__deaths_settle(rg__deaths *d, const rg__queue *q, const rg__ctx *ctx, bool applied) {
     char key[KEY], value[VALUE];
-    land(d, ctx);
+    land(d, q, ctx);
     if (d->n > 0) d->n--;
     if (applied) return; /* the ledger has moved on: the note says nothing any more */
     name(q, key);

@@ -55,6 +55,7 @@ struct rg__redis_pool {
     rg__node waiters;       /* first come first */
     uint32_t n_idle;
     uint32_t n_counted;     /* idle, acquired and connecting; dedicated ones are not counted */
+    atomic_uint n_aside;    /* see rg__redis_aside */
     atomic_bool closing;
     pid_t pid;              /* who uses the pool; another one abandons what it inherited */
     int64_t suspect_ms;     /* a server went away: idle ones last used before this are probed */

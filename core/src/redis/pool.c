@@ -347,6 +347,15 @@ rg__redis *rg__redis_acquire_idle(rg__redis_pool *pool) {
     return NULL;
 }
 
+bool rg__redis_aside(rg__redis_pool *pool) {
+    unsigned n = atomic_load(&pool->n_aside);
+    while (n + 1 < pool->opts.max_connections)
+        if (atomic_compare_exchange_weak(&pool->n_aside, &n, n + 1)) return true;
+    return false;
+}
+
+void rg__redis_aside_end(rg__redis_pool *pool) { atomic_fetch_sub(&pool->n_aside, 1); }
+
 int rg__redis_dedicated_until(rg__redis_pool *pool, const rg__ctx *ctx, const atomic_bool *stop,
                               rg__redis **out, rg_err *err) {
     static const atomic_bool never;

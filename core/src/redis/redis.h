@@ -33,6 +33,11 @@ void rg__redis_pool_figures(rg__redis_pool *pool, rg__pool_figures *out);
 int rg__redis_acquire(rg__redis_pool *pool, const rg__ctx *ctx, rg__redis **out, rg_err *err);
 /* One that is idle, if there is any and it looks sound: never waits, never connects. Else NULL. */
 rg__redis *rg__redis_acquire_idle(rg__redis_pool *pool);
+/* For who holds a connection while it waits for another one: whether it may, as one is left that goes from
+ * hand to hand. Else all of the pool's could be held by such, each waiting for the others. Given back by
+ * rg__redis_aside_end. */
+bool rg__redis_aside(rg__redis_pool *pool);
+void rg__redis_aside_end(rg__redis_pool *pool);
 /* Back to the pool; a connection with an I/O error or unread replies is closed instead. */
 void rg__redis_release(rg__redis *c);
 /* A connection outside the pool's count, e.g. for a subscription; rg__redis_release closes it. */
