@@ -2,6 +2,7 @@
 -- What is queued of rows that Redis does not keep: by() finds it whatever the entity caches, and get() when the
 -- process caches it.
 
+local faults = require "support.faults"
 local regolith = require "regolith"
 local support = require "support.init"
 
@@ -181,6 +182,28 @@ describe("queued writes", function()
     both_find("y 2 7", Kept, "get", e.id)
     db:close()
     late:close()
+  end)
+
+  it("are read again after a Redis that came too late to tell of them", function()
+    local db = orm:session()
+    local e = db:new(Kept, { name = "x", n = 1, m = 1 })
+    must(db:flush())
+    e.n = 2
+    must(db:flush_async())
+    local other, redis = world:open({ Kept }, { schema = false }), faults.redis()
+    faults.await("a process cache that keeps", function()
+      return support.count(other, function() found(other, Kept, "get", 4711) end).redis == 0
+    end)
+    redis:call("CLIENT", "PAUSE", "400", "ALL")
+    assert.matches("^x [12] 1$", (found(other, Kept, "get", e.id))) -- of MySQL, past Redis
+    redis:call "PING" -- it is over
+    faults.await("Redis to be asked", function()
+      return support.count(other, function() found(other, Kept, "get", 4712) end).mysql == 0 -- has been kept meanwhile
+    end)
+    assert.equal("x 2 1", found(other, Kept, "get", e.id))
+    redis:close()
+    db:close()
+    world:shut(other)
   end)
 
   it("that become dead letters are read no more", function()

@@ -13,7 +13,8 @@
 typedef struct item {
     uint64_t id, stamp;
     uint32_t entry;    /* number of its key and entry, when asked of Redis */
-    bool done, joined, leads;
+    bool done, leads;
+    bool unsure;       /* Redis did not tell whether a write of it is queued: MySQL answers, and nothing is kept */
     rg_block *row;
     rg__flight *flight;
 } item;
@@ -141,6 +142,8 @@ static int ask_queue(load *l) {
         rg__load_entries(l->store, l->ctx, l->type, true, q.keys, q.n, false, NULL, q.entries);
         settle(l, &q);
     }
+    for (size_t i = 0; rc >= 0 && i < l->n; i++)
+        l->items[i].unsure = !l->items[i].done && q.entries[l->items[i].entry].found != RG__MISS;
     question_deinit(&q);
     return rc;
 }
@@ -158,9 +161,9 @@ static bool heals(const load *l, const item *it) {
     return leased(l, it) && entry_of(l, it)->lease.heal;
 }
 
-/* Without a Redis tier the stamp alone decides. */
+/* Without a Redis tier the stamp decides, unless a queued write may be there that nobody would tell of again. */
 static bool may_keep(const load *l, const item *it) {
-    return !l->shared || leased(l, it);
+    return l->shared ? leased(l, it) : !it->unsure;
 }
 
 static item *find_item(load *l, uint64_t id) {
