@@ -64,24 +64,15 @@ describe("a value that was just read", function()
     keep(here, Text, "b", "1")
     must(here:cache(Text):delete_tag "t")
     assert.is_nil((here:cache(Text):get "b"))
-    must(here:cache(Short):set("c", 7))
-    assert.equal(7, (here:cache(Short):get "c"))
+    faults.await("it within its time", function()
+      must(here:cache(Short):set("c", 7))
+      return here:cache(Short):get "c" == 7
+    end)
     faults.await("its end", function() return here:cache(Short):get "c" == nil end)
     must(here:cache(Own):set("d", false))
     keep(here, Own, "d", false)
     must(there:cache(Own):set("d", true))
     faults.await("the news", function() return here:cache(Own):get "d" == nil end, 3)
-  end)
-
-  it("is not believed once the channel is lost, nor after Redis was emptied", function()
-    must(here:cache(Text):set("a", "1"))
-    keep(here, Text, "a", "1")
-    redis:call("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
-    must(there:cache(Text):set("a", "2"))
-    faults.await("the news", function() return here:cache(Text):get "a" == "2" end, 3)
-    keep(here, Text, "a", "2")
-    redis:call "FLUSHALL"
-    faults.await("nothing", function() return here:cache(Text):get "a" == nil end, 3)
   end)
 
   it("is counted as a hit, and never more than bounded", function()
@@ -93,8 +84,24 @@ describe("a value that was just read", function()
       return here:counter "regolith_values_process_hits_total" == before + 10
     end)
     local large = ("x"):rep(10000)
-    must(here:cache(Text):set("large", large))
-    for _ = 1, 3 do assert.equal(large, (here:cache(Text):get "large")) end
+    faults.await("three reads of a large one", function() -- what was set may be forgotten, if Redis was emptied before
+      must(here:cache(Text):set("large", large))
+      for _ = 1, 3 do
+        if here:cache(Text):get "large" ~= large then return false end
+      end
+      return true
+    end)
     assert.is_nil(here:cache(Text)._memo.values.large)
+  end)
+
+  it("is not believed once the channel is lost, nor after Redis was emptied", function()
+    must(here:cache(Text):set("a", "1"))
+    keep(here, Text, "a", "1")
+    redis:call("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
+    must(there:cache(Text):set("a", "2"))
+    faults.await("the news", function() return here:cache(Text):get "a" == "2" end, 3)
+    keep(here, Text, "a", "2")
+    redis:call "FLUSHALL"
+    faults.await("nothing", function() return here:cache(Text):get "a" == nil end, 3)
   end)
 end)
