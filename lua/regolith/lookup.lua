@@ -22,16 +22,20 @@ local function index_of(S, name, level)
     level + 1)
 end
 
+--- Its fields as a table of their values is written.
+local function fields_of(index)
+  local paths = {}
+  for i, column in ipairs(index.columns) do paths[i] = column.path end
+  return "{ " .. table.concat(paths, ", ") .. " }"
+end
+
 --- The values of an index's columns: one value, a list in the index's order, or a table by field.
 local function key_values(index, given, level)
   local columns, values = index.columns, {}
   local listed = type(given) == "table" and not record.type_of(given)
   if not listed then
     if #columns ~= 1 then
-      local paths = {}
-      for i, column in ipairs(columns) do paths[i] = column.path end
-      error(string.format("the index '%s' takes %d values, as { %s }", index.name, #columns, table.concat(paths, ", ")),
-        level + 1)
+      error(string.format("the index '%s' takes %d values, as %s", index.name, #columns, fields_of(index)), level + 1)
     end
     given = { given }
   end
@@ -51,10 +55,8 @@ end
 --- What stands where options belong may be one more value of the index.
 local function check_options(what, index, opts)
   if opts == nil or type(opts) == "table" and not record.type_of(opts) then return end
-  local paths = {}
-  for i, column in ipairs(index.columns) do paths[i] = column.path end
-  error(string.format("%s: options must be a table; the values of an index come as one, here { %s }", what,
-    table.concat(paths, ", ")), 3)
+  error(string.format("%s: options must be a table; the values of an index come as one, here %s", what,
+    fields_of(index)), 3)
 end
 
 --- Looks an index up: a DONE operation with the rows, or nil and the error.

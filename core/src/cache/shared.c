@@ -136,8 +136,8 @@ static int run_once(rg__shared *s, const rg__ctx *ctx, rg__script *script, int n
     return rc;
 }
 
-static int run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys, const rg__args *a,
-               redisReply **reply, rg_err *err) {
+int rg__shared_run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
+                   const rg__args *a, redisReply **reply, rg_err *err) {
     rg_err why = {0};
     int rc = RG_ENO_MEMORY;
     *reply = NULL;
@@ -150,14 +150,9 @@ static int run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
     return rc;
 }
 
-int rg__shared_run(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
-                   const rg__args *a, redisReply **reply, rg_err *err) {
-    return run(s, ctx, script, nkeys, a, reply, err);
-}
-
 int rg__shared_command(rg__shared *s, const rg__ctx *ctx, const rg__args *a, redisReply **reply,
                        rg_err *err) {
-    return run(s, ctx, NULL, 0, a, reply, err);
+    return rg__shared_run(s, ctx, NULL, 0, a, reply, err);
 }
 
 int rg__shared_insist(rg__shared *s, const rg__ctx *ctx, rg__script *script, int nkeys,
