@@ -304,7 +304,7 @@ TEST(clock_counts_down) {
     int64_t now = rg__now_ms();
     CHECK_EQ_INT(rg__left_ms(RG__NO_DEADLINE), INT32_MAX);
     CHECK_EQ_INT(rg__left_ms(now - 5), 0);
-    CHECK(rg__left_ms(now + 1000) > 900 && rg__left_ms(now + 1000) <= 1000);
+    CHECK(rg__left_ms(now + 100000) > 90000 && rg__left_ms(now + 100000) <= 100000);
     CHECK_EQ_INT(rg__left_ms(RG__NO_DEADLINE - 1), INT32_MAX);
     CHECK_EQ_INT(rg__deadline_within(now + 10, 0), now + 10);
     CHECK_EQ_INT(rg__deadline_within(now + 10, 100000), now + 10);

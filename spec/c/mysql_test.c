@@ -682,6 +682,12 @@ static void await_waiters(rg__mysql_pool *p, uint32_t n) {
     CHECK_EQ_INT(f.waiting, n);
 }
 
+/* Until the server counts so many. */
+static void await_count(const char *sql, const char *n) {
+    for (int i = 0; i < 2000 && strcmp(one(sql), n) != 0; i++) usleep(1000);
+    CHECK_STR(one(sql), n);
+}
+
 TEST(waiters_are_served_in_order_and_sent_off_at_shutdown) {
     rg__mysql_pool *p = pool_of(1);
     rg__mysql *c = acquire(p);
@@ -701,7 +707,8 @@ TEST(waiters_are_served_in_order_and_sent_off_at_shutdown) {
     pthread_create(&w[0].thread, NULL, wait_for_one, &w[0]);
     rival r = {.c = c, .sql = "SELECT SLEEP(20)"};
     pthread_create(&r.thread, NULL, run_rival, &r);
-    usleep(50000);
+    await_waiters(p, 1);
+    await_count("SELECT COUNT(*) FROM information_schema.processlist WHERE info='SELECT SLEEP(20)'", "1");
     int64_t started = rg__now_ms();
     rg__mysql_pool_shutdown(p);
     pthread_join(w[0].thread, NULL);
@@ -715,12 +722,14 @@ TEST(waiters_are_served_in_order_and_sent_off_at_shutdown) {
 }
 
 TEST(dead_idle_connections_are_noticed) {
+    char sql[128];
     rg__mysql_pool *p = pool_of(2);
     rg__mysql *a = acquire(p);
     unsigned long id = rg__mysql_thread_id(a);
     rg__mysql_release(a);
     ok(rg__mysql_kill(pool, &ctx, id, &err));
-    usleep(20000);
+    snprintf(sql, sizeof sql, "SELECT COUNT(*) FROM information_schema.processlist WHERE id=%lu", id);
+    await_count(sql, "0");
     a = acquire(p);
     CHECK(rg__mysql_thread_id(a) != id);
     CHECK_EQ_INT(run_on(a, "SELECT 1"), 0);
