@@ -96,6 +96,26 @@ describe("a lock in Redis", function()
     lock:drop()
   end)
 
+  it("can be given back again, and again, when Redis was away", function()
+    local told = false
+    local lock = must(orm:lock("leaving", { ttl_ms = 30000, on_lost = function() told = true end }))
+    servers:kill "redis"
+    for _ = 1, 2 do
+      local ok, err = lock:release()
+      assert.is_nil(ok)
+      assert.same({ "UNAVAILABLE", true }, { err.code, err.retriable })
+      assert.is_false(lock:held())
+      assert.equal(0, lock:left_ms())
+    end
+    servers:start()
+    local late = must(orm:lock("leaving", { wait_ms = 20000 })) -- the engine has told Redis by itself, or does so now
+    assert.is_true(must(lock:release()))
+    assert.is_true(late:held())
+    assert.is_true(must(late:release()))
+    assert.is_false(told)
+    assert.error_matches(function() lock:release() end, "has been given back")
+  end)
+
   it("is waited for through a restart of Redis", function()
     local holder = spawn("hold", "through", 1500)
     local token = tonumber(holder:await "held (%d+)")

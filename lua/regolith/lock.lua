@@ -94,7 +94,15 @@ function Lock:extend(ttl_ms)
   return errors.results(fault)
 end
 
---- Gives it back.
+--- From here on nobody is told of its loss.
+local function unwatch(self)
+  local watched = self._watch
+  self._on_lost, self._watch = nil, nil
+  if watched and watched.cancel then watched.cancel() end
+end
+
+--- Gives it back. A retriable error says that Redis has not answered: the engine goes on telling it, and
+--- another `release` is true as soon as it has.
 ---@return true? ok
 ---@return regolith.Err? err LOCK_LOST when it was not held any more
 function Lock:release()
@@ -102,16 +110,16 @@ function Lock:release()
   local op, fault = self._orm:_do(C.rg_op_lock_release(c, err))
   if not op and fault.code == "MISUSE" then return errors.results(fault) end -- a phase that cannot wait
   if not op and fault.code == "LOCK_LOST" then tell(self) end
-  self:drop()
+  if not op and fault.retriable then unwatch(self) else self:drop() end
   if not op then return errors.results(fault) end
   return true
 end
 
 --- Leaves giving it back to the engine: never waits, and tells nothing.
 function Lock:drop()
-  local c, watched = self._c, self._watch
-  self._c, self._on_lost, self._watch = nil, nil, nil
-  if watched and watched.cancel then watched.cancel() end
+  unwatch(self)
+  local c = self._c
+  self._c = nil
   if c then C.rg_lock_free(ffi.gc(c, nil)) end
 end
 

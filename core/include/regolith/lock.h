@@ -37,7 +37,8 @@ RG_API double rg_lock_left_ms(rg_lock *lock);
 RG_API int rg_lock_lost(rg_lock *lock); /* 1: lost, not given back */
 /* Renews it now, with another ttl when ttl_ms is not 0. LOCK_LOST. */
 RG_API rg_op *rg_op_lock_extend(rg_lock *lock, uint32_t ttl_ms, rg_err *err);
-/* Gives it back. LOCK_LOST when it was not held any more. */
+/* Gives it back. LOCK_LOST when it was not held any more. It is not held from here on; when Redis did not answer
+ * the engine goes on telling it, and another release is done as soon as one answer came. */
 RG_API rg_op *rg_op_lock_release(rg_lock *lock, rg_err *err);
 /* The tag comes out of the notifier when the lock is lost. 0: it is lost already. Once. */
 RG_API int rg_lock_tell(rg_lock *lock, rg_notifier *n, uint32_t tag);

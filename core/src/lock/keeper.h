@@ -17,6 +17,7 @@ typedef enum rg__dlock_state {
     RG__DLOCK_NEW = 0,  /* not taken yet */
     RG__DLOCK_HELD,     /* in the keeper's list of held ones */
     RG__DLOCK_LOST,     /* for good */
+    RG__DLOCK_LEAVING,  /* given back, which Redis has not said to know: the keeper goes on telling it */
     RG__DLOCK_RELEASED, /* for good */
 } rg__dlock_state;
 

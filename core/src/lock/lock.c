@@ -324,16 +324,17 @@ int rg__dlock_release(rg__dlock *l, const rg__ctx *ctx, rg_err *err) {
     rg__keeper *k = l->keeper;
     rg__keeper_check_process(k);
     pthread_mutex_lock(&k->lock);
-    int rc = holds(l) ? RG_OK : fail_not_held(l, err);
-    if (rc == RG_OK) leave_held(l, RG__DLOCK_RELEASED);
+    bool again = l->state == RG__DLOCK_LEAVING; /* it was held until the first time, and Redis may know */
+    int rc = again || holds(l) ? RG_OK : fail_not_held(l, err);
+    bool was_held = leave_held(l, RG__DLOCK_LEAVING);
     pthread_mutex_unlock(&k->lock);
     if (rc < 0) return rc;
-    rg__dlock_unref(l); /* the list's */
+    if (was_held) rg__dlock_unref(l); /* the list's */
     char ours = 0;
     rc = run_one(l, ctx, call_free, &ours, err);
-    if (rc >= 0) return ours ? RG_OK : fail_lost(err);
     pthread_mutex_lock(&k->lock);
-    to_dropped(l);
+    if (rc >= 0) l->state = RG__DLOCK_RELEASED;
+    else if (rg__list_empty(&l->node)) to_dropped(l);
     pthread_mutex_unlock(&k->lock);
-    return rc;
+    return rc < 0 || ours || again ? rc : fail_lost(err);
 }

@@ -43,7 +43,8 @@ void rg__dlock_abandon(rg__dlock *l);
 int rg__dlock_take(rg__dlock *l, const rg__ctx *ctx, int64_t *left_ms, rg_err *err);
 /* Renews now, with another ttl if not 0. ELOCK_LOST. */
 int rg__dlock_extend(rg__dlock *l, const rg__ctx *ctx, uint32_t ttl_ms, rg_err *err);
-/* ELOCK_LOST when it was not ours any more. After a failure the keeper goes on trying. */
+/* ELOCK_LOST when it was not ours any more. After a failure the keeper goes on trying, and so may the caller:
+ * then it is given back as soon as Redis answers. */
 int rg__dlock_release(rg__dlock *l, const rg__ctx *ctx, rg_err *err);
 /* How long it is surely held; 0: lost, or released, or never taken. Once 0, for ever. */
 int64_t rg__dlock_left_ms(rg__dlock *l);
