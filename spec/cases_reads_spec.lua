@@ -29,10 +29,14 @@ local Table = regolith.entity("table", { -- a word of SQL
 
 local function sql(orm, fn) return support.count(orm, fn).mysql end
 
+local bypassed -- how many reads had gone past Redis when the test began
+
 --- Without Redis' copy a row comes from MySQL until the news of its last change, which Redis sends, have
---- passed: then it is no longer asked for.
+--- passed: then it is no longer asked for. Nor is what Redis was too late to keep, or to give, kept at once.
 local function no_sql(orm, name, fn)
-  if name ~= "process" then return assert.equal(0, sql(orm, fn)) end
+  local n = sql(orm, fn)
+  if n == 0 then return end
+  if name ~= "process" and support.bypasses(orm) == bypassed then return assert.equal(0, n) end
   assert.is_true(support.eventually(function() return sql(orm, fn) == 0 end))
 end
 
@@ -48,7 +52,10 @@ describe("reads", function()
   end)
   teardown(function() world:close() end)
 
-  before_each(function() db = orm:session() end)
+  before_each(function()
+    db = orm:session()
+    bypassed = support.bypasses(orm)
+  end)
   after_each(function()
     db:close()
     local admin = orm:session()
@@ -202,14 +209,16 @@ describe("reads", function()
     new(E)
     new(E)
     must(db:flush())
-    must(orm:invalidate(E))
-    orm:session():all(E)
-    orm:session():search(E, "1 = 1"):all() -- fills nothing
-    assert.equal(1, orm:invalidate(E)) -- the list
-    local ids = ids_of((orm:session():all(E)))
-    orm:session():get_many(E, ids)
-    assert.equal(3, orm:invalidate(E))
-    assert.equal(0, orm:invalidate(E))
+    support.as_redis_answers(orm, function()
+      must(orm:invalidate(E))
+      orm:session():all(E)
+      orm:session():search(E, "1 = 1"):all() -- fills nothing
+      assert.equal(1, orm:invalidate(E)) -- the list
+      local ids = ids_of((orm:session():all(E)))
+      orm:session():get_many(E, ids)
+      assert.equal(3, orm:invalidate(E))
+      assert.equal(0, orm:invalidate(E))
+    end)
   end)
 end)
 

@@ -145,6 +145,26 @@ function M.count(orm, fn)
   return counts
 end
 
+--- How often reads went past Redis, as they do when it does not answer within a quarter of a second.
+local function bypasses(orm)
+  return orm:counter "regolith_redis_cache_bypasses_total" + orm:counter "regolith_values_bypasses_total"
+end
+
+--- Runs fn, which only reads and expects what Redis has. Once more when it failed and reads went past Redis since
+--- `from` (else since it began); what fails though Redis has answered fails at once.
+---@param from? integer what bypasses() said earlier, when what is read was put there by reads
+function M.as_redis_answers(orm, fn, from)
+  local deadline = os.time() + 20
+  repeat
+    local before = from or bypasses(orm)
+    local ok, fault = pcall(fn)
+    if ok then return end
+    if bypasses(orm) == before or os.time() > deadline then error(fault, 0) end
+    M.eventually(function() return false end, 0)
+  until false
+end
+M.bypasses = bypasses
+
 --- How the statements begin that fn causes: their first words.
 function M.statements(orm, fn)
   local words = {}
