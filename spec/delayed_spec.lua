@@ -46,7 +46,7 @@ describe("a flush that is delayed", function()
 
   it("is nowhere to be seen before its time, and queued and applied then", function()
     local e = must(db:new(Line, { id = 1, n = 5 }))
-    local ok, n = db:flush_async { delay_ms = 400 }
+    local ok, n = db:flush_async { delay_ms = 2000 }
     assert.same({ true, 1 }, { ok, n })
     assert.matches("^%x+$", db:stream_id())
     assert.equal(1, waiting())
@@ -59,7 +59,7 @@ describe("a flush that is delayed", function()
 
   it("may have a time, that of the past too", function()
     must(db:new(Line, { id = 1, n = 1 }))
-    must(db:flush_async { at = os.time() + 1 })
+    must(db:flush_async { at = os.time() + 3 }) -- in two to three seconds
     assert.equal(0, support.drain(orm))
     must(db:new(Line, { id = 2, n = 2 }))
     must(db:flush_async { at = 1000 })

@@ -28,7 +28,7 @@ local redis = faults.redis(os.getenv("REGOLITH_REDIS_URL"):match "unix://([^?]+)
 local floor = "{" .. os.getenv "REGOLITH_PREFIX" .. "}:floor:" .. (id or 0)
 math.randomseed(tonumber(os.getenv "SEED") or 1)
 
-local NEWS_S = 2 -- the process cache may be behind for so long, when news of a write are late
+local NEWS_S = 3.5 -- the process cache may be behind for so long, when news of a write are late
 local ACTS = {}
 
 function ACTS.once()
