@@ -157,9 +157,12 @@ end
 local Proxy = {}
 Proxy.__index = Proxy
 
---- What it does from now on.
+--- What it does from now on; never a half of the word, whenever it looks.
 ---@param word string
-function Proxy:say(word) M.write_file(self._words, word .. "\n") end
+function Proxy:say(word)
+  M.write_file(self._words .. ".new", word .. "\n")
+  must(os.rename(self._words .. ".new", self._words))
+end
 
 --- What it has told so far.
 function Proxy:output() return self._process:output() end
