@@ -142,7 +142,7 @@ describe("two versions of a program", function()
     must(write(one, One, 1, { a = 7 }, "flush_async"))
     local db = two:session()
     must(db:get(Two, 1)).b = 8
-    db._timeout_ms = 200
+    db._timeout_ms = 1500
     local ok, err = db:flush_async()
     assert.is_nil(ok)
     assert.equal("TIMEOUT", err.code)

@@ -150,18 +150,16 @@ local function bypasses(orm)
   return orm:counter "regolith_redis_cache_bypasses_total" + orm:counter "regolith_values_bypasses_total"
 end
 
---- Runs fn, which only reads and expects what Redis has. Once more when it failed and reads went past Redis since
---- `from` (else since it began); what fails though Redis has answered fails at once.
----@param from? integer what bypasses() said earlier, when what is read was put there by reads
-function M.as_redis_answers(orm, fn, from)
+--- Runs fn, which reads and expects what Redis has. Once more when it failed and a read of it went past Redis; what
+--- fails though Redis has answered fails at once.
+function M.as_redis_answers(orm, fn)
   local deadline = os.time() + 20
-  repeat
-    local before = from or bypasses(orm)
+  while true do
+    local before = bypasses(orm)
     local ok, fault = pcall(fn)
     if ok then return end
     if bypasses(orm) == before or os.time() > deadline then error(fault, 0) end
-    M.eventually(function() return false end, 0)
-  until false
+  end
 end
 M.bypasses = bypasses
 
