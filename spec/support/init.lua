@@ -153,13 +153,13 @@ end
 --- Runs fn, which reads and expects what Redis has. Once more when it failed and a read of it went past Redis; what
 --- fails though Redis has answered fails at once.
 function M.as_redis_answers(orm, fn)
-  local deadline = os.time() + 20
-  while true do
+  local ok, fault
+  M.eventually(function()
     local before = bypasses(orm)
-    local ok, fault = pcall(fn)
-    if ok then return end
-    if bypasses(orm) == before or os.time() > deadline then error(fault, 0) end
-  end
+    ok, fault = pcall(fn)
+    return ok or bypasses(orm) == before
+  end, 20)
+  if not ok then error(fault, 0) end
 end
 M.bypasses = bypasses
 
