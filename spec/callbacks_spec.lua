@@ -143,7 +143,7 @@ describe("durable callbacks", function()
   end)
 
   it("wait for their time", function()
-    must(orm:callback("mail.welcome", { n = 1 }, { delay_ms = 150 }))
+    must(orm:callback("mail.welcome", { n = 1 }, { delay_ms = 1500 }))
     must(orm:callback("mail.welcome", { n = 2 }))
     assert.equal(1, work())
     assert.equal("2", order())

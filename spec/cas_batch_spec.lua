@@ -196,8 +196,8 @@ describe("cas: many at once", function()
     local same = must(other:get(Cached, doc.id))
     same.n = 5
     must(other:flush_async())
-    local late = world:open({ Team, Part, Cached }, { schema = false, timeout_ms = 400 })
-    local slow = late:session()
+    local late = world:open({ Team, Part, Cached }, { schema = false })
+    local slow = late:session { timeout_ms = 1000 }
     local seen = must(slow:get(Cached, doc.id))
     assert.equal(5, seen.n)
     local answers = must(slow:update_all { { seen, { n = 6 }, cas = { n = 5 } } })

@@ -107,7 +107,7 @@ describe("a replica of Redis", function()
   end)
 
   it("is waited for by class replica, which loses nothing", function()
-    open { queues = { default = { durability = "replica", replica_ms = 2000 } } }
+    open { queues = { default = { durability = "replica", replica_ms = 5000 } } }
     queue(1, 10)
     pair:part()
     db:new(Row, { id = 11, n = 1 })
@@ -163,7 +163,7 @@ describe("a replica of Redis", function()
     faults.write_file(file, "1")
     local proxy = faults.spawn("proxy", {}, listen_at, pair.path, file, "redis")
     proxy:await "ready"
-    open { redis = "redis+unix://" .. listen_at, queues = { default = { durability = "fsync", replica_ms = 200 } } }
+    open { redis = "redis+unix://" .. listen_at, queues = { default = { durability = "fsync", replica_ms = 5000 } } }
     queue(1, 3)
     faults.write_file(file, "0") -- the disk stands still
     db:new(Row, { id = 4, n = 1 })

@@ -483,7 +483,7 @@ describe("propagation", function()
   end)
 
   it("ends when its time is over, even if nobody minds (24b)", function()
-    local ok, e = db:transaction({ timeout_ms = 150 }, function()
+    local ok, e = db:transaction({ timeout_ms = 1000 }, function()
       note "a"
       must(db:flush())
       local rows, why = db:query "SELECT SLEEP(5)"
@@ -496,10 +496,10 @@ describe("propagation", function()
     assert.equal("UNEXPECTED_ROLLBACK", e.code)
     assert.equal("TIMEOUT", e.cause.code)
     db:discard()
-    ok, e = db:transaction({ timeout_ms = 60 }, function()
+    ok, e = db:transaction({ timeout_ms = 1000 }, function()
       note "b"
       must(db:flush())
-      require("support.faults").pause(80)
+      require("support.faults").pause(1020)
     end)
     assert.is_nil(ok)
     assert.equal("TIMEOUT", e.code)

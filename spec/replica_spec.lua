@@ -342,7 +342,7 @@ describe("replica", function()
 
   it("is asked no more about a table whose write has an unknown outcome", function()
     local id = written { title = "unknown", n = 75 }
-    local db = orm:session { timeout_ms = 300 }
+    local db = orm:session { timeout_ms = 1500 }
     pair.primary:stop "mysql"
     local ok, fault = db:execute("UPDATE note SET n = 76 WHERE id = ?", id)
     pair.primary:continue "mysql"
