@@ -101,8 +101,9 @@ describe("command line", function()
 
   it("consumes until a signal", function()
     local text = support.shell(string.format(
-      "'%s/bin/regolith' consume '%s' & pid=$!; sleep 0.7; kill -TERM $pid; wait $pid; echo \"exit $?\"",
-      root, app), true)
+      [['%s/bin/regolith' consume '%s' & pid=$!
+        until grep -q '^SigCgt:.*[4-7c-f]...$' /proc/$pid/status; do kill -0 $pid || break; sleep 0.05; done
+        kill -TERM $pid; wait $pid; echo "exit $?"]], root, app), true) -- once it catches signal 15
     assert.matches("0 applied, 0 dead letters, 0 waiting\nexit 0\n$", text)
   end)
 
@@ -303,6 +304,9 @@ describe("command line", function()
     must(db:flush())
     local function is_now(title, note)
       local session = orm:session()
+      must(support.eventually(function() -- it is cached once Redis has heard of the flush
+        return support.count(orm, function() orm:session():get(Note, note.id) end).mysql == 0
+      end))
       must(session:execute("UPDATE note SET title = ? WHERE id = ?", title, note.id))
       local before = session:get(Note, note.id).title
       session:close()
