@@ -3,6 +3,7 @@
 -- tail looks like to clients. They end with the process that started them.
 
 local faults = require "support.faults"
+local ffi = require "ffi"
 local support = require "support.init"
 
 local must = support.must
@@ -17,11 +18,23 @@ Pair.__index = Pair
 
 local own_pid = io.open("/proc/self/stat"):read "*n"
 
-local function start(self, number)
-  local folder = self.folder .. "/" .. number
-  support.shell("mkdir -p " .. folder)
-  local port = 20000 + (own_pid * 7 + number * 1013 + os.time() % 997) % 20000
-  local program = folder .. "/server.sh"
+ffi.cdef "int bind(int fd, const void *address, unsigned len);"
+
+--- A port that nobody has, below those that clients are given.
+local function free_port()
+  for _ = 1, 100 do
+    local port, address = math.random(20000, 32000), ffi.new "uint8_t[16]"
+    address[0], address[2], address[3], address[4], address[7] = 2, math.floor(port / 256), port % 256, 127, 1
+    local fd = ffi.C.socket(2, 1, 0)
+    local free = ffi.C.bind(fd, address, 16) == 0
+    ffi.C.close(fd)
+    if free then return port end
+  end
+  error "there is no free port"
+end
+
+local function launch(folder)
+  local program, port = folder .. "/server.sh", free_port()
   faults.write_file(program, string.format([[
 redis-server --port %d --bind 127.0.0.1 --unixsocket %s/redis.sock --dir %s --save '' --appendonly no \
   --repl-diskless-sync yes --repl-diskless-sync-delay 0 --daemonize no >%s/log 2>&1 &
@@ -32,11 +45,21 @@ while kill -0 $redis 2>/dev/null && kill -0 $keeper 2>/dev/null; do sleep 0.3; d
 kill -9 $redis $keeper 2>/dev/null
 ]], port, folder, folder, folder, folder, own_pid))
   os.execute("setsid sh " .. program .. " </dev/null >/dev/null 2>&1 &")
-  local server = { port = port, folder = folder, socket = folder .. "/redis.sock" }
+  return port
+end
+
+local function start(self, number)
+  local folder = self.folder .. "/" .. number
+  support.shell("mkdir -p " .. folder)
+  local server = { port = launch(folder), folder = folder, socket = folder .. "/redis.sock" }
   self.servers[number] = server
   faults.await("a Redis", function()
     local ok, redis = pcall(faults.redis, server.socket)
     if ok then server.redis = redis end
+    if not ok and support.shell("cat " .. folder .. "/log"):find "already in use" then -- somebody was faster
+      os.remove(folder .. "/log")
+      server.port = launch(folder)
+    end
     return ok and redis:call "PING" == "PONG"
   end)
 end
