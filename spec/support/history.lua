@@ -9,6 +9,9 @@ local M = {}
 --- A read may miss what was committed so long before it began.
 local BOUND = { shared = 0, process = 2.0 }
 
+--- Reads go past Redis for so long after it has not answered.
+M.BREAKER_S = 2.5
+
 ---@class History
 ---@field processes table[] { tier, events }
 ---@field violations string[]
@@ -64,6 +67,9 @@ function History:take(text, tier)
         ended = tonumber(t1),
       }
       self.n_reads = self.n_reads + 1
+    elseif kind == "A" then
+      local t0, t1 = line:match "^A (%S+) (%S+)$"
+      table.insert(self.outages, { tonumber(t0), tonumber(t1) + M.BREAKER_S })
     else
       self.lists:take(line, tier)
     end

@@ -15,9 +15,6 @@ local M = {}
 --- Steps of a flush, a read and a consumer at which a process ends itself (core/src/queue/queue.h).
 local KILL_POINTS = { 12, 13, 14, 15, 16, 18, 2, 7, 8, 9, 10, 11 }
 
---- Reads go past Redis for so long after it has answered again.
-local BREAKER_S = 2.5
-
 local Run = {}
 Run.__index = Run
 
@@ -172,7 +169,7 @@ function Run:play()
       local name, began = self.opts.events[at], faults.now()
       EVENTS[name](self)
       if name:find "redis" or name == "squeeze" then
-        table.insert(self.history.outages, { began, faults.now() + BREAKER_S })
+        table.insert(self.history.outages, { began, faults.now() + histories.BREAKER_S })
       end
       at = at % #self.opts.events + 1
       next_at = faults.now() + (self.opts.every_s or 0.2)

@@ -4,7 +4,8 @@
 --   nemesis.lua SECONDS SEED FIRST LAST HISTORY process|shared sync|mixed
 -- NEMESIS_BOXES: ids of boxes; then it reads and writes lists as well (support/list_acts).
 -- Lines: "B id value t" a write begins; "W id version value t0 t1 ok|fail|info way" it ended (info:
--- nobody knows); "R id version value t0 t1" a read. Times in seconds of the machine's monotonic clock.
+-- nobody knows); "R id version value t0 t1" a read; "A t0 t1" Redis failed it or did not answer in time: reads go
+-- past it then, on a machine that is slow too. Times in seconds of the machine's monotonic clock.
 
 local faults = require "support.faults"
 local list_acts = require "support.list_acts"
@@ -96,7 +97,9 @@ for id in (os.getenv "NEMESIS_BOXES" or ""):gmatch "%d+" do boxes[#boxes + 1] = 
 local lists = list_acts.new(Item, history, boxes, seed, how == "mixed")
 
 local till = now() + seconds
+local failed = 0
 while now() < till do
+  local began = now()
   local db = orm:session { timeout_ms = 3000 }
   local act = #boxes > 0 and math.random(16) or math.random(10)
   if act > 13 then lists:read(db)
@@ -104,6 +107,9 @@ while now() < till do
   else ACTS[act <= 4 and 1 or act == 5 and 2 or act == 6 and 3 or 4](db, math.random(first, last)) end
   db:close()
   if consumer and math.random(12) == 1 then consumer:step(0) end
+  local failures = orm:counter "regolith_redis_errors_total"
+  if failures > failed then history:write(string.format("A %.6f %.6f\n", began, now())) end
+  failed = failures
 end
 if consumer then consumer:close() end
 orm:close()
