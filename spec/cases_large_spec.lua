@@ -58,8 +58,10 @@ describe("thousands of rows", function()
       local db, model, made = orm:session(), {}, {}
       local function settle(what)
         must(db[way](db))
-        check(model, what .. (way == "flush" and "" or ", queued"))
-        if way == "flush_async" then
+        if way == "flush" then
+          check(model, what)
+        else
+          support.as_redis_answers(orm, function() check(model, what .. ", queued") end)
           support.drain(orm)
           check(model, what .. ", applied")
         end
@@ -114,9 +116,11 @@ describe("thousands of rows", function()
       for round = 1, 3 do
         if round == 2 then support.drain(orm) end
         if round == 3 then must(orm:invalidate(Item)) end
-        local other = orm:session()
-        for i = 1, 6 do assert.equal(made[i].text, other:get(Item, made[i].id).text) end
-        other:close()
+        support.as_redis_answers(orm, function()
+          local other = orm:session()
+          for i = 1, 6 do assert.equal(made[i].text, other:get(Item, made[i].id).text) end
+          other:close()
+        end)
       end
     end
     for i = 1, 6 do db:delete(made[i]) end
