@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local faults = require "support.faults"
 local regolith = require "regolith"
 local support = require "support.init"
 
@@ -172,9 +173,15 @@ describe("metrics", function()
   it("count a row once that was read from each tier", function()
     local world = support.world()
     local orm = world:open { Item }
-    local db, ids, events = orm:session(), {}, 0
-    for i = 1, 10 do ids[i] = must(db:new(Item, { name = "n" .. i })).id end
-    must(db:flush())
+    local db, ids, events, names = orm:session(), {}, 0, 0
+    local function add_rows()
+      for i = 1, 10 do
+        names = names + 1
+        ids[i] = must(db:new(Item, { name = "n" .. names })).id
+      end
+      must(db:flush())
+    end
+    add_rows()
     must(support.eventually(function()
       orm:session():get(Item, ids[10])
       return orm:stats().coherent
@@ -194,10 +201,21 @@ describe("metrics", function()
     end
     local function one(own) for i = 1, 3 do must(own:get(Item, ids[i])) end end
     local function many(own) must(own:get_many(Item, { ids[4], ids[5], ids[6], ids[7] })) end
-    assert.same({ 3, 0, 3 }, counted(one))
-    assert.same({ 0, 3, 3 }, counted(one))
-    assert.same({ 4, 0, 4 }, counted(many))
-    assert.same({ 0, 4, 4 }, counted(many))
+    --- What keeps rows out of the process cache, or takes them from it: news that came late, a Redis that did.
+    local function disturbances()
+      local n = 0
+      for _, what in ipairs { "process_cache_invalidations", "process_cache_clears", "redis_cache_bypasses" } do
+        n = n + orm:counter("regolith_" .. what .. "_total")
+      end
+      return orm:stats().coherent and n or -1
+    end
+    faults.await("peace", function()
+      local before = disturbances()
+      local counts = { counted(one), counted(one), counted(many), counted(many) }
+      if disturbances() ~= before or before < 0 then return add_rows() end
+      assert.same({ { 3, 0, 3 }, { 0, 3, 3 }, { 4, 0, 4 }, { 0, 4, 4 } }, counts)
+      return true
+    end)
     db:close()
     world:close()
   end)
