@@ -2,6 +2,7 @@
 -- The order of the rows of one flush: foreign keys within a type and in circles of types, unique values that move
 -- on from row to row, ids that are taken again.
 
+local faults = require "support.faults"
 local regolith = require "regolith"
 local support = require "support.init"
 local field, must = regolith.field, support.must
@@ -210,7 +211,11 @@ describe("the rows of a flush", function()
     for id, before in ipairs { "flush", "flush_async" } do
       db:new(Coin, { id = 10 + id, name = "first" .. id })
       must(db[before](db))
-      assert.equal("first" .. id, orm:session():get(Coin, 10 + id).name)
+      faults.await("the row in Redis", function()
+        return support.count(orm, function()
+          assert.equal("first" .. id, orm:session():get(Coin, 10 + id).name)
+        end).mysql == 0
+      end)
       local other = orm:session()
       local second = other:new(Coin, { id = 10 + id, name = "second" .. id })
       local ok, err = other:flush_async()
