@@ -32,7 +32,7 @@ function pages.crowd()
     threads[i] = ngx.thread.spawn(function()
       return cache:get_or_load(key, function(k)
         note("loading " .. k)
-        ngx.sleep(0.3)
+        ngx.sleep(number "s" or 0.3)
         if ngx.var.arg_fails and #got == 0 then return nil, "no luck" end
         return "value of " .. k
       end)
@@ -46,7 +46,7 @@ function pages.crowd()
 end
 function pages.brief()
   return orm:cache(Brief):get_or_load("k", function()
-    ngx.sleep(0.3)
+    ngx.sleep(1)
     note "refreshed"
     return "at " .. ngx.now()
   end)
@@ -109,15 +109,10 @@ run("user caches under nginx", function()
   end)
 
   it("hold neither the event loop nor threads while somebody loads", function()
-    web:begin("crowd?cache=cache&key=four&n=30", "four")
+    web:begin("crowd?cache=cache&key=four&n=30&s=3", "four")
     faults.await("the load", function() return noted "loading four" == 1 end)
-    local best = math.huge
-    for _ = 1, 3 do
-      local body, ms = web:get "query"
-      assert.equal("1", body)
-      best = math.min(best, ms)
-    end
-    assert.is_true(best < 250, best)
+    for _ = 1, 3 do assert.equal("1", (web:get "query")) end
+    assert.equal("", web:read "four") -- still loading
     faults.await("the crowd's answer", function() return web:read("four"):find "value of four" end)
   end)
 
@@ -130,7 +125,7 @@ run("user caches under nginx", function()
       best = math.min(best, ms)
       if noted "refreshed" == 1 then assert.equal(first, body) end
     end
-    assert.is_true(best < 250, best)
+    assert.is_true(best < 900, best) -- who waited for the load takes a second
     faults.await("the value to be loaded anew", function()
       return noted "refreshed" > 1 and web:get "brief" ~= first
     end)
