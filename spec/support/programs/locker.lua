@@ -34,7 +34,7 @@ if act == "turns" then
   return orm:close()
 end
 
-local lock = support.must(orm:lock(name, { ttl_ms = tonumber(ms) and 10000 or 400, wait_ms = 20000 }))
+local lock = support.must(orm:lock(name, { ttl_ms = tonumber(ms) and 10000 or 1200, wait_ms = 20000 }))
 say("held %.0f", lock.token)
 if act == "hold" then
   faults.pause(tonumber(ms))
