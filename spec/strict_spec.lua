@@ -101,8 +101,9 @@ describe("the process cache of a process whose Redis stands still", function()
     while faults.now() - stopped < 4 do
       local view = ffi.new "rg_view" -- a look that asks nobody
       local session = orm:session()
+      local now = faults.now() - stopped
       if session._c and require("regolith.native").C.rg_session_peek(session._c, 0, item.id, view) ~= 0 then
-        last = faults.now() - stopped
+        last = now
       end
       session:close()
       faults.pause(10)
