@@ -391,11 +391,11 @@ TEST(the_breaker_fails_at_once) {
     rg__ctx ctx = ctx_ms(5000);
     rg__redis *c = NULL;
     rg_err err = {0};
+    int64_t start = rg__now_ms();
     CHECK_EQ_INT(rg__redis_acquire(pool, &ctx, &c, &err), RG_EUNAVAILABLE);
     CHECK_EQ_INT(err.cls, RG_CLASS_RECONNECT);
     CHECK(strstr(err.message, "default") && strstr(err.message, "no-such-socket"));
     uint64_t before = errors_of(pool);
-    int64_t start = rg__now_ms();
     for (int i = 0; i < 10000; i++) CHECK_EQ_INT(rg__redis_acquire(pool, &ctx, &c, NULL), RG_EUNAVAILABLE);
     /* no wait, and another connect only when the back-off is over */
     CHECK(errors_of(pool) - before <= (uint64_t)(rg__now_ms() - start) / 100);
@@ -558,7 +558,7 @@ static int answer_with(const char *say, size_t len, size_t piece, bool hang_up) 
     peer p = {.say = say, .len = len, .piece = piece, .hang_up = hang_up};
     if (!peer_start(&p)) return 1;
     rg_err err = {0};
-    int rc = command_on(p.path, 150, &err);
+    int rc = command_on(p.path, BUSY_MS, &err);
     peer_stop(&p);
     return rc;
 }
