@@ -156,7 +156,7 @@ static void invalidate(rg__coherence *c, rg__slice key) {
         drop_key(c, (rg__slice){key.p + s->rows.len, key.len - s->rows.len}, true);
     else if (begins(key, &s->lookups))
         drop_key(c, (rg__slice){key.p + s->lookups.len, key.len - s->lookups.len}, false);
-    else if (begins(key, &s->epoch_key))
+    else if (key.len == s->epoch_key.len && begins(key, &s->epoch_key))
         forget_epoch(c);
     else
         rg__values_invalidate(c->shared, c->process, key);
