@@ -173,7 +173,7 @@ static void check_leaks(void) {
 /* A request ends at any time of a statement or a COMMIT of an inner transaction whose outer one is suspended: both have
  * ended then, by the time that nothing runs on them, with their handles still there. */
 static void end_request(user *u, int round) {
-    static const int pauses_us[] = {0, 50, 500, 5000, 30000};
+    static const int pauses_us[] = {0, 5, 20, 50, 500, 5000, 30000};
     rg_tx_opts opts = {.size = sizeof opts};
     rg_request *request = rg_request_new();
     rg_tx *outer = rg_tx_new(engine, &opts, NULL, NULL), *tx = rg_tx_new(engine, &opts, outer, NULL);
@@ -185,7 +185,7 @@ static void end_request(user *u, int round) {
     rg_op *op = round % 2 ? statement(u, "SELECT SLEEP(0.02)") : rg_op_tx_commit(tx, round & 2, NULL);
     rg_request_add_op(request, op);
     u->faults += rg_op_submit(op, u->notifier, 3, 0, NULL) < 0;
-    usleep((useconds_t)pauses_us[round % 5]);
+    usleep((useconds_t)pauses_us[round % 7]);
     rg_request_end(request);
     for (int i = 0; i < WAITS && rg_op_phase_of(op) != RG_OP_DONE; i++) poll(NULL, 0, 20);
     rg_op_free(op);
@@ -201,7 +201,7 @@ static void check_requests(void) {
     user u = {.number = THREADS};
     u.notifier = rg_notifier_new(engine, 0, NULL);
     u.session = rg_session_new(engine, NULL);
-    for (int round = 0; round < ROUNDS; round++) end_request(&u, round);
+    for (int round = 0; round < 6 * ROUNDS; round++) end_request(&u, round);
     CHECK_EQ_INT(u.faults, 0);
     rg_session_free(u.session);
     rg_notifier_free(u.notifier);

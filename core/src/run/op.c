@@ -86,11 +86,11 @@ int rg__op_execute(rg_op *op, uint32_t timeout_ms) {
     rg__ctx ctx = rg__engine_ctx(op->engine, &op->trace, timeout_ms);
     if (op->deadline_ms && op->deadline_ms < ctx.deadline_ms) ctx.deadline_ms = op->deadline_ms;
     ctx.timeline = op->timeline;
-    rg__txs_bound(&op->txs, &ctx);
     if (!op->inline_run) ctx.cancelled = &op->abandoned;
     atomic_store(&op->phase, RG_OP_RUNNING);
     int rc = rg__txs_claim(&op->txs, &op->err);
     if (rc >= 0) {
+        rg__txs_bound(&op->txs, &ctx);
         rc = op->run(op, &ctx, &op->err);
         rg__txs_unclaim(&op->txs);
     }
@@ -155,7 +155,7 @@ void rg__op_finish(rg_op *op) {
 static bool holds(const rg_op *op) {
     if (op->holds) return true;
     for (uint32_t i = 0; i < op->txs.n && op->txs.used; i++)
-        if (op->txs.txs[i] && rg__tx_holds(op->txs.txs[i])) return true;
+        if (op->txs.handles[i] && rg__tx_has_connection(op->txs.handles[i])) return true;
     return false;
 }
 

@@ -41,7 +41,7 @@ static rg_op *on_tx(rg_tx *tx, rg__op_fn run, rg_err *err) {
     w->tx = rg__tx_ref(tx);
     w->run = run;
     op->own = w;
-    op->holds = rg__tx_holds(tx->tx);
+    op->holds = rg__tx_has_connection(tx);
     op->cleanup = drop_work;
     return op;
 }

@@ -50,6 +50,13 @@ int rg__tx_claim(rg_tx *tx, rg_err *err) {
 
 void rg__tx_unclaim(rg_tx *tx) { unclaim_until(tx, NULL); }
 
+bool rg__tx_has_connection(rg_tx *tx) {
+    if (rg__tx_claim(tx, NULL) < 0) return false;
+    bool has = rg__tx_holds(tx->tx);
+    rg__tx_unclaim(tx);
+    return has;
+}
+
 /* ---- handles ---- */
 
 static int check_opts(const rg_tx_opts *o, rg_err *err) {

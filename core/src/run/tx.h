@@ -27,6 +27,8 @@ rg__tenant *rg__tx_tenant(rg_tx *tx);
 /* Around what runs on it and those it suspends. ECLOSED once its request has ended; then nothing is claimed. */
 int rg__tx_claim(rg_tx *tx, rg_err *err);
 void rg__tx_unclaim(rg_tx *tx);
+/* By itself or by an outer one. Not claimed by the caller, need not be. */
+bool rg__tx_has_connection(rg_tx *tx);
 
 typedef struct rg__txs {
     rg_tx **handles; /* by pool, then those suspended by pool; references */
@@ -41,7 +43,7 @@ void rg__txs_deinit(rg__txs *s);
 /* All of them, or none. */
 int rg__txs_claim(const rg__txs *s, rg_err *err);
 void rg__txs_unclaim(const rg__txs *s);
-/* Has a context be within them: their deadlines, too. */
+/* Has a context be within them: their deadlines, too. They are claimed, or cannot end meanwhile. */
 void rg__txs_bound(const rg__txs *s, rg__ctx *ctx);
 static inline rg__tx *rg__txs_at(const rg__txs *s, int pool) {
     return s->used && pool >= 0 ? s->txs[pool] : NULL;
