@@ -158,15 +158,18 @@ describe("a server", function()
     db:close()
   end
 
+  --- How often it has said that.
+  local function told(process, pattern) return select(2, process:output():gsub(pattern, "")) end
+
   local function work(process, more)
-    local before = select(2, process:output():gsub("ok ", ""))
-    faults.await("work to go on", function() return select(2, process:output():gsub("ok ", "")) > before + more end)
+    local before = told(process, "ok ")
+    faults.await("work to go on", function() return told(process, "ok ") > before + more end)
   end
 
   --- Waits until it was told for certain that nothing was written.
   local function refusal(process)
-    local before = select(2, process:output():gsub("no %d", ""))
-    faults.await("a refusal", function() return select(2, process:output():gsub("no %d", "")) > before end)
+    local before = told(process, "no %d")
+    faults.await("a refusal", function() return told(process, "no %d") > before end)
   end
 
   --- Ids that nobody has used: a writer that was killed may have left marks on others.

@@ -1,5 +1,4 @@
 -- SPDX-License-Identifier: MIT
-local faults = require "support.faults"
 local regolith = require "regolith"
 local support = require "support.init"
 
@@ -201,21 +200,11 @@ describe("metrics", function()
     end
     local function one(own) for i = 1, 3 do must(own:get(Item, ids[i])) end end
     local function many(own) must(own:get_many(Item, { ids[4], ids[5], ids[6], ids[7] })) end
-    --- What keeps rows out of the process cache, or takes them from it: news that came late, a Redis that did.
-    local function disturbances()
-      local n = 0
-      for _, what in ipairs { "process_cache_invalidations", "process_cache_clears", "redis_cache_bypasses" } do
-        n = n + orm:counter("regolith_" .. what .. "_total")
-      end
-      return orm:stats().coherent and n or -1
-    end
-    faults.await("peace", function()
-      local before = disturbances()
-      local counts = { counted(one), counted(one), counted(many), counted(many) }
-      if disturbances() ~= before or before < 0 then return add_rows() end
+    support.in_peace({ orm }, function()
+      return { counted(one), counted(one), counted(many), counted(many) }
+    end, function(counts)
       assert.same({ { 3, 0, 3 }, { 0, 3, 3 }, { 4, 0, 4 }, { 0, 4, 4 } }, counts)
-      return true
-    end)
+    end, add_rows)
     db:close()
     world:close()
   end)

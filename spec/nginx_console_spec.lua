@@ -3,7 +3,6 @@
 
 local browsers = require "support.browser"
 local faults = require "support.faults"
-local ffi = require "ffi"
 local nginx = require "support.nginx"
 local regolith = require "regolith"
 local support = require "support.init"
@@ -42,26 +41,6 @@ local APP = [[
   return M
 ]]
 
-ffi.cdef [[
-typedef struct { unsigned short family; unsigned short port; unsigned char address[4]; char zero[8]; } rgspec_inet;
-int bind(int fd, const void *address, unsigned len);
-]]
-
---- A port that nobody listens on, below those that clients are given.
-local function free_port()
-  math.randomseed(tonumber(tostring({}):match "%x+$", 16) % 2147483647)
-  for _ = 1, 100 do
-    local port = math.random(15000, 30000)
-    local address = ffi.new("rgspec_inet", { family = 2, address = { 127, 0, 0, 1 } })
-    address.port = port % 256 * 256 + math.floor(port / 256)
-    local fd = ffi.C.socket(2, 1, 0)
-    local free = ffi.C.bind(fd, address, 16) == 0
-    ffi.C.close(fd)
-    if free then return port end
-  end
-  error "there is no free port"
-end
-
 run("the console in nginx", function()
   local world, orm, db, web, port, Item
 
@@ -70,7 +49,7 @@ run("the console in nginx", function()
     Item = must(loadstring(ENTITIES))()[1]
     orm = world:open { Item }
     db = orm:session()
-    port = free_port()
+    port = faults.free_port()
     web = nginx.start {
       app = APP:gsub("@token", '"' .. TOKEN .. '"'), workers = 2, files = { ["entities.lua"] = ENTITIES },
       orm = string.format("{ mysql = %q, redis = %q, prefix = %q, entities = require 'entities' }",

@@ -62,16 +62,11 @@ describe("cached searches of many processes", function()
     assert.equal(5, search())
   end)
 
-  local function connections()
-    local text = "SELECT COUNT(*) AS n FROM information_schema.processlist WHERE db = ?"
-    return must(world.sql:query(text, world.name))[1].n
-  end
-
   it("show the rows of a writer that was killed at work", function()
     for _ = 1, 3 do
       local score = must(db:new(Score, { n = 0 }))
       must(db:flush())
-      local ours = connections()
+      local ours = world:connections()
       local process = faults.spawn("searcher", env(), "write", score.id, 100000)
       faults.await("work to be done", function()
         local row = must(db:query("SELECT n FROM score WHERE id = ?", score.id))[1]
@@ -79,7 +74,7 @@ describe("cached searches of many processes", function()
       end)
       process:kill()
       -- not only of its transactions: what it sent last may not have begun
-      faults.await("the end of its connections", function() return connections() <= ours end)
+      faults.await("the end of its connections", function() return world:connections() <= ours end)
       local row = must(db:query("SELECT n FROM score WHERE id = ?", score.id))[1]
       for _ = 1, 3 do
         assert.equal(row.n, must(orm:session():search(Score, "id = ?", score.id):cached(600):one()).n)

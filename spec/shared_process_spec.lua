@@ -53,28 +53,6 @@ describe("a process cache of several orms", function()
     return counts.redis + counts.mysql, got
   end
 
-  local SIGNS = { "process_cache_invalidations", "process_cache_clears", "redis_cache_bypasses" }
-
-  --- How often something was dropped, or Redis answered late.
-  local function disturbances(orms)
-    local n = 0
-    for _, orm in ipairs(orms) do
-      for _, sign in ipairs(SIGNS) do n = n + orm:counter("regolith_" .. sign .. "_total") end
-    end
-    return n
-  end
-
-  --- Holds what act gives against check, when nothing of it was dropped meanwhile: news of a fill may come late.
-  local function in_peace(orms, act, check)
-    faults.await("peace", function()
-      local before = disturbances(orms)
-      local got, more = act()
-      if disturbances(orms) ~= before or not orms[1]:stats().coherent then return false end
-      check(got, more)
-      return true
-    end)
-  end
-
   it("is one for all Lua states of the process", function()
     local ffi = require "ffi"
     ffi.cdef [[
@@ -102,7 +80,7 @@ describe("a process cache of several orms", function()
       end)
       return function() orm:close() end]=], package.path, package.cpath, world.mysql_url(world.name),
       world.redis_url(), world.name, id)
-    in_peace({ orm }, function()
+    support.in_peace({ orm }, function()
       local L = ffi.C.luaL_newstate()
       ffi.C.luaL_openlibs(L)
       assert(ffi.C.luaL_loadstring(L, program) == 0, "it does not compile")
@@ -120,7 +98,7 @@ describe("a process cache of several orms", function()
     local Item = item()
     local a, b = open(Item), open(Item)
     local id = add(a, Item, "one")
-    in_peace({ a, b }, function()
+    support.in_peace({ a, b }, function()
       warm(a, Item, id)
       return cost(b, Item, id)
     end, function(trips, name)
@@ -150,7 +128,7 @@ describe("a process cache of several orms", function()
     local Item = item()
     local a, b = open(Item), open(Item)
     local id = add(a, Item, "one")
-    in_peace({ b }, function()
+    support.in_peace({ b }, function()
       local first = a or open(Item, { schema = false })
       warm(first, Item, id)
       world:shut(first)
@@ -169,7 +147,7 @@ describe("a process cache of several orms", function()
       return name == "two"
     end)
     local c = open(Item)
-    in_peace({ b, c }, function()
+    support.in_peace({ b, c }, function()
       warm(c, Item, id)
       return cost(b, Item, id)
     end, function(trips) assert.equal(0, trips) end)

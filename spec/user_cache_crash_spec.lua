@@ -152,11 +152,9 @@ describe("values that a transaction sets and deletes", function()
       return true
     end))
     local function found()
-      local all
-      support.as_redis_answers(patient, function()
-        all = must(patient:cache(Both):get_many { "a", "b", "c", "d" })
+      return support.as_redis_answers(patient, function()
+        return must(patient:cache(Both):get_many { "a", "b", "c", "d" })
       end)
-      return all
     end
     assert.same({ a = 2, d = 4 }, found())
     must(patient:cache(Both):delete_tag "t")

@@ -43,8 +43,8 @@ static bool kept(const rg__key *k) {
     return b != NULL;
 }
 
-static bool goes(const rg__key *k, int64_t ms) {
-    int64_t until = rg__now_ms() + ms;
+static bool goes(const rg__key *k) {
+    int64_t until = rg__now_ms() + PATIENCE_MS;
     while (kept(k) && rg__now_ms() < until) rg__sleep_ms(1);
     return !kept(k);
 }
@@ -55,7 +55,7 @@ static void hear_all(void) {
     for (int i = 0; i < 2; i++) { /* what empties the tier may be told between */
         keep(&k);
         raw_set(&f, &k, "T", 1);
-        CHECK(goes(&k, PATIENCE_MS));
+        CHECK(goes(&k));
     }
     rg__key_deinit(&k);
 }
@@ -77,14 +77,14 @@ SPEC(changes_drop_rows_and_lookups) {
     for (int i = 0; i < 5; i++) {
         CHECK(keep(all[i]));
         raw_set(&f, all[i], "T", 1);
-        CHECK(goes(all[i], PATIENCE_MS));
+        CHECK(goes(all[i]));
     }
     CHECK(keep(&row) && keep(&other));
     raw_set(&f, &other, "T", 1);
-    CHECK(goes(&other, PATIENCE_MS));
+    CHECK(goes(&other));
     CHECK(kept(&row));
     raw_del(&f, &row);
-    CHECK(goes(&row, PATIENCE_MS));
+    CHECK(goes(&row));
     for (int i = 0; i < 5; i++) rg__key_deinit(all[i]);
 }
 
@@ -94,9 +94,9 @@ SPEC(expiry_drops) {
     hear_all();
     CHECK(keep(&k));
     ASK(f.pool, "PEXPIRE", k.text, "500");
-    CHECK(goes(&k, PATIENCE_MS));
+    CHECK(goes(&k));
     keep(&k);
-    CHECK(goes(&k, PATIENCE_MS));
+    CHECK(goes(&k));
     rg__key_deinit(&k);
 }
 
@@ -110,10 +110,10 @@ SPEC(marks_and_commits_are_announced) {
     mine.shared = other;
     CHECK(keep(&k));
     mark_changes(&mine, tx, &c, 1, NULL);
-    CHECK(goes(&k, PATIENCE_MS));
+    CHECK(goes(&k));
     CHECK(keep(&k));
     publish_changes(&mine, tx, &c, 1);
-    CHECK(goes(&k, PATIENCE_MS));
+    CHECK(goes(&k));
     rg__shared_free(other);
     rg_block_unref(row);
     rg__key_deinit(&k);
@@ -147,7 +147,7 @@ SPEC(a_new_epoch_clears) {
     CHECK(keep(&k));
     rg__ctx ctx = ctx_ms(1000);
     rg__shared_renew(other, &ctx, NULL);
-    CHECK(goes(&k, PATIENCE_MS));
+    CHECK(goes(&k));
     CHECK_EQ_INT(found_of(&f, f.both, &k, NULL), RG__MISS); /* without waiting for a second */
     rg__shared_free(other);
     rg_block_unref(row);
@@ -184,11 +184,11 @@ static void kill_client(long long id) {
 
 /* It may be back before anybody has seen that it was off: what was kept has gone. */
 static void check_recovers(const rg__key *k) {
-    CHECK(goes(k, PATIENCE_MS));
+    CHECK(goes(k));
     for (int64_t until = rg__now_ms() + PATIENCE_MS; !keep(k) && rg__now_ms() < until;) rg__sleep_ms(1);
     CHECK(keep(k));
     raw_set(&f, k, "T", 1);
-    CHECK(goes(k, PATIENCE_MS));
+    CHECK(goes(k));
 }
 
 TEST(either_connection_is_killed) {
@@ -215,7 +215,7 @@ TEST(everything_is_flushed) {
     rg__key k = row_key(&f, f.both, 7);
     CHECK(keep(&k));
     ASK(f.pool, "FLUSHALL");
-    CHECK(goes(&k, PATIENCE_MS));
+    CHECK(goes(&k));
     CHECK(rg__coherence_ok(channel));
     rg__key_deinit(&k);
     close_all();
@@ -235,7 +235,7 @@ TEST(the_server_restarts) {
     CHECK(becomes(true, PATIENCE_MS));
     CHECK(keep(&k));
     raw_set(&f, &k, "T", 1);
-    CHECK(goes(&k, PATIENCE_MS));
+    CHECK(goes(&k));
     rg__key_deinit(&k);
     close_all();
     server_remove(&s);
@@ -311,7 +311,7 @@ SPEC(a_child_starts_its_own) {
         bool emptied = !kept(&k);
         bool works = becomes(true, PATIENCE_MS) && keep(&k);
         raw_set(&f, &k, "T", 1);
-        bool gone = goes(&k, PATIENCE_MS);
+        bool gone = goes(&k);
         rg__coherence_free(channel);
         _exit(cold && started && emptied && works && gone ? 0 : 1);
     }
@@ -321,7 +321,7 @@ SPEC(a_child_starts_its_own) {
     CHECK(rg__coherence_ok(channel));
     CHECK(keep(&k));
     raw_set(&f, &k, "T", 1);
-    CHECK(goes(&k, PATIENCE_MS));
+    CHECK(goes(&k));
     rg__key_deinit(&k);
 }
 #endif

@@ -3,7 +3,6 @@
 -- tail looks like to clients. They end with the process that started them.
 
 local faults = require "support.faults"
-local ffi = require "ffi"
 local support = require "support.init"
 
 local must = support.must
@@ -18,23 +17,8 @@ Pair.__index = Pair
 
 local own_pid = io.open("/proc/self/stat"):read "*n"
 
-ffi.cdef "int bind(int fd, const void *address, unsigned len);"
-
---- A port that nobody has, below those that clients are given.
-local function free_port()
-  for _ = 1, 100 do
-    local port, address = math.random(20000, 32000), ffi.new "uint8_t[16]"
-    address[0], address[2], address[3], address[4], address[7] = 2, math.floor(port / 256), port % 256, 127, 1
-    local fd = ffi.C.socket(2, 1, 0)
-    local free = ffi.C.bind(fd, address, 16) == 0
-    ffi.C.close(fd)
-    if free then return port end
-  end
-  error "there is no free port"
-end
-
 local function launch(folder)
-  local program, port = folder .. "/server.sh", free_port()
+  local program, port = folder .. "/server.sh", faults.free_port()
   faults.write_file(program, string.format([[
 redis-server --port %d --bind 127.0.0.1 --unixsocket %s/redis.sock --dir %s --save '' --appendonly no \
   --repl-diskless-sync yes --repl-diskless-sync-delay 0 --daemonize no >%s/log 2>&1 &

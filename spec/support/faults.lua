@@ -19,6 +19,8 @@ extern char **environ;
 typedef struct { long sec, nsec; } rgspec_time;
 int clock_gettime(int clock, rgspec_time *t);
 typedef struct { unsigned short family; char path[108]; } rgspec_unix;
+typedef struct { unsigned short family; unsigned char port[2], address[4]; char zero[8]; } rgspec_inet;
+int bind(int fd, const void *address, unsigned len);
 int socket(int domain, int type, int protocol);
 int connect(int fd, const void *address, unsigned len);
 long read(int fd, void *p, unsigned long n);
@@ -54,6 +56,21 @@ function M.await(what, fn, seconds)
     M.pause(5)
   until M.now() > deadline
   error("waited in vain: " .. what, 2)
+end
+
+--- A TCP port that nobody has, below those that clients are given.
+---@return integer
+function M.free_port()
+  local address = ffi.new("rgspec_inet", { family = 2, address = { 127, 0, 0, 1 } })
+  for i = 1, 100 do
+    local port = 15000 + math.floor(M.now() * 1000000 + i * 7919) % 15000
+    address.port[0], address.port[1] = math.floor(port / 256), port % 256
+    local fd = ffi.C.socket(2, 1, 0)
+    local free = ffi.C.bind(fd, address, ffi.sizeof(address)) == 0
+    ffi.C.close(fd)
+    if free then return port end
+  end
+  error "there is no free port"
 end
 
 local function read_file(path)

@@ -150,18 +150,45 @@ local function bypasses(orm)
   return orm:counter "regolith_redis_cache_bypasses_total" + orm:counter "regolith_values_bypasses_total"
 end
 
+M.bypasses = bypasses
+
 --- Runs fn, which reads and expects what Redis has. Once more when it failed and a read of it went past Redis; what
---- fails though Redis has answered fails at once.
+--- fails though Redis has answered fails at once. Gives what fn gave.
 function M.as_redis_answers(orm, fn)
-  local ok, fault
+  local ok, got
   M.eventually(function()
     local before = bypasses(orm)
-    ok, fault = pcall(fn)
+    ok, got = pcall(fn)
     return ok or bypasses(orm) == before
   end, 20)
-  if not ok then error(fault, 0) end
+  if not ok then error(got, 0) end
+  return got
 end
-M.bypasses = bypasses
+
+--- How often something was dropped from a process cache or kept out of it: news that came late, a Redis that did.
+local function disturbances(orms)
+  local n = 0
+  for _, orm in ipairs(orms) do
+    for _, sign in ipairs { "process_cache_invalidations", "process_cache_clears", "redis_cache_bypasses" } do
+      n = n + orm:counter("regolith_" .. sign .. "_total")
+    end
+  end
+  return n
+end
+
+--- Holds what act gives against check, when the process caches of the orms, the first of which is open, kept all
+--- meanwhile; else calls `again`, if there is one, and does it anew.
+function M.in_peace(orms, act, check, again)
+  must(M.eventually(function()
+    local was, before = orms[1]:stats().coherent, disturbances(orms)
+    local got, more = act()
+    if was and orms[1]:stats().coherent and disturbances(orms) == before then
+      check(got, more)
+      return true
+    end
+    if again then again() end
+  end, 30), "the process caches were never left in peace")
+end
 
 --- How the statements begin that fn causes: their first words.
 function M.statements(orm, fn)
@@ -207,7 +234,8 @@ function M.drain(orm, opts)
   return total
 end
 
-local function connections(self)
+--- How many connections to its database there are.
+function World:connections()
   local rows = must(self.sql:query("SELECT COUNT(*) AS n FROM information_schema.processlist WHERE db = ?", self.name))
   return rows[1].n
 end
@@ -218,8 +246,8 @@ function World:close()
   self.orms = {}
   collectgarbage() -- sessions that specs let go hold their engine
   collectgarbage()
-  local gone = M.eventually(function() return connections(self) == 0 end)
-  local left = connections(self)
+  local gone = M.eventually(function() return self:connections() == 0 end)
+  local left = self:connections()
   administer(self, "DROP DATABASE `" .. self.name .. "`")
   self.sql:close()
   self.admin:close()

@@ -16,18 +16,6 @@ local M = {}
 local Pair = {}
 Pair.__index = Pair
 
---- A port that was free a moment ago.
-local function free_port()
-  local text = support.shell [[luajit -e '
-    local ffi = require "ffi"
-    ffi.cdef "int socket(int,int,int); int bind(int,const void*,unsigned); int getsockname(int,void*,unsigned*);"
-    local fd, a, n = ffi.C.socket(2, 1, 0), ffi.new("uint8_t[16]"), ffi.new("unsigned[1]", 16)
-    a[0], a[4], a[7] = 2, 127, 1
-    assert(ffi.C.bind(fd, a, 16) == 0 and ffi.C.getsockname(fd, a, n) == 0)
-    print(a[2] * 256 + a[3])']]
-  return must(tonumber(text), text)
-end
-
 --- What the two kinds of server call the same.
 local MARIADB = {
   flags = "", replica_flags = "--skip-log-slave-updates --read-only=0",
@@ -109,7 +97,7 @@ end
 function M.pair(purpose)
   local self = setmetatable({ orms = {}, sql = {}, admins = {} }, Pair)
   words = support.is_mariadb() and MARIADB or MYSQL
-  self.port = free_port()
+  self.port = faults.free_port()
   self.primary = faults.servers(purpose .. "-p",
     flags(1, "--skip-networking=0 --bind-address=127.0.0.1 --port=" .. self.port))
   self.replica = faults.servers(purpose .. "-r", flags(2, words.replica_flags))
